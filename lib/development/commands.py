@@ -1,0 +1,95 @@
+"""The commands: each runs programs of .venv in the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+from development.environment import CHECKOUT, PYTHON, SHELLCHECK
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word after ./dev and what it does."""
+
+    name: str
+    meaning: str
+    run: Callable[[list[str]], int]
+
+
+def demo(arguments: list[str]) -> int:
+    """Run the demonstration in place of this process, so that signals reach it."""
+    return _become("-m", "linstor_sandbox.demo", *arguments)
+
+
+def test(arguments: list[str]) -> int:
+    """Run pytest on two processes: as many as the smallest machine has cores."""
+    # Entry scripts must find the library by themselves.
+    os.environ.pop("PYTHONPATH", None)
+    return _become("-m", "pytest", *([] if _chooses_processes(arguments) else ["-n", "2"]), *arguments)
+
+
+def lint(_arguments: list[str]) -> int:
+    """Run every check, also after one has failed."""
+    codes = [_run(*check) for check in _checks()]
+    return max(codes)
+
+
+def sandbox(arguments: list[str]) -> int:
+    """Run a sandbox in the foreground."""
+    return _become("-m", "linstor_sandbox", *arguments)
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("demo", "the driver at work on a sandbox, from onedatastore create to deletion", demo),
+        Command("test", "the tests; arguments go to pytest", test),
+        Command("lint", "style and types", lint),
+        Command("sandbox", "a LINSTOR in a box, in the foreground, for a linstor client or curl", sandbox),
+    )
+}
+
+
+def usage() -> str:
+    """One line for each command."""
+    lines = [f"  ./dev {command.name:<9}{command.meaning}" for command in COMMANDS.values()]
+    return "\n".join(["usage: ./dev COMMAND [arguments]", *lines])
+
+
+def _chooses_processes(arguments: Sequence[str]) -> bool:
+    return any(argument.startswith(("-n", "--numprocesses", "--dist", "--pdb")) for argument in arguments)
+
+
+def _checks() -> list[list[str]]:
+    modules = [["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "lib"]]
+    return [[str(PYTHON), "-m", *check] for check in modules] + [[str(SHELLCHECK), *_shell_scripts()]]
+
+
+def _shell_scripts() -> list[str]:
+    """Every file of the checkout that begins with a shell's #! line."""
+    skipped = {".git", ".venv", "build", "dist"}
+    found = []
+    for folder, folders, files in os.walk(CHECKOUT):
+        folders[:] = sorted(name for name in folders if name not in skipped and not name.endswith("cache__"))
+        found += [Path(folder, name) for name in sorted(files) if _is_shell(Path(folder, name))]
+    return [str(path.relative_to(CHECKOUT)) for path in found]
+
+
+def _is_shell(path: Path) -> bool:
+    with path.open("rb") as script:
+        first = script.readline(100)
+    return first.startswith(b"#!") and first.rstrip().endswith((b"/sh", b"/bash", b" sh", b" bash"))
+
+
+def _run(*command: str) -> int:
+    return subprocess.run(command, cwd=CHECKOUT, check=False).returncode
+
+
+def _become(*arguments: str) -> int:
+    os.chdir(CHECKOUT)
+    os.execv(PYTHON, [str(PYTHON), *arguments])
