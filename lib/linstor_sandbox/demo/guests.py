@@ -1,0 +1,142 @@
+"""What a guest does with its disk, done from its host: reading and writing the device behind disk.N over ssh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from linstor_sandbox.demo.images import MIB, run
+
+if TYPE_CHECKING:
+    from linstor_sandbox import Sandbox
+    from linstor_sandbox.opennebula import VirtualMachine
+
+BLOCK = 64 * 1024
+
+
+class Guest:
+    """One disk of a VM, and a reference file with the bytes that must be in it."""
+
+    def __init__(self, sandbox: Sandbox, vm: VirtualMachine, disk_id: int, image: Path, reference: Path) -> None:
+        """The reference begins as the bytes of `image`."""
+        self._sandbox = sandbox
+        self.vm = vm
+        self.disk_id = disk_id
+        self.reference = reference
+        run("cp", "--sparse=always", "--reflink=auto", str(image), str(reference))
+        self.grow(vm.disk(disk_id).size)
+
+    def link(self, host: str = "") -> Path:
+        """The disk.N in the VM's directory on a host, as this machine sees it."""
+        directory = self.vm.directory.replace("//", "/").lstrip("/")
+        return self._sandbox.host(host or self.vm.host) / directory / f"disk.{self.disk_id}"
+
+    def device(self) -> str:
+        """Where disk.N leads, as its host names it."""
+        target = str(self.link().readlink())
+        return target.replace(str(self._sandbox.host(self.vm.host)), "")
+
+    def size(self) -> int:
+        """Bytes of the device on its host."""
+        return int(self._ssh(f"blockdev --getsize64 {self.device()}").stdout)
+
+    def grow(self, size_mib: int) -> None:
+        """The disk is larger now: what is new must read as zeroes."""
+        os.truncate(self.reference, max(size_mib * MIB, self.reference.stat().st_size))
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Put a file into the disk's ext4 file system, as a guest that has it mounted."""
+        changed, local = self.reference.with_suffix(".new"), self.reference.with_suffix(".file")
+        shutil.copyfile(self.reference, changed)
+        local.write_bytes(content)
+        run("debugfs", "-w", "-R", f"write {local} {name}", str(changed))
+        for offset, block in _differences(self.reference, changed):
+            self.write(offset, block)
+        changed.unlink()
+        local.unlink()
+
+    def write(self, offset: int, content: bytes) -> None:
+        """Write whole blocks to the device and to the reference."""
+        command = f"dd of={self.device()} bs={BLOCK} seek={offset // BLOCK} conv=notrunc iflag=fullblock status=none"
+        self._ssh(command, content)
+        with self.reference.open("r+b") as file:
+            file.seek(offset)
+            file.write(content)
+
+    def read_file(self, name: str) -> bytes:
+        """A file of the disk's ext4 file system, read from the device on its present host."""
+        dump = self.dump()
+        done = subprocess.run(["debugfs", "-R", f"cat {name}", str(dump)], capture_output=True, check=False)
+        dump.unlink()
+        return done.stdout
+
+    def file_system_faults(self) -> str:
+        """What e2fsck has to complain about; empty when there is nothing."""
+        dump = self.dump()
+        done = subprocess.run(["e2fsck", "-f", "-n", str(dump)], capture_output=True, text=True, check=False)
+        dump.unlink()
+        return "" if done.returncode == 0 else done.stdout + done.stderr
+
+    def difference(self) -> str:
+        """Compare every byte of the device with the reference; empty when they are the same."""
+        dump = self.dump()
+        told = compare(dump, self.reference)
+        dump.unlink()
+        return told
+
+    def dump(self) -> Path:
+        """All bytes of the device, read on its present host, in a file."""
+        target = self.reference.with_suffix(".dump")
+        with target.open("wb") as file:
+            self._ssh(f"dd if={self.device()} bs={MIB} status=none", output=file)
+        return target
+
+    def _ssh(self, command: str, content: bytes = b"", output: int | IO[bytes] = subprocess.PIPE) -> _Done:
+        done = subprocess.run(
+            ["ssh", self.vm.host, command],
+            input=content,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            env=self._environment(),
+            check=False,
+        )
+        if done.returncode != 0:
+            told = done.stderr.decode(errors="replace").strip()
+            raise RuntimeError(f"{command} on {self.vm.host} failed: {told}")
+        return done
+
+    def _environment(self) -> Mapping[str, str]:
+        return {**os.environ, **self._sandbox.environment()}
+
+
+_Done = subprocess.CompletedProcess[bytes]
+
+
+def compare(found: Path, expected: Path) -> str:
+    """The first difference of two files, in words; the found one may go on with zeroes up to a whole number of MiB."""
+    sizes = found.stat().st_size, expected.stat().st_size
+    if sizes[0] < sizes[1]:
+        return f"there are {sizes[0]} bytes and {sizes[1]} were expected"
+    with found.open("rb") as one, expected.open("rb") as other:
+        position = 0
+        while block := one.read(MIB):
+            wanted = other.read(len(block)).ljust(len(block), b"\0")
+            if block != wanted:
+                where = next(index for index, byte in enumerate(block) if byte != wanted[index])
+                return f"the bytes differ from offset {position + where} on"
+            position += len(block)
+    return ""
+
+
+def _differences(before: Path, after: Path) -> Iterator[tuple[int, bytes]]:
+    """Offset and new content of every block that is not as before."""
+    with before.open("rb") as old, after.open("rb") as new:
+        offset = 0
+        while block := new.read(BLOCK):
+            if block != old.read(BLOCK):
+                yield offset, block
+            offset += BLOCK

@@ -1,0 +1,52 @@
+"""Lay out the hosts below the sandbox's root: directories, tool wrappers, the front-end's ssh."""
+from __future__ import annotations
+
+import py_compile
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+TOOLS = (
+    "blkdiscard", "blkid", "blockdev", "cat", "cmp", "cp", "dd", "drbdadm", "drbdsetup", "e2fsck", "file", "find",
+    "fsck", "head", "hexdump", "lsblk", "md5sum", "mke2fs", "mkfs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "mkfs.xfs",
+    "mkfs.vfat", "mkswap", "od", "qemu-img", "readlink", "resize2fs", "sha1sum", "sha256sum",
+    "tail", "tune2fs", "virsh", "wipefs", "xxd",
+)
+DIRECTORIES = ("bin", "dev/drbd/by-res", "dev/mapper", "etc", "root", "tmp", "var/lib/one/datastores", "var/tmp",
+               "var/log", "run")
+_SCRIPT = """#!{python} -IS
+import sys
+sys.path.insert(0, {library!r})
+import {module}
+{call}
+"""
+
+
+def _interpreter() -> str:
+    """This Python without its virtual environment, which the tools do not need."""
+    return str(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def _write(path: Path, library: Path, module: str, call: str) -> None:
+    path.write_text(_SCRIPT.format(python=_interpreter(), library=str(library), module=module, call=call))
+    path.chmod(0o755)
+
+
+def install(root: Path, nodes: Sequence[str], port: int) -> None:
+    """Make root/bin/ssh and root/hosts/<node> with its bin, dev and var."""
+    library = root / "bin" / ".lib"
+    library.mkdir(parents=True, exist_ok=True)
+    for module in ("shim.py", "tools.py"):
+        shutil.copy(Path(__file__).parent / module, library / module)
+        py_compile.compile(str(library / module), doraise=True)
+    ssh = f"shim.ssh({str(root)!r}, {port})"
+    _write(root / "bin" / "ssh", library, "shim", ssh)
+    for node in nodes:
+        host = root / "hosts" / node
+        for directory in DIRECTORIES:
+            (host / directory).mkdir(parents=True, exist_ok=True)
+        for tool in TOOLS:
+            call = f"tools.main({tool!r}, {node!r}, {str(root)!r}, {port})"
+            _write(host / "bin" / tool, library, "tools", call)
+        _write(host / "bin" / "ssh", library, "shim", ssh)

@@ -1,0 +1,131 @@
+"""Datastores: how oned makes one of a template, and how it shows one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from linstor_sandbox.opennebula import markup, templates
+from linstor_sandbox.opennebula.errors import Refused
+from linstor_sandbox.opennebula.releases import Release
+
+# The stanza that the driver's documentation has for oned.conf.
+TM_MAD_CONF = {
+    "NAME": "linstor_un",
+    "LN_TARGET": "NONE",
+    "CLONE_TARGET": "SYSTEM",
+    "SHARED": "YES",
+    "DS_MIGRATE": "YES",
+    "DRIVER": "raw",
+    "DISK_TYPE": "BLOCK",
+    "ALLOW_ORPHANS": "YES",
+    "DS_LIVE_MIGRATE": "NO",
+    "DS_MIGRATE_SNAP": "YES",
+    "PERSISTENT_SNAPSHOTS": "YES",
+}
+
+DATASTORE_LOCATION = "/var/lib/one//datastores"
+
+_TYPES = {"IMAGE_DS": 0, "SYSTEM_DS": 1}
+_DISK_TYPES = {"FILE": 0, "CD_ROM": 1, "BLOCK": 2, "RBD": 3}
+
+
+@dataclass
+class Datastore:
+    """A datastore as oned keeps it: sizes are MiB, `attributes` is its TEMPLATE."""
+
+    identifier: int
+    name: str
+    type: str
+    attributes: dict[str, str]
+    encrypted: frozenset[str] = frozenset()
+    images: list[int] = field(default_factory=list)
+    total_mb: int = 0
+    free_mb: int = 0
+    used_mb: int = 0
+
+    @property
+    def tm_mad(self) -> str:
+        """The transfer driver's name."""
+        return self.attributes["TM_MAD"]
+
+    @property
+    def ds_mad(self) -> str:
+        """The datastore driver's name, `-` in a system datastore."""
+        return self.attributes.get("DS_MAD", "-")
+
+    @property
+    def disk_type(self) -> str:
+        """What its disks are: BLOCK or FILE."""
+        return self.attributes.get("DISK_TYPE", "FILE")
+
+    @property
+    def base_path(self) -> str:
+        """The directory of this datastore on every host, with oned's double slash."""
+        return f"{DATASTORE_LOCATION}/{self.identifier}"
+
+    def xml(self, decrypt: bool = True) -> str:
+        """The DATASTORE element; without `decrypt` secret attributes stay as oned stores them."""
+        return markup.element(
+            "DATASTORE",
+            markup.owner(self.name, self.identifier, group_may_use=True),
+            markup.cdata("DS_MAD", self.ds_mad),
+            markup.cdata("TM_MAD", self.tm_mad),
+            markup.cdata("BASE_PATH", self.base_path),
+            markup.text("TYPE", _TYPES[self.type]),
+            markup.text("DISK_TYPE", _DISK_TYPES[self.disk_type]),
+            "<STATE>0</STATE><CLUSTERS><ID>0</ID></CLUSTERS>",
+            markup.text("TOTAL_MB", self.total_mb),
+            markup.text("FREE_MB", self.free_mb),
+            markup.text("USED_MB", self.used_mb),
+            markup.ids("IMAGES", self.images),
+            markup.element("TEMPLATE", markup.attributes(self._shown(decrypt))),
+        )
+
+    def _shown(self, decrypt: bool) -> dict[str, str]:
+        if decrypt:
+            return self.attributes
+        return {name: _hidden(value) if name in self.encrypted else value for name, value in self.attributes.items()}
+
+
+def create(
+    identifier: int,
+    template: str,
+    release: Release,
+    tm_mad_conf: Mapping[str, str],
+    encrypted: frozenset[str] = frozenset(),
+) -> Datastore:
+    """A datastore of a template's text, with the attributes of TM_MAD_CONF copied in as oned does at creation."""
+    given = templates.single(templates.parse(template))
+    name, kind = given.pop("NAME", ""), given.get("TYPE", "IMAGE_DS")
+    if not name:
+        raise Refused("No NAME in template.")
+    if kind not in _TYPES:
+        raise Refused(f"datastore {name}: TYPE {kind!r} is none of {', '.join(_TYPES)}")
+    if given.get("TM_MAD") != tm_mad_conf["NAME"]:
+        raise Refused(f'TM_MAD named "{given.get("TM_MAD", "")}" is not defined in oned.conf')
+    if not {"SAFE_DIRS", "RESTRICTED_DIRS"} & given.keys():
+        given.update(SAFE_DIRS="/var/tmp", RESTRICTED_DIRS="/")
+    attributes = {**given, "TYPE": kind, **_copied(kind, release, tm_mad_conf)}
+    if kind == "SYSTEM_DS":
+        attributes = {"DISK_TYPE": "FILE", **attributes}
+    return Datastore(identifier, name, kind, attributes, encrypted)
+
+
+def _copied(kind: str, release: Release, tm_mad_conf: Mapping[str, str]) -> dict[str, str]:
+    """What a system or an image datastore gets of TM_MAD_CONF."""
+    if kind == "SYSTEM_DS":
+        names = ["SHARED", "DS_MIGRATE"]
+        names += ["DS_LIVE_MIGRATE", "DS_MIGRATE_SNAP"] if release.version >= (7, 2) else []
+    else:
+        names = ["LN_TARGET", "CLONE_TARGET", "DRIVER"]
+        names += ["DISK_TYPE"] if release.copies_disk_type else []
+    names += ["ALLOW_ORPHANS"]
+    names += ["PERSISTENT_SNAPSHOTS"] if release.version >= (7, 0) else []
+    return {name: tm_mad_conf[name] for name in names if name in tm_mad_conf}
+
+
+def _hidden(value: str) -> str:
+    return base64.b64encode(hashlib.sha256(value.encode()).digest()).decode()

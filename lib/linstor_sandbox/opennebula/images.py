@@ -1,0 +1,101 @@
+"""Images: their states and how oned shows one."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from linstor_sandbox.opennebula import markup
+from linstor_sandbox.opennebula.releases import Release
+
+
+class ImageState(enum.IntEnum):
+    """States of an image, as oned numbers them."""
+
+    INIT = 0
+    READY = 1
+    USED = 2
+    DISABLED = 3
+    LOCKED = 4
+    ERROR = 5
+    CLONE = 6
+    DELETE = 7
+    USED_PERS = 8
+
+
+_TYPES = {"OS": 0, "CDROM": 1, "DATABLOCK": 2}
+_DISK_TYPES = {"FILE": 0, "CD_ROM": 1, "BLOCK": 2}
+
+
+@dataclass
+class Image:
+    """An image as oned keeps it: `size` in MiB, `disk_type` fixed at creation from its datastore."""
+
+    identifier: int
+    name: str
+    datastore_id: int
+    datastore: str
+    type: str = "OS"
+    persistent: bool = False
+    path: str = ""
+    source: str = ""
+    format: str = ""
+    fs: str = ""
+    size: int = 0
+    disk_type: str = "BLOCK"
+    cloning_id: int = -1
+    attributes: dict[str, str] = field(default_factory=dict)
+    state: ImageState = ImageState.INIT
+    previous_state: ImageState = ImageState.INIT
+    vms: list[int] = field(default_factory=list)
+    registered: int = 0
+    modified: int = 0
+
+    def become(self, state: ImageState) -> None:
+        """Take a new state; while it is LOCKED the state before is remembered, otherwise both are the same."""
+        self.previous_state = self.state if state == ImageState.LOCKED else state
+        self.state = state
+
+    @property
+    def immutable(self) -> bool:
+        """It is linked, never cloned, although it is not persistent: a CDROM."""
+        return self.type == "CDROM" or self.attributes.get("PERSISTENT_TYPE") == "IMMUTABLE"
+
+    def xml(self, release: Release) -> str:
+        """The IMAGE element with the element names of a release."""
+        return markup.element(
+            "IMAGE",
+            markup.owner(self.name, self.identifier),
+            markup.text("TYPE", _TYPES[self.type]),
+            markup.text("DISK_TYPE", _DISK_TYPES[self.disk_type]),
+            markup.text("PERSISTENT", int(self.persistent)),
+            markup.text("REGTIME", self.registered),
+            markup.text("MODTIME", self.modified) if release.has_format else "",
+            markup.cdata("SOURCE", self.source),
+            markup.cdata("PATH", self.path),
+            self._format_xml(release),
+            markup.text("SIZE", self.size),
+            markup.text("STATE", int(self.state)),
+            markup.text("PREV_STATE", int(self.previous_state)) if release.has_format else "",
+            markup.text("RUNNING_VMS", len(self.vms)),
+            markup.text("CLONING_OPS", 0),
+            markup.text("CLONING_ID", self.cloning_id),
+            markup.text("TARGET_SNAPSHOT", -1),
+            markup.text("DATASTORE_ID", self.datastore_id),
+            markup.text("DATASTORE", self.datastore),
+            markup.ids("VMS", self.vms),
+            "<CLONES></CLONES><APP_CLONES></APP_CLONES>",
+            markup.element("TEMPLATE", markup.attributes(self.attributes)),
+            markup.element(
+                "SNAPSHOTS",
+                markup.cdata("ALLOW_ORPHANS", "NO"),
+                markup.cdata("CURRENT_BASE", -1),
+                markup.cdata("NEXT_SNAPSHOT", 0),
+            ),
+            "<BACKUP_INCREMENTS></BACKUP_INCREMENTS><BACKUP_DISK_IDS></BACKUP_DISK_IDS>" if release.has_backups else "",
+        )
+
+    def _format_xml(self, release: Release) -> str:
+        if release.has_format:
+            return markup.cdata("FORMAT", self.format) + markup.cdata("FS", self.fs)
+        return markup.cdata("FSTYPE", self.fs or self.format)

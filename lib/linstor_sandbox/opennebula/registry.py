@@ -1,0 +1,190 @@
+"""What oned knows: its datastores, hosts, images and VMs, and where it keeps its files."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Callable, Optional, TypeVar, Union
+
+from linstor_sandbox.opennebula import datastores, markup, templates
+from linstor_sandbox.opennebula.datastores import TM_MAD_CONF, Datastore
+from linstor_sandbox.opennebula.errors import ActionFailed, Refused
+from linstor_sandbox.opennebula.hypervisor import Hypervisor
+from linstor_sandbox.opennebula.images import Image
+from linstor_sandbox.opennebula.machines import VirtualMachine
+from linstor_sandbox.opennebula.releases import Release
+from linstor_sandbox.opennebula.rpc import Endpoint
+from linstor_sandbox.opennebula.scripts import Call, Scripts
+
+# oned numbers what an administrator creates from 100; below are its own datastores.
+FIRST_DATASTORE = 100
+
+SESSION = "oneadmin:stand-in"
+
+# Scripts must find the driver's library by themselves.
+_NOT_INHERITED = {"PYTHONPATH", "VIRTUAL_ENV"}
+
+Named = TypeVar("Named", Datastore, Image, VirtualMachine)
+
+
+class Registry:
+    """The objects, the entry scripts and the XML-RPC endpoint of one OpenNebula."""
+
+    def __init__(
+        self,
+        remotes: Path,
+        var: Path,
+        hosts: tuple[str, ...] = ("node1", "node2", "node3"),
+        frontend: str = "onefe",
+        environment: Optional[Mapping[str, str]] = None,
+        release: Union[str, Release] = "7.4",
+        encrypted: frozenset[str] = frozenset(),
+        tm_mad_conf: Mapping[str, str] = TM_MAD_CONF,
+    ) -> None:
+        """`var` is oned's own directory on the front-end, `environment` is added to what its drivers have."""
+        self.release = Release.parse(release) if isinstance(release, str) else release
+        self.hosts = list(hosts)
+        self.frontend = frontend
+        self.var = var
+        self.encrypted = encrypted
+        self.tm_mad_conf = dict(tm_mad_conf)
+        self.datastores: list[Datastore] = []
+        self.images: list[Image] = []
+        self.machines: list[VirtualMachine] = []
+        self.next_image_id = self.next_vm_id = self.next_request_id = 0
+        self.lock = threading.RLock()
+        self.rpc = Endpoint(SESSION, self._methods())
+        self._write_credentials()
+        self.scripts = Scripts(remotes, self._environment(environment or {}), var)
+        self.hypervisor = Hypervisor(self.scripts.environment)
+
+    def close(self) -> None:
+        """Stop answering XML-RPC."""
+        self.rpc.close()
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every run of an entry script so far."""
+        return self.scripts.calls
+
+    def create_datastore(self, template: str) -> Datastore:
+        """`onedatastore create` with a template's text."""
+        with self.lock:
+            identifier = FIRST_DATASTORE + len(self.datastores)
+            created = datastores.create(identifier, template, self.release, self.tm_mad_conf, self.encrypted)
+            if any(datastore.name == created.name for datastore in self.datastores):
+                raise Refused(f"NAME is already taken by a datastore: {created.name}")
+            self.datastores.append(created)
+            return created
+
+    def monitor(self, datastore: Datastore) -> Call:
+        """Run the datastore's monitor and take its numbers; a failure leaves the old ones and raises ActionFailed."""
+        extra = ""
+        if datastore.type == "SYSTEM_DS":
+            extra = markup.text("DATASTORE_LOCATION", datastores.DATASTORE_LOCATION)
+            extra += markup.text("MONITOR_VM_DISKS", 1)
+        arguments = self.action_arguments(datastore.xml() + extra, datastore.identifier)
+        if datastore.type == "SYSTEM_DS":
+            call = self.scripts.system_monitor(datastore.tm_mad, *arguments)
+        else:
+            call = self.scripts.datastore(datastore.ds_mad, "monitor", *arguments)
+        if not call.succeeded:
+            raise ActionFailed(call)
+        numbers = templates.single(templates.parse(call.stdout))
+        datastore.total_mb = int(numbers["TOTAL_MB"])
+        datastore.free_mb = int(numbers["FREE_MB"])
+        datastore.used_mb = int(numbers["USED_MB"])
+        return call
+
+    def action_arguments(self, content: str, identifier: int) -> tuple[list[str], str]:
+        """argv and stdin of a datastore script, in the form of the release."""
+        document = markup.element("DS_DRIVER_ACTION_DATA", content)
+        return self.release.action_arguments(markup.base64_text(document), identifier)
+
+    def datastore(self, identifier: int) -> Datastore:
+        """The datastore of an id; KeyError when there is none."""
+        return _find(self.datastores, identifier)
+
+    def image(self, identifier: int) -> Image:
+        """The image of an id; KeyError when there is none."""
+        return _find(self.images, identifier)
+
+    def machine(self, identifier: int) -> VirtualMachine:
+        """The VM of an id, also one that is DONE; KeyError when there is none."""
+        return _find(self.machines, identifier)
+
+    def host_id(self, host: str) -> int:
+        """The id of a host."""
+        if host not in self.hosts:
+            raise Refused(f"host {host} is not registered: the hosts are {', '.join(self.hosts)}")
+        return self.hosts.index(host)
+
+    def _methods(self) -> dict[str, tuple[str, Callable[..., str]]]:
+        return {
+            "one.vm.info": ("virtual machine", lambda vm_id, _decrypt=False: self._vm_xml(vm_id)),
+            "one.datastore.info": ("datastore", self._datastore_xml),
+            "one.image.info": ("image", lambda image_id, _decrypt=False: self._image_xml(image_id)),
+            "one.hostpool.info": ("host", self._hosts_xml),
+        }
+
+    def _vm_xml(self, identifier: int) -> str:
+        with self.lock:
+            return self.machine(identifier).xml()
+
+    def _datastore_xml(self, identifier: int, decrypt: bool = False) -> str:
+        with self.lock:
+            return self.datastore(identifier).xml(decrypt)
+
+    def _image_xml(self, identifier: int) -> str:
+        with self.lock:
+            return self.image(identifier).xml(self.release)
+
+    def _hosts_xml(self) -> str:
+        return markup.element("HOST_POOL", *(_host_xml(number, name) for number, name in enumerate(self.hosts)))
+
+    def _write_credentials(self) -> None:
+        """What oneadmin has in its home: scripts find oned and their session there."""
+        home = self.var / ".one"
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "one_auth").write_text(SESSION + "\n", encoding="utf-8")
+        (home / "one_auth").chmod(0o600)
+        (home / "one_endpoint").write_text(self.rpc.uri + "\n", encoding="utf-8")
+
+    def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """What oned's drivers have in their environment, and what the caller adds."""
+        path = extra.get("PATH", os.environ.get("PATH", os.defpath))
+        return {
+            **{name: value for name, value in extra.items() if name not in _NOT_INHERITED},
+            "HOME": str(self.var),
+            "USER": "oneadmin",
+            "LOGNAME": "oneadmin",
+            "LANG": "C.UTF-8",
+            "PRIORITY": "19",
+            "ONE_MAD_DEBUG": "",
+            # The scripts' `python3` must be one that has the driver's requirements: the one that runs this.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{path}",
+        }
+
+
+def _find(pool: list[Named], identifier: int) -> Named:
+    for found in pool:
+        if found.identifier == identifier:
+            return found
+    raise KeyError(identifier)
+
+
+def _host_xml(identifier: int, name: str) -> str:
+    return markup.element(
+        "HOST",
+        markup.text("ID", identifier),
+        markup.text("NAME", name),
+        "<STATE>2</STATE><PREV_STATE>2</PREV_STATE>",
+        markup.cdata("IM_MAD", "kvm"),
+        markup.cdata("VM_MAD", "kvm"),
+        "<CLUSTER_ID>0</CLUSTER_ID><CLUSTER>default</CLUSTER><VMS></VMS>",
+        markup.element("TEMPLATE", markup.attributes({"HOSTNAME": name, "HYPERVISOR": "kvm"})),
+        "<MONITORING></MONITORING>",
+    )

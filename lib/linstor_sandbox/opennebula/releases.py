@@ -1,0 +1,54 @@
+"""What differs between releases of OpenNebula in the calls that a storage driver sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release, and whether the administrator added `--stdin` to the arguments of oned's drivers."""
+
+    version: tuple[int, int]
+    stdin_option: bool = False
+
+    @classmethod
+    def parse(cls, text: str, stdin_option: bool = False) -> Release:
+        """`7.4` or `6.10.0`; ValueError when it is neither."""
+        numbers = text.split(".")
+        if len(numbers) < 2 or not all(number.isdigit() for number in numbers):
+            raise ValueError(f"{text!r} is not a release of OpenNebula: write it as 6.10 or 7.4")
+        return cls((int(numbers[0]), int(numbers[1])), stdin_option)
+
+    def action_arguments(self, document: str, identifier: int) -> tuple[list[str], str]:
+        """The argv and stdin with which a datastore script gets its action data (base64) and the object's id."""
+        if self.version >= (6, 8):
+            return [str(identifier)], document
+        if self.stdin_option:
+            return ["-", str(identifier)], document
+        return [document, str(identifier)], ""
+
+    @property
+    def has_format(self) -> bool:
+        """IMAGE has FORMAT and FS; before 6.0 both were FSTYPE."""
+        return self.version >= (6, 0)
+
+    @property
+    def has_backups(self) -> bool:
+        """IMAGE lists backup increments."""
+        return self.version >= (6, 6)
+
+    @property
+    def copies_disk_type(self) -> bool:
+        """DISK_TYPE of TM_MAD_CONF is copied into the image datastore."""
+        return self.version >= (6, 8)
+
+    @property
+    def reads_cp_format(self) -> bool:
+        """The second word that `cp` prints is the image's FORMAT and must be there."""
+        return self.version >= (6, 0)
+
+    @property
+    def mkfs_takes_first_word(self) -> bool:
+        """5.12 takes the first word that `mkfs` prints; later the whole line becomes SOURCE."""
+        return self.version < (6, 0)

@@ -1,0 +1,134 @@
+"""Running a driver's entry scripts as oned's drivers run them, and keeping a record of every call."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Optional
+
+from linstor_sandbox.opennebula.errors import ActionFailed
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of an entry script; `kind` is datastore or tm, `counts` what the meters counted while it ran."""
+
+    kind: str
+    verb: str
+    argv: list[str]
+    stdin: str
+    exit_code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        """The script exited with 0."""
+        return self.exit_code == 0
+
+    @property
+    def action_data(self) -> str:
+        """The XML that the script was given in argv or stdin, decoded; empty when there was none."""
+        encoded = self.stdin or (self.argv[0] if self.argv and len(self.argv[0]) > 100 else "")
+        try:
+            return base64.b64decode(encoded, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+
+    @property
+    def argv_shown(self) -> list[str]:
+        """The arguments with action data cut short, for people."""
+        return [argument if len(argument) <= 100 else f"{argument[:12]}..." for argument in self.argv]
+
+
+Observer = Callable[[Call], None]
+Meter = Callable[[], int]
+
+
+@dataclass
+class Scripts:
+    """The entry scripts below a remotes folder; `environment` and `directory` are what oned's drivers have.
+
+    A meter is a counter that grows (REST calls, ssh connections); it is right only while one script runs at a time.
+    """
+
+    remotes: Path
+    environment: Mapping[str, str]
+    directory: Path
+    calls: list[Call] = field(default_factory=list)
+    meters: dict[str, Meter] = field(default_factory=dict)
+    observers: list[Observer] = field(default_factory=list)
+    timeout: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def datastore(self, mad: str, verb: str, argv: Sequence[str], stdin: str) -> Call:
+        """Run datastore/MAD/VERB as one_datastore does."""
+        return self._run("datastore", verb, self.remotes / "datastore" / mad / verb, argv, stdin)
+
+    def system_monitor(self, mad: str, argv: Sequence[str], stdin: str) -> Call:
+        """Run tm/MAD/monitor as one_datastore does for a shared system datastore."""
+        return self._run("tm", "monitor", self.remotes / "tm" / mad / "monitor", argv, stdin)
+
+    def transfer(self, lines: Sequence[str]) -> None:
+        """Run the lines of a transfer script one after the other; the first failure ends it with ActionFailed."""
+        for line in lines:
+            call = self.transfer_line(line)
+            if not call.succeeded:
+                raise ActionFailed(call)
+
+    def transfer_line(self, line: str) -> Call:
+        """Run one line: split at blanks, verb in small letters, `clone.ssh` falls back to `clone`."""
+        verb, mad, *argv = line.split()
+        verb = verb.lower()
+        script = self.remotes / "tm" / mad / verb
+        if not script.exists():
+            unsuffixed = script.with_name(verb.rpartition(".")[0] or verb)
+            if not unsuffixed.exists():
+                return self._missing(verb, argv, script, unsuffixed)
+            script = unsuffixed
+        return self._run("tm", verb, script, argv, "")
+
+    def _missing(self, verb: str, argv: list[str], script: Path, unsuffixed: Path) -> Call:
+        reason = f"Driver path '{script}' does not exists"
+        if unsuffixed != script:
+            reason = f"Driver path '{script}' nor '{unsuffixed}' exists"
+        return self._record(Call("tm", verb, argv, "", 255, "", reason, 0.0))
+
+    def _run(self, kind: str, verb: str, script: Path, argv: Sequence[str], stdin: str) -> Call:
+        before, started = self._counted(), time.monotonic()
+        # subprocess.run ends the script itself when the time is up; what it started is not ours to find.
+        done = subprocess.run(
+            [str(script), *argv],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=dict(self.environment),
+            cwd=self.directory,
+            timeout=self.timeout,
+            check=False,
+        )
+        exit_code = done.returncode if done.returncode >= 0 else 255
+        seconds = time.monotonic() - started
+        counts = {name: count - before[name] for name, count in self._counted().items()}
+        return self._record(Call(kind, verb, list(argv), stdin, exit_code, done.stdout, done.stderr, seconds, counts))
+
+    def _counted(self) -> dict[str, int]:
+        return {name: meter() for name, meter in self.meters.items()}
+
+    def _record(self, call: Call) -> Call:
+        with self._lock:
+            self.calls.append(call)
+            for observer in self.observers:
+                observer(call)
+        return call

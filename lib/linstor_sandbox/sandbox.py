@@ -1,0 +1,303 @@
+"""The sandbox: a LINSTOR controller, satellites and hosts in a box."""
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Optional
+
+from . import server
+from .balance import Balance
+from .controller import Controller
+from .controller.pending import catch_up
+from .faults import Faults
+from .hosts.domains import Domains
+from .hosts.install import install
+from .model import KINDS, Cluster, Failure, Pool, Resource, ResourceDefinition
+from .openings import Opening
+from .private import Connection, Private
+from .storage import Content
+
+OPERATIONS = ("create", "snapshot", "resize", "clone", "delete", "delete-silently")
+
+
+class Sandbox:
+    """Everything, in this process: a server thread, state in memory, bytes and hosts below `root`."""
+
+    def __init__(self, root: Path, nodes: Sequence[str] = ("node1", "node2", "node3"),
+                 pools: Sequence[Pool] = (Pool("data", "LVM_THIN"),), rest_version: str = "1.27.0", *, port: int = 0,
+                 latency: float = 0.0, sync_seconds: float = 0.0, auto_promote_timeout: float = 2.0,
+                 in_use_lag: float = 0.0) -> None:
+        self.root = Path(root).resolve()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.cluster = Cluster(self.root, rest_version)
+        self.cluster.sync_seconds = sync_seconds
+        self.controller = Controller(self.cluster)
+        self.satellites = self.controller.satellites
+        self.devices = self.satellites.devices
+        self.openings = self.satellites.openings
+        self.openings.promote_timeout = auto_promote_timeout
+        self.openings.in_use_lag = in_use_lag
+        self.domains = Domains(self.cluster, self.openings)
+        self.faults = Faults()
+        self.faults.latency = latency
+        self.requests: list[server.Recorded] = []
+        self.connections: list[Connection] = []
+        self.refusing_hosts: set[str] = set()
+        self.stopping = threading.Event()
+        self.private = Private(self)
+        self._populate(nodes, pools)
+        self._wanted_port = port
+        self._server: Optional[server.Server] = None
+        self._tools_server: Optional[server.Server] = None
+        self.port = port
+
+    def _populate(self, nodes: Sequence[str], pools: Sequence[Pool]) -> None:
+        for name in nodes:
+            self.cluster.add_node(name)
+        for pool in pools:
+            if pool.kind not in KINDS:
+                raise ValueError(f"Pool {pool.name} has kind {pool.kind}: use one of {', '.join(KINDS)}")
+            for name in pool.nodes or nodes:
+                if name not in self.cluster.nodes:
+                    raise ValueError(f"Pool {pool.name} is on node {name}, which is none of {', '.join(nodes)}")
+                self.cluster.add_pool(self.cluster.nodes[name], pool.name, pool.kind, pool.size_mib * 1024)
+
+    def start(self) -> Sandbox:
+        """Listen, and lay out the hosts."""
+        self._tools_server = server.Server(self, ("127.0.0.1", 0))
+        server.start(self._tools_server)
+        self.start_controller()
+        install(self.root, [node.name for node in self.cluster.nodes], self._tools_server.server_address[1])
+        return self
+
+    def stop(self) -> None:
+        """End the server and all waiting requests; the files stay."""
+        self.stopping.set()
+        self.faults.clear()
+        self.stop_controller()
+        if self._tools_server is not None:
+            self._tools_server.shutdown()
+            self._tools_server.server_close()
+            self._tools_server = None
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(self, kind: Optional[type[BaseException]], exc: Optional[BaseException],
+                 trace: Optional[TracebackType]) -> None:
+        self.stop()
+
+    def start_controller(self) -> None:
+        """Listen on the controller's port (again)."""
+        if self._server is None:
+            self._server = server.Server(self, ("127.0.0.1", self.port))
+            self.port = self._server.server_address[1]
+            server.start(self._server)
+
+    def stop_controller(self) -> None:
+        """Connections are refused, those that are open end; the hosts live on."""
+        running, self._server = self._server, None
+        if running is not None:
+            running.shutdown()
+            running.server_close()
+            running.cut()
+
+    @property
+    def uri(self) -> str:
+        """What LS_CONTROLLERS is set to."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """Environment for a process on the front-end: its ssh is the sandbox's."""
+        env = dict(os.environ)
+        env["PATH"] = f"{self.root / 'bin'}:{env.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
+        env["LS_CONTROLLERS"] = self.uri
+        env.pop("LINSTOR_SANDBOX_NODE", None)
+        env.update(extra)
+        return env
+
+    def host(self, node: str) -> Path:
+        """The root of a host's files."""
+        return self.devices.host(node)
+
+    def clear_requests(self) -> None:
+        """Forget the recorded REST requests."""
+        self.requests.clear()
+
+    def clear_connections(self) -> None:
+        """Forget the recorded ssh connections."""
+        self.connections.clear()
+
+    @property
+    def exceptions(self) -> list[str]:
+        """Tracebacks of what went wrong inside the sandbox itself."""
+        return self.controller.exceptions
+
+    def definition(self, name: str) -> ResourceDefinition:
+        """A resource definition by name; KeyError when there is none."""
+        return self.cluster.definitions[name]
+
+    def resource(self, name: str, node: str) -> Optional[Resource]:
+        """A resource by name and node, or None."""
+        found = self.cluster.definitions.get(name)
+        return found.resources.get(node) if found else None
+
+    def _content(self, resource: str, volume: int = 0, node: Optional[str] = None) -> Content:
+        definition = self.cluster.definitions[resource]
+        for replica in definition.diskful():
+            content = replica.content(volume)
+            if content is not None and node in (None, replica.node.name):
+                return content
+        raise KeyError(f"Resource {resource} has no bytes: it has no replica")
+
+    def read(self, resource: str, offset: int = 0, length: Optional[int] = None, *, volume: int = 0,
+             node: Optional[str] = None) -> bytes:
+        """Bytes of a volume, whoever has it open."""
+        with self.cluster.lock, self._content(resource, volume, node).path.open("rb") as file:
+            file.seek(offset)
+            return file.read() if length is None else file.read(length)
+
+    def write(self, resource: str, data: bytes, offset: int = 0, *, volume: int = 0) -> None:
+        """Put bytes into a volume, whoever has it open."""
+        with self.cluster.lock, self._content(resource, volume).path.open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    def allocated(self, resource: str, *, volume: int = 0) -> int:
+        """Allocated bytes of a volume."""
+        with self.cluster.lock:
+            return self._content(resource, volume).allocated()
+
+    def device_size(self, resource: str, *, volume: int = 0) -> int:
+        """Bytes of the device."""
+        with self.cluster.lock:
+            return self._content(resource, volume).size
+
+    def open(self, node: str, resource: str, mode: str = "w", holder: str = "", *, volume: int = 0) -> Opening:
+        """Open a device as a process on a host would ("r" or "w"); OSError when DRBD refuses."""
+        with self.cluster.lock:
+            definition = self.cluster.definitions[resource]
+            found = definition.resources.get(node)
+            path = "" if found is None else self.devices.path(found, definition.volumes[volume])
+        return self.openings.open(self.cluster.nodes[node], path, mode == "w", holder=holder or "sandbox")
+
+    def close(self, opening: Opening) -> None:
+        """Close what open() opened."""
+        self.openings.close(opening.serial)
+
+    def set_node(self, node: str, online: bool, *, satellite_only: bool = False) -> None:
+        """Take a host down or bring it back; or only its satellite (ssh and what is open there live on)."""
+        with self.cluster.lock:
+            found = self.cluster.nodes[node]
+            found.online = online
+            if not satellite_only:
+                found.host_up = online
+                if not online:
+                    self.domains.drop_host(found.name)
+                    self.openings.drop_host(found.name)
+            elif online:
+                found.host_up = True
+            if online:
+                catch_up(self.controller, found)
+            self.cluster.lock.notify_all()
+
+    def refuse_ssh(self, node: str, refuse: bool = True) -> None:
+        """A host whose sshd does not answer while its satellite does."""
+        (self.refusing_hosts.add if refuse else self.refusing_hosts.discard)(node.lower())
+
+    def hang_satellite(self, node: str, hung: bool = True) -> None:
+        """A satellite that does not answer while its connection stays: an uncached pool list is an error then."""
+        names = self.controller.hung_satellites
+        if hung and node not in names:
+            names.append(node)
+        elif not hung and node in names:
+            names.remove(node)
+
+    def break_satellite(self, node: str, operation: str, times: int = 1) -> Failure:
+        """Let the next commands of a kind fail on a node; set `remaining` of the result to 0 to mend it."""
+        if operation not in OPERATIONS:
+            raise ValueError(f"{operation} is no operation: use one of {', '.join(OPERATIONS)}")
+        failure = Failure(node, operation, times)
+        with self.cluster.lock:
+            self.cluster.failures.append(failure)
+        return failure
+
+    def mend(self) -> None:
+        """No more failures on any node; what stayed DELETING goes."""
+        with self.cluster.lock:
+            self.cluster.failures.clear()
+            for node in self.cluster.nodes:
+                if node.online:
+                    catch_up(self.controller, node)
+
+    def fill_pool(self, node: str, pool: str, free_mib: int = 0) -> None:
+        """Leave only so much free in a pool."""
+        with self.cluster.lock:
+            found = self.cluster.nodes[node].pools[pool]
+            found.withheld = 0
+            found.withheld = max(0, found.free() - free_mib * 1024)
+
+    def set_disk_state(self, resource: str, node: str, state: Optional[str]) -> None:
+        """Force a replica's disk state, e.g. Inconsistent or Outdated; None is back to normal."""
+        with self.cluster.lock:
+            self.cluster.definitions[resource].resources[node].disk_state = state
+
+    def run_balance(self) -> tuple[int, int]:
+        """LINSTOR's BalanceResourcesTask, once: (definitions that grew, replicas removed)."""
+        return Balance(self.controller).run()
+
+    def snapshot_of_state(self) -> dict[str, Any]:
+        """All that exists, as plain data without what changes from run to run (ids, times)."""
+        with self.cluster.lock:
+            return {
+                "resource_definitions": {rd.name: _definition(rd) for rd in self.cluster.definitions},
+                "resource_groups": {group.name: {"select_filter": group.filter.to_json(), "props": dict(group.props)}
+                                    for group in self.cluster.groups},
+                "key_values": {kvs.name: dict(kvs.props) for kvs in self.cluster.key_values},
+                "open": sorted([opening.node, opening.definition.name, "w" if opening.write else "r"]
+                               for opening in self.openings.all()),
+                "domains": sorted(f"{domain.node}/{domain.name}" for domain in self.domains.all.values()),
+                "files": {node.name: _files(self.host(node.name) / "var") for node in self.cluster.nodes},
+            }
+
+
+def _definition(definition: ResourceDefinition) -> dict[str, Any]:
+    return {
+        "group": definition.group.name, "props": dict(sorted(definition.props.items())),
+        "flags": sorted(definition.flags), "layers": list(definition.layers),
+        "volumes": {str(number): volume.size for number, volume in sorted(definition.volumes.items())},
+        "resources": {res.node.name: {"pool": res.pool.name, "flags": sorted(res.flags), "layers": list(res.layers)}
+                      for res in definition.resources},
+        "snapshots": {snap.name: {"nodes": [rep.node.name for rep in snap.replicas], "flags": sorted(snap.flags)}
+                      for snap in definition.snapshots},
+        "connections": {"/".join(sorted(pair)): dict(props) for pair, props in definition.connections.items() if props},
+    }
+
+
+def _files(top: Path) -> dict[str, str]:
+    """What lies below a directory: links with their target, files with size and digest, directories."""
+    found = {}
+    for path in sorted(top.rglob("*")):
+        name = str(path.relative_to(top))
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_dir():
+            found[name] = "directory"
+        else:
+            data = path.read_bytes()
+            found[name] = f"{len(data)} {hashlib.sha256(data).hexdigest()[:16]}"
+    return found
+
+
+def parse_pool(text: str) -> Pool:
+    """NAME:KIND:SIZE_MIB[:node,node]."""
+    match = re.fullmatch(r"([^:]+):([A-Za-z_]+):(\d+)(?::([^:]+))?", text)
+    if match is None or match.group(2).upper() not in KINDS:
+        raise ValueError(f"{text!r} is no pool: write NAME:KIND:SIZE_MIB[:node,node], KIND one of {', '.join(KINDS)}")
+    nodes = tuple(match.group(4).split(",")) if match.group(4) else None
+    return Pool(match.group(1), match.group(2).upper(), int(match.group(3)), nodes)

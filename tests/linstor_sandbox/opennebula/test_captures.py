@@ -1,0 +1,363 @@
+"""The stand-in makes the calls that a real oned made in the captured flows: argv and stdin, element by element."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from linstor_sandbox.opennebula import ActionFailed, Cloud, Image, Refused, VirtualMachine, VmState
+from tests.linstor_sandbox.opennebula.captured import StubDriver
+
+SHARED = Path(__file__).resolve().parents[4] / "shared"
+CAPTURES = SHARED / "opennebula-calls"
+
+pytestmark = pytest.mark.skipif(
+    not CAPTURES.is_dir(), reason="the captures (../shared/opennebula-calls) are not beside the checkout"
+)
+
+FOUR_DISKS = (
+    "DISK=[IMAGE_ID={persistent}] DISK=[IMAGE_ID={other}] DISK=[TYPE=fs,FORMAT=raw,FS=ext4,SIZE=16] "
+    'DISK=[TYPE=swap,SIZE=16] CONTEXT=[SET_HOSTNAME="x",NETWORK="NO",SSH_PUBLIC_KEY="ssh-rsa AAAA"]'
+)
+# What a clock or chance decides.
+VARYING = {"REGTIME", "MODTIME", "STIME", "ETIME", "PSTIME", "PETIME", "RSTIME", "RETIME", "DEPLOY_ID", "UUID"}
+# Bookkeeping of oned that no driver reads and the stand-in does not keep.
+IGNORED = VARYING | {"ACTION", "REQUEST_ID", "ESTIME", "EETIME"}
+
+Call = tuple[str, str, list[str]]
+
+
+class Flow:
+    """One captured flow: its driver calls step by step; the periodic monitors of a busy oned are left out."""
+
+    def __init__(self, name: str) -> None:
+        self.records: list[dict[str, Any]] = [
+            record
+            for record in json.loads((CAPTURES / f"{name}.json").read_text(encoding="utf-8"))
+            if record["type"] in ("ds", "tm")
+        ]
+
+    def calls(self, *steps: str) -> list[Call]:
+        return [_call(record) for record in self.step_records(*steps) if record["action"] != "monitor"]
+
+    def step_records(self, *steps: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if not steps or record["step"] in steps]
+
+    def image_names(self) -> dict[int, str]:
+        names = {}
+        for record in self.records:
+            if record["type"] == "ds" and record["action"] in ("cp", "mkfs", "clone"):
+                image = etree.fromstring(record["stdin"].encode()).find("IMAGE")
+                assert image is not None
+                names[int(image.findtext("ID", ""))] = image.findtext("NAME", "")
+        return names
+
+
+def _call(record: dict[str, Any]) -> Call:
+    return record["type"], record["action"], record["argv"]
+
+
+def made_calls(cloud: Cloud, since: int = 0) -> list[Call]:
+    """The stand-in's calls in the form of the captures."""
+    return [
+        ("ds" if call.kind == "datastore" else "tm", call.verb, [_as_captured(cloud, word) for word in call.argv])
+        for call in cloud.calls[since:]
+        if call.verb != "monitor"
+    ]
+
+
+def _as_captured(cloud: Cloud, argument: str) -> str:
+    return argument.replace(f"{cloud.var}/vms", "/var/lib/one/vms")
+
+
+def start(cloud: Cloud, flow: Flow) -> tuple[Image, Image]:
+    """The two images that most flows begin with, numbered and named as in the capture."""
+    names = flow.image_names()
+    cloud.next_image_id = min(names)
+    cloud.next_request_id = int(next(record for record in flow.records if record["action"] == "stat")["argv"][0])
+    first = next(record for record in flow.records if record["type"] == "tm" and record["action"] != "monitor")
+    cloud.next_vm_id = int(first["argv"][2])
+    images = [create_captured(cloud, names[min(names) + number], persistent=number == 0) for number in (0, 1)]
+    return images[0], images[1]
+
+
+def create_captured(cloud: Cloud, name: str, persistent: bool = False) -> Image:
+    datastore = cloud.datastore(100)
+    attributes = {"DEV_PREFIX": "vd"}
+    return cloud.create_image(datastore, "/var/srv-img64.raw", name, persistent, attributes=attributes)
+
+
+def run_vm(cloud: Cloud, images: tuple[Image, Image], host: str = "kvm1") -> VirtualMachine:
+    template = FOUR_DISKS.format(persistent=images[0].identifier, other=images[1].identifier)
+    return cloud.instantiate(template, host, cloud.datastore(101))
+
+
+def assert_same_documents(cloud: Cloud, flow: Flow, *steps: str, monitors: bool = False) -> None:
+    """Every XML on stdin is the captured one, but for times; monitors only where none was periodic."""
+    records = [record for record in flow.step_records(*steps) if record["type"] == "ds"]
+    captured = [record["stdin"] for record in records if monitors or record["action"] != "monitor"]
+    calls = [call for call in cloud.calls if call.kind == "datastore"]
+    made = [call.action_data for call in calls if monitors or call.verb != "monitor"]
+    assert len(made) == len(captured) > 0
+    for one, other in zip(made, captured):
+        assert leaves(one) == leaves(other)
+
+
+def leaves(document: str) -> list[tuple[str, str]]:
+    """Path and text of every element in document order, without those that vary."""
+    root = etree.fromstring(document.encode())
+    tree = root.getroottree()
+    return [(tree.getelementpath(element), element.text or "") for element in root.iter() if element.tag not in IGNORED]
+
+
+def test_create_and_terminate(cloud: Cloud) -> None:
+    flow = Flow("vm-create-terminate")
+    images = start(cloud, flow)
+    for _ in range(2):
+        cloud.terminate(run_vm(cloud, images))
+    steps = ("setup", "create", "terminate", "create2", "terminate-hard")
+    assert made_calls(cloud) == flow.calls(*steps)
+    assert_same_documents(cloud, flow, "setup", monitors=True)
+    assert [image.state.name for image in images] == ["READY", "READY"]
+
+
+def test_cold_migration_in_every_state(cloud: Cloud) -> None:
+    flow = Flow("vm-migrate-cold")
+    vm = run_vm(cloud, start(cloud, flow))
+    for host in ("kvm2", "kvm3", "kvm1"):
+        cloud.migrate_cold(vm, host)
+    cloud.poweroff(vm)
+    cloud.migrate_cold(vm, "kvm2")
+    assert vm.state == VmState.POWEROFF
+    cloud.resume(vm)
+    cloud.suspend(vm)
+    cloud.migrate_cold(vm, "kvm3")
+    cloud.resume(vm)
+    expected = [call for step in _steps(flow) if step != "cleanup" for call in flow.calls(step)]
+    assert made_calls(cloud) == expected
+
+    cloud.recover_delete(vm)
+    deletes = [call for call in flow.calls("cleanup") if call[0] == "tm"]
+    assert made_calls(cloud)[len(expected) :] == deletes
+    assert cloud.image(29).state.name == "ERROR"
+    captured = (CAPTURES / "api" / "rpc-vm-7.xml").read_text(encoding="utf-8")
+    vm.name = "vm-48922"
+    assert leaves(vm.xml()) == [leaf for leaf in leaves(captured) if "SUBMIT_ON_HOLD" not in leaf[0]]
+
+
+def test_stop_and_resume_on_other_hosts(cloud: Cloud) -> None:
+    flow = Flow("vm-stop-resume")
+    images = start(cloud, flow)
+    vm = run_vm(cloud, images)
+    cloud.stop(vm)
+    for host in ("kvm1", "kvm2"):
+        cloud.deploy(vm, host, cloud.datastore(101))
+        cloud.stop(vm)
+    cloud.terminate(vm)
+    for image in images:
+        cloud.delete_image(image)
+    assert made_calls(cloud) == flow.calls()
+
+
+def test_undeploy_and_resume_in_another_datastore(cloud: Cloud) -> None:
+    flow = Flow("vm-undeploy-resume")
+    images = start(cloud, flow)
+    vm = run_vm(cloud, images)
+    for host, datastore in (("kvm3", 101), ("kvm3", 102)):
+        cloud.undeploy(vm)
+        cloud.deploy(vm, host, cloud.datastore(datastore))
+    cloud.poweroff(vm)
+    cloud.undeploy(vm)
+    cloud.terminate(vm)
+    for image in images:
+        cloud.delete_image(image)
+    assert made_calls(cloud) == flow.calls()
+
+
+def test_resize_and_its_failure(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("vm-resize")
+    vm = run_vm(cloud, start(cloud, flow))
+    for disk_id, size in ((1, 96), (0, 96), (2, 32)):
+        cloud.resize_disk(vm, vm.disk(disk_id), size)
+    assert cloud.image(50).size == 96
+    driver.fail_once("tm", "resize")
+    with pytest.raises(ActionFailed):
+        cloud.resize_disk(vm, vm.disk(1), 128)
+    assert vm.disk(1).size == 96
+    cloud.poweroff(vm)
+    cloud.resize_disk(vm, vm.disk(1), 192)
+    # That virsh fails after a resize is a step which the stand-in does not have.
+    steps = [step for step in _steps(flow) if step not in ("resize-virsh-fails", "cleanup")]
+    assert made_calls(cloud) == flow.calls(*steps)
+
+
+def test_attach_and_detach(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("vm-attach")
+    names = flow.image_names()
+    vm = run_vm(cloud, start(cloud, flow))
+    create_captured(cloud, names[37])
+    create_captured(cloud, names[38], persistent=True)
+    volatile = "DISK=[TYPE=fs,FORMAT=raw,FS=ext4,SIZE=8]"
+    templates = ("DISK=[IMAGE_ID=37]", "DISK=[IMAGE_ID=38]", volatile, "DISK=[TYPE=swap,SIZE=8]")
+    for disk in [cloud.attach(vm, template) for template in templates]:
+        cloud.detach(vm, disk)
+    driver.fail_once("tm", "clone")
+    with pytest.raises(ActionFailed):
+        cloud.attach(vm, "DISK=[IMAGE_ID=37]")
+    assert [disk.disk_id for disk in vm.disks] == [0, 1, 2, 3]
+    cloud.poweroff(vm)
+    cloud.detach(vm, cloud.attach(vm, "DISK=[IMAGE_ID=37]"))
+    steps = [step for step in _steps(flow) if step not in ("attach-virsh-fails", "rm", "cleanup")]
+    assert made_calls(cloud) == flow.calls(*steps)
+
+
+def test_a_failed_prolog_is_retried_from_its_first_line(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("rec-prolog")
+    images = start(cloud, flow)
+    driver.fail_once("tm", "mkimage")
+    with pytest.raises(ActionFailed, match="injected failure"):
+        run_vm(cloud, images)
+    vm = cloud.machines[-1]
+    assert vm.lcm_state.name == "PROLOG_FAILURE"
+    cloud.recover_retry(vm)
+    cloud.recover_recreate(vm)
+    cloud.deploy(vm, "kvm2", cloud.datastore(101))
+    cloud.recover_delete(vm)
+    steps = ("setup", "prolog-fails", "recover-retry", "recreate-running", "delete-running")
+    assert made_calls(cloud) == flow.calls(*steps)
+    cloud.enable_image(images[0])
+
+    cloud.next_vm_id = 19
+    driver.fail_once("tm", "context")
+    before = len(cloud.calls)
+    with pytest.raises(ActionFailed):
+        run_vm(cloud, images)
+    cloud.recover_retry(cloud.machines[-1])
+    assert made_calls(cloud, before) == flow.calls("context-fails", "context-retry")
+
+
+def test_failed_moves(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("rec-migrate")
+    vm = run_vm(cloud, start(cloud, flow))
+    for host, recover in (("kvm2", cloud.recover_retry), ("kvm1", cloud.recover_failure)):
+        driver.fail_once("tm", "mv")
+        with pytest.raises(ActionFailed):
+            cloud.migrate_cold(vm, host)
+        recover(vm)
+    driver.fail_once("tm", "mv")
+    with pytest.raises(ActionFailed):
+        cloud.stop(vm)
+    cloud.recover_retry(vm)
+    driver.fail_once("tm", "mv")
+    with pytest.raises(ActionFailed):
+        cloud.deploy(vm, "kvm1", cloud.datastore(101))
+    cloud.recover_retry(vm)
+    for _ in ("restore-fails", "resume-ok"):
+        cloud.suspend(vm)
+        cloud.resume(vm)
+    driver.fail_once("tm", "mv")
+    with pytest.raises(ActionFailed):
+        cloud.migrate_cold(vm, "kvm2")
+    cloud.recover_delete(vm)
+    assert made_calls(cloud) == flow.calls(*(step for step in _steps(flow) if step != "cleanup"))
+
+
+def test_a_cdrom_is_linked(cloud: Cloud) -> None:
+    flow = Flow("vm-cdrom")
+    names = flow.image_names()
+    cloud.next_image_id, cloud.next_request_id, cloud.next_vm_id = 77, 58, 27
+    images = cloud.datastore(100)
+    cdrom = cloud.create_image(images, "/var/srv-img64.raw", names[77], type="CDROM", attributes={"DEV_PREFIX": "hd"})
+    other = create_captured(cloud, names[78])
+    template = f'DISK=[IMAGE_ID={other.identifier}] DISK=[IMAGE_ID={cdrom.identifier}] CONTEXT=[NETWORK="NO"]'
+    cloud.instantiate(template, "kvm1", cloud.datastore(101))
+    assert made_calls(cloud) == flow.calls("setup", "create")
+
+
+def test_images_from_files(cloud: Cloud) -> None:
+    flow = Flow("img-create-file")
+    names = flow.image_names()
+    for number in (0, 1):
+        create_captured(cloud, names[number], persistent=number == 1)
+    assert made_calls(cloud) == flow.calls("create-nonpers", "create-persistent")
+    assert_same_documents(cloud, flow, "create-nonpers", "create-persistent", monitors=True)
+
+
+def test_datablocks(cloud: Cloud) -> None:
+    flow = Flow("img-datablock")
+    names = flow.image_names()
+    cloud.next_image_id = 5
+    images = cloud.datastore(100)
+    cloud.create_datablock(images, 32, name=names[5], attributes={"DEV_PREFIX": "vd"})
+    cloud.create_datablock(images, 32, "ext4", names[6], persistent=True)
+    cloud.create_datablock(images, 32, name=names[7])
+    steps = ("raw", "fs-ext4", "no-format")
+    assert made_calls(cloud) == flow.calls(*steps)
+    assert_same_documents(cloud, flow, *steps)
+    cloud.delete_image(cloud.image(5))
+    removed = next(record for record in flow.step_records("delete") if record["action"] == "rm")
+    made = next(call for call in cloud.calls if call.verb == "rm")
+    others = [leaf for leaf in leaves(removed["stdin"]) if not leaf[0].startswith("DATASTORE/IMAGES")]
+    assert [leaf for leaf in leaves(made.action_data) if not leaf[0].startswith("DATASTORE/IMAGES")] == others
+
+
+def test_clones_also_into_another_datastore(cloud: Cloud) -> None:
+    flow = Flow("img-clone")
+    clones = [record for record in flow.records if record["action"] == "clone"][:2]
+    names = flow.image_names()
+    cloud.next_image_id = 10
+    original = create_captured(cloud, names[10])
+    cloud.clone_image(original, names[11])
+    cloud.clone_image(original, names[12], cloud.datastore(103))
+    made = [call for call in cloud.calls if call.verb == "clone"]
+    assert [call.argv for call in made] == [record["argv"] for record in clones]
+    assert [leaves(call.action_data) for call in made] == [leaves(record["stdin"]) for record in clones]
+
+
+def test_failures_of_image_actions(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("img-failures")
+    names = flow.image_names()
+    cloud.next_image_id, cloud.next_request_id = 13, 7
+    images = cloud.datastore(100)
+    driver.fail_once("datastore", "cp")
+    with pytest.raises(ActionFailed):
+        create_captured(cloud, names[13])
+    cloud.delete_image(cloud.image(13))
+    driver.fail_once("datastore", "mkfs")
+    with pytest.raises(ActionFailed):
+        cloud.create_datablock(images, 32, name=names[14])
+    cloud.delete_image(cloud.image(14))
+    driver.fail_once("datastore", "stat")
+    with pytest.raises(ActionFailed):
+        create_captured(cloud, "never")
+    original = create_captured(cloud, names[15])
+    driver.fail_once("datastore", "clone")
+    with pytest.raises(ActionFailed):
+        cloud.clone_image(original, names[16])
+    driver.fail_once("datastore", "rm")
+    with pytest.raises(ActionFailed):
+        cloud.delete_image(original)
+    assert original.state.name == "ERROR"
+    cloud.delete_image(original, force=True)
+    assert made_calls(cloud) == flow.calls()
+
+
+def test_datastores_as_xmlrpc_shows_them(cloud: Cloud) -> None:
+    captured = (CAPTURES / "api" / "rpc-ds-100.xml").read_text(encoding="utf-8")
+    shown = cloud.datastore(100)
+    shown.images = [65, 66, 67]
+    assert leaves(shown.xml()) == leaves(captured)
+
+
+def test_size_of_a_persistent_image_is_refused(cloud: Cloud) -> None:
+    image = create_captured(cloud, "persistent", persistent=True)
+    with pytest.raises(Refused, match="SIZE attribute is not supported for persistent image"):
+        cloud.create_vm(f"DISK=[IMAGE_ID={image.identifier},SIZE=128]", cloud.datastore(101))
+
+
+def _steps(flow: Flow) -> list[str]:
+    return list(dict.fromkeys(record["step"] for record in flow.records))
