@@ -1,0 +1,28 @@
+"""The capacity of a datastore, as oned reads it."""
+
+from __future__ import annotations
+
+from linstor_un.actions.datastore_action import DatastoreAction
+from linstor_un.cluster import placement as placements
+from linstor_un.cluster import pools
+from linstor_un.errors import NoRoom
+
+_KIB_PER_MB = 1024
+
+
+def report(action: DatastoreAction) -> str:
+    """Return the three lines of a datastore's monitoring.
+
+    Raises NoRoom where no pool answers: oned keeps the old numbers then, and zeroes would stop all scheduling.
+    """
+    placement = placements.of(action.settings, action.datastore.label)
+    gateway = action.gateway()
+    found = pools.capacity(gateway, placement)
+    if not found.total_kib:
+        raise NoRoom(
+            f"Too few storage pools answer for the replicas of {action.datastore.label}: see `linstor storage-pool "
+            "list`, or correct STORAGE_POOL, REPLICA_COUNT or RESOURCE_GROUP"
+        )
+    total = found.total_kib // _KIB_PER_MB
+    free = min(found.free_kib // _KIB_PER_MB, total)
+    return f"USED_MB={total - free}\nTOTAL_MB={total}\nFREE_MB={free}"

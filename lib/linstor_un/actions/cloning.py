@@ -1,0 +1,148 @@
+"""A volume with the content of another: restored from a kept snapshot, or copied.
+
+A non-persistent image does not change, so that one base snapshot of it serves all its clones: it is taken when the
+first VM needs it, and dropped when the image is opened for writing or removed. A VM's disk then costs one restore, and
+many at once neither queue behind the image nor suspend it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from linstor_un import log
+from linstor_un import settings as settings_room
+from linstor_un.actions import new_volume
+from linstor_un.cluster import replicas, snapshots, volumes
+from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
+from linstor_un.cluster.gateway import Gateway
+from linstor_un.cluster.placement import Placement
+from linstor_un.cluster.snapshots import Snapshot
+from linstor_un.errors import AlreadyExists, ControllerFailed, NotFound, NotReady
+from linstor_un.hosts import copies
+from linstor_un.locks import volume_lock
+from linstor_un.naming import BASE_SNAPSHOT, drbd_device
+from linstor_un.undo import Undo
+
+_TWO_PRIMARIES = "DrbdOptions/Net/allow-two-primaries"
+_GROW_WAIT_SECONDS = 0.5
+MIB = 1 << 20
+
+
+class Clone(NamedTuple):
+    """What is to be cloned: `source` of `source_size_mib` into the new volume `target` of `size_mib`."""
+
+    source: str
+    source_size_mib: int
+    target: str
+    size_mib: int
+    placement: Placement
+    owner: Mapping[str, str]
+
+
+def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = "") -> tuple[str, ...]:
+    """Make the clone as `mode` says (CLONE_MODE) and return the nodes with a replica; `near` is the host of the VM.
+
+    Where a snapshot cannot be had (the pool has none, a replica is away) the clone is copied: a VM that starts slowly
+    is better than one that does not start.
+    """
+    if mode == "snapshot":
+        base = _base(gateway, wanted.source)
+        if base is not None:
+            return _restore(gateway, undo, wanted, base, near)
+    return _copy(gateway, undo, wanted, near)
+
+
+def _base(gateway: Gateway, source: str) -> Snapshot | None:
+    """Return the base snapshot of an image, taken now where there is none; None where it cannot be had."""
+    existing = snapshots.find(gateway, source, BASE_SNAPSHOT)
+    if existing is not None and existing.is_usable:
+        return existing
+    settings = gateway.settings
+    with volume_lock(settings_room.lock_directory(settings), source, settings.lock_timeout_seconds):
+        # What an image says of itself is copied to its clones: an earlier VM's name must not be.
+        names = settings.names
+        gateway.modify_resource_definition(source, {}, [names.vm_id, names.disk_id, names.datastore_id, _TWO_PRIMARIES])
+        try:
+            snapshots.take(gateway, source, BASE_SNAPSHOT)
+        except (ControllerFailed, NotReady) as error:
+            if error.code not in (0, SNAPSHOTS_NOT_SUPPORTED) and not isinstance(error, NotReady):
+                raise
+            log.warning(f"{error}; copying instead")
+            return None
+    return snapshots.find(gateway, source, BASE_SNAPSHOT)
+
+
+def _restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: str) -> tuple[str, ...]:
+    token = new_volume.mark()
+    names = gateway.settings.names
+    undo.push(f"volume {wanted.target}", lambda: new_volume.remove_made(gateway, wanted.target, names.run, token))
+    properties = {**wanted.owner, names.run: token}
+    try:
+        volumes.define(gateway, wanted.target, wanted.placement, properties)
+    except AlreadyExists:
+        new_volume.discard(gateway, wanted.target, wanted.owner)
+        volumes.define(gateway, wanted.target, wanted.placement, properties)
+    if not snapshots.restore_definition(gateway, wanted.source, base.name, wanted.target):
+        raise NotFound(f"The base snapshot of {wanted.source} went away while it was cloned: retry")
+    nodes = _restored_on(base, wanted.placement.replica_count, near)
+    snapshots.restore(gateway, wanted.source, base.name, wanted.target, nodes if len(nodes) < len(base.nodes) else ())
+    count = wanted.placement.replica_count or 0
+    if len(nodes) < count:
+        gateway.autoplace(wanted.target, wanted.placement.select_filter)
+        nodes = tuple(replica.node for replica in replicas.of(gateway, wanted.target) if replica.holds_data)
+    if wanted.size_mib > wanted.source_size_mib:
+        _grow(gateway, wanted)
+    return nodes
+
+
+def _restored_on(base: Snapshot, count: int | None, near: str) -> tuple[str, ...]:
+    """Return as many of the snapshot's nodes as there shall be replicas, the host that will use the disk first."""
+    ordered = sorted(base.nodes, key=lambda node: node.lower() != near.lower())
+    return tuple(ordered[: count or len(ordered)])
+
+
+def _grow(gateway: Gateway, wanted: Clone) -> None:
+    deadline = time.monotonic() + gateway.settings.device_timeout_seconds
+    while True:
+        try:
+            volumes.grow(gateway, wanted.target, wanted.size_mib)
+            return
+        except NotReady:
+            # A restored replica is up to date a moment after the restore has returned.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_GROW_WAIT_SECONDS)
+
+
+def _copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str) -> tuple[str, ...]:
+    there = replicas.of(gateway, wanted.source)
+    holders = [replica.node for replica in there if replica.holds_data]
+    if not holders:
+        raise NotFound(
+            f"LINSTOR has no replica of {wanted.source} to clone: see `linstor resource list -r {wanted.source}`"
+        )
+    preferred = [near] if near in holders else holders
+    made = new_volume.make(
+        gateway, undo, wanted.target, wanted.size_mib, wanted.placement, wanted.owner, preferred_writers=preferred
+    )
+    node = made.writer.name
+    is_offered = any(replica.node.lower() == node.lower() and replica.device_path for replica in there)
+    if not is_offered:
+        undo.push(f"attachment of {wanted.source} on {node}", lambda: replicas.detach(gateway, wanted.source, node))
+        replicas.attach(gateway, wanted.source, node)
+    has_drbd = any("DRBD" in replica.layers for replica in there)
+    source = drbd_device(wanted.source) if has_drbd else new_volume.reported_device(gateway, wanted.source)
+    copy = copies.copy(made.writer, source, made.device, wanted.source_size_mib * MIB, made.reads_zero)
+    made.writer.run(f"Copying {wanted.source} to {wanted.target}", copy)
+    if not is_offered:
+        gateway.delete_resource(wanted.source, node)
+    new_volume.leave_writer(gateway, made)
+    new_volume.finish(gateway, made)
+    return made.nodes
+
+
+def forget_base(gateway: Gateway, resource: str) -> None:
+    """Drop the base snapshot of an image that is about to be written to: later clones must see what is written."""
+    gateway.delete_snapshot(resource, BASE_SNAPSHOT)

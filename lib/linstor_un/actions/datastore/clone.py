@@ -1,0 +1,32 @@
+"""datastore/clone: make an image from another; prints SOURCE alone."""
+
+from __future__ import annotations
+
+from linstor_un import settings as settings_room
+from linstor_un.actions import cloning, datastore_action, new_volume
+from linstor_un.cluster import placement as placements
+from linstor_un.driver import Call
+from linstor_un.errors import InvalidInput
+from linstor_un.locks import volume_lock
+from linstor_un.naming import drbd_device
+from linstor_un.undo import Undo
+
+
+def run(call: Call) -> None:
+    """Clone the volume that IMAGE/PATH names, the SOURCE of the original, into the datastore of the new image."""
+    action = datastore_action.decode(call)
+    image = action.need_image()
+    settings = action.settings
+    placement = placements.of(settings, action.datastore.label)
+    if not image.size_mib:
+        raise InvalidInput("<IMAGE/SIZE> is missing or 0: clone an image that has a size")
+    source = datastore_action.resource_of_source(image.path)
+    target = action.names.image(image.image_id)
+    if source.lower() == target.lower():
+        raise InvalidInput(f"Image {image.image_id} cannot be cloned into itself: call the action as OpenNebula does")
+    owner = datastore_action.owner(action, image)
+    wanted = cloning.Clone(source, image.size_mib, target, image.size_mib, placement, owner)
+    gateway = action.gateway()
+    with volume_lock(settings_room.lock_directory(settings), target, settings.lock_timeout_seconds), Undo() as undo:
+        cloning.clone(gateway, undo, wanted, settings.clone_mode)
+        call.answer(drbd_device(target) if placement.has_drbd else new_volume.reported_device(gateway, target))

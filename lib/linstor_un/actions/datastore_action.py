@@ -1,0 +1,127 @@
+"""What all datastore actions begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Optional
+
+from linstor_un import settings as settings_room
+from linstor_un.cluster.gateway import Gateway
+from linstor_un.driver import Call, remotes
+from linstor_un.errors import InvalidInput, UnusableImage
+from linstor_un.hosts import sources
+from linstor_un.hosts.sources import ImageSource
+from linstor_un.naming import Names, resource_of
+from linstor_un.opennebula import arguments, decoding, model, paths
+from linstor_un.opennebula.model import Datastore, Image
+from linstor_un.settings import Settings
+
+MIB = 1 << 20
+
+
+class DatastoreAction(NamedTuple):
+    """The decoded input of a datastore action."""
+
+    image: Optional[Image]
+    datastore: Datastore
+    settings: Settings
+    encoded: str
+
+    @property
+    def names(self) -> Names:
+        """Return the names that this OpenNebula gives in LINSTOR."""
+        return self.settings.names
+
+    def gateway(self) -> Gateway:
+        """Return the way to this datastore's LINSTOR."""
+        return Gateway(self.settings)
+
+    def need_image(self) -> Image:
+        """Return the image that the action is about; raises InvalidInput where there is none."""
+        if self.image is None:
+            raise InvalidInput("<IMAGE> is missing from the action's XML: call it as OpenNebula does")
+        return self.image
+
+
+def decode(call: Call, image: str = "with id") -> DatastoreAction:
+    """Decode and check the input; `image` is `with id`, `without id` (stat) or `none` (monitor).
+
+    Raises InvalidInput and InvalidSetting.
+    """
+    document, identifier = decoding.action_data(call.arguments, call.standard_input)
+    tree = model.parse_action_data(document)
+    datastore = model.action_datastore(tree)
+    found = None if image == "none" else model.action_image(tree, with_id=image == "with id")
+    number = arguments.identifier(identifier, "The action's id")
+    if found is not None and image == "with id" and number != found.image_id:
+        raise InvalidInput(f"The action is called for image {number} and its XML is of image {found.image_id}")
+    own = settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
+    return DatastoreAction(found, datastore, own, _base64(document))
+
+
+def _base64(document: bytes) -> str:
+    import binascii
+
+    return binascii.b2a_base64(document, newline=False).decode()
+
+
+def owner(action: DatastoreAction, image: Image) -> Mapping[str, str]:
+    """Return the properties by which the image's volume names its image, and no other image that had the same id."""
+    names = action.names
+    return {**names.image_properties(image.image_id), names.registration: str(image.registered)}
+
+
+def open_source(action: DatastoreAction, image: Image) -> ImageSource:
+    """Open what the image's PATH names; raises ForbiddenPath and UnusableImage."""
+    settings = action.settings
+    if not image.path:
+        raise InvalidInput("<IMAGE/PATH> is missing from the action's XML: give the image a PATH")
+    if any(ord(character) < 32 for character in image.path):
+        raise InvalidInput("<IMAGE/PATH> has control characters: correct PATH")
+    scheme = image.path.partition("://")[0] if "://" in image.path else ""
+    if not scheme:
+        if not image.path.startswith("/"):
+            raise InvalidInput(f"PATH {image.path[:200]!r} is neither a URL nor an absolute path: correct PATH")
+        descriptor = paths.open_image(image.path, settings.safe_directories, settings.restricted_directories)
+        return sources.from_file(
+            image.path, descriptor, image.checksums, settings.limit_transfer_bandwidth, not settings.no_decompress
+        )
+    if scheme not in sources.SCHEMES or image.path.split("://", 1)[1].startswith("-"):
+        raise InvalidInput(
+            f"PATH {image.path[:200]!r} has a scheme that is not allowed: use {', '.join(sorted(sources.SCHEMES))}"
+        )
+    return sources.from_url(
+        image.path,
+        f"{remotes()}/datastore/downloader.sh",
+        {"DRV_ACTION": action.encoded},
+        image.checksums,
+        settings.limit_transfer_bandwidth,
+        not settings.no_decompress,
+    )
+
+
+def resource_of_source(source: str) -> str:
+    """Return the resource definition that a SOURCE names; raises InvalidInput where it names none."""
+    resource = resource_of(source)
+    if resource is None:
+        raise InvalidInput(
+            f"SOURCE {source[:200]!r} names no LINSTOR volume: it should look like /dev/drbd/by-res/one-image-1/0"
+        )
+    return resource
+
+
+def check_fits(source: ImageSource, size_mib: int) -> None:
+    """Check that the disk in the image fits into `size_mib` as far as its format says; raises UnusableImage."""
+    known = source.format.virtual_bytes
+    if known is None and source.format.is_raw and not source.is_compressed:
+        known = source.size_bytes
+    if known is not None and known > size_mib * MIB:
+        raise does_not_fit(source.name, known, size_mib)
+
+
+def does_not_fit(name: str, size_bytes: int, size_mib: int) -> UnusableImage:
+    """Return the error for an image that is larger than its volume."""
+    return UnusableImage(
+        f"Image {name} has {size_bytes} bytes and does not fit into {size_mib} MiB: give the image a SIZE of at least "
+        f"{-(-size_bytes // MIB)} MiB"
+    )

@@ -1,0 +1,147 @@
+"""Making a volume and filling it: marked until its content is complete, removed again where that fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from linstor_un import log
+from linstor_un.cluster import replicas, volumes
+from linstor_un.cluster.gateway import Gateway
+from linstor_un.cluster.placement import Placement
+from linstor_un.cluster.volumes import Volume
+from linstor_un.errors import AlreadyExists, ControllerFailed
+from linstor_un.hosts import copies, filesystems, runner
+from linstor_un.hosts.runner import Host, Step
+from linstor_un.naming import drbd_device
+from linstor_un.settings import Settings
+from linstor_un.undo import Undo
+
+MIB = 1 << 20
+
+
+class NewVolume(NamedTuple):
+    """A volume that this action makes, the nodes with a replica, and the host that fills it."""
+
+    resource: str
+    size_bytes: int
+    reads_zero: bool
+    device: str
+    nodes: tuple[str, ...]
+    writer: Host
+
+    @property
+    def is_writer_a_guest(self) -> bool:
+        """Tell whether the host that fills it has no replica and has it attached for that."""
+        return self.writer.name.lower() not in {node.lower() for node in self.nodes}
+
+
+def mark() -> str:
+    """Return a value for the mark of an incomplete volume that says who is filling it, and no other run ever has."""
+    return f"{os.uname().nodename}:{os.getpid()}:{time.time_ns()}"
+
+
+def make(
+    gateway: Gateway,
+    undo: Undo,
+    resource: str,
+    size_mib: int,
+    placement: Placement,
+    owner: Mapping[str, str],
+    writer: str = "",
+    preferred_writers: Sequence[str] = (),
+) -> NewVolume:
+    """Make a marked volume and offer it to the host that is to fill it.
+
+    Arguments: `writer` is that host; without it one with a replica is chosen, of `preferred_writers` where possible.
+    What exists under the name is discarded if it is the same owner's, and in nobody's use. Raises AlreadyExists where
+    the name belongs to something else.
+    """
+    incomplete = gateway.settings.names.incomplete
+    token = mark()
+    undo.push(f"volume {resource}", lambda: remove_made(gateway, resource, incomplete, token))
+    properties = {**owner, incomplete: token}
+    try:
+        home = volumes.create(gateway, resource, size_mib, placement, properties)
+    except AlreadyExists:
+        discard(gateway, resource, owner)
+        home = volumes.create(gateway, resource, size_mib, placement, properties)
+    if not home.nodes:
+        raise ControllerFailed(
+            f"LINSTOR made {resource} without any replica: see `linstor resource list -r {resource}`"
+        )
+    node = writer or _writer(gateway.settings, home.nodes, resource, preferred_writers)
+    if node.lower() not in {name.lower() for name in home.nodes}:
+        replicas.attach(gateway, resource, node)
+    device = drbd_device(resource) if placement.has_drbd else reported_device(gateway, resource, node)
+    return NewVolume(resource, size_mib * MIB, home.reads_zero, device, home.nodes, runner.host(node, gateway.settings))
+
+
+def blank(volume: NewVolume, kind: str) -> list[Step]:
+    """Return the steps that make a fresh volume read zero, and format it as `kind` where that is not empty."""
+    steps = [] if volume.reads_zero else [copies.zero(volume.writer, volume.device, volume.size_bytes)]
+    if kind:
+        steps.append(filesystems.make(volume.writer, volume.device, volume.size_bytes, kind))
+    return steps
+
+
+def finish(gateway: Gateway, volume: NewVolume) -> None:
+    """Take the mark from a volume that is complete."""
+    gateway.modify_resource_definition(volume.resource, {}, [gateway.settings.names.incomplete])
+
+
+def leave_writer(gateway: Gateway, volume: NewVolume) -> None:
+    """Take the volume from a host that only filled it."""
+    if volume.is_writer_a_guest:
+        gateway.delete_resource(volume.resource, volume.writer.name)
+
+
+def discard(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:
+    """Remove what an earlier run for the same owner left under this name; raises AlreadyExists for anything else."""
+    existing = volumes.find(gateway, resource)
+    if existing is None:
+        return
+    if existing.is_being_deleted:
+        volumes.wait_until_absent(gateway, resource)
+        return
+    if not is_owned(existing, owner):
+        raise AlreadyExists(
+            f"LINSTOR already has a volume {resource} that was not made for this image or VM: remove it if nothing "
+            f"needs it (`linstor resource-definition delete {resource}`), or set another PREFIX in linstor_un.conf"
+        )
+    log.warning(f"discarding {resource}, left by an earlier run")
+    volumes.remove(gateway, resource)
+
+
+def is_owned(volume: Volume, owner: Mapping[str, str]) -> bool:
+    """Tell whether the volume's properties name this owner."""
+    return bool(owner) and all(volume.properties.get(key) == value for key, value in owner.items())
+
+
+def reported_device(gateway: Gateway, resource: str, node: str = "") -> str:
+    """Return the path of the volume's device as LINSTOR reports it, on `node` or any; for layer stacks without DRBD."""
+    for replica in replicas.of(gateway, resource):
+        if replica.device_path and replica.holds_data and node.lower() in ("", replica.node.lower()):
+            return replica.device_path
+    where = f" on {node}" if node else ""
+    raise ControllerFailed(f"LINSTOR reports no device for {resource}{where}: see `linstor volume list -r {resource}`")
+
+
+def remove_made(gateway: Gateway, resource: str, key: str, token: str) -> None:
+    """Remove the volume if this very run has made it: if its property `key` is the run's `token`."""
+    existing = volumes.find(gateway, resource)
+    if existing is not None and existing.properties.get(key) == token:
+        volumes.remove(gateway, resource)
+
+
+def _writer(settings: Settings, holders: Sequence[str], resource: str, preferred: Sequence[str]) -> str:
+    """Choose the host that fills the volume: one with a replica, among BRIDGE_LIST where there is one."""
+    bridges = {name.lower(): name for name in settings.bridge_list}
+    allowed = [node for node in holders if not bridges or node.lower() in bridges]
+    wanted = {name.lower() for name in preferred}
+    best = [node for node in allowed if node.lower() in wanted]
+    candidates = best or allowed or list(bridges.values())
+    # Spread by name, so that many images at once do not load one host; the same image always takes the same one.
+    return candidates[sum(resource.encode()) % len(candidates)]

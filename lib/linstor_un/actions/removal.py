@@ -1,0 +1,51 @@
+"""Removing what belongs to a VM, and nothing else."""
+
+from __future__ import annotations
+
+from linstor_un import log
+from linstor_un.actions import transfer
+from linstor_un.actions.transfer import Transfer
+from linstor_un.cluster import volumes
+from linstor_un.cluster.volumes import Volume
+from linstor_un.naming import drbd_device, resource_of
+from linstor_un.opennebula import lifecycle
+from linstor_un.opennebula.arguments import Place
+
+
+def remove_own(action: Transfer, place: Place) -> None:
+    """Unlink and delete a VM's own disk: a clone, a volatile disk or swap; absent is done."""
+    resource = action.names.disk(place.vm_id, place.disk_id)
+    with action.lock(resource, interrupt_holder=True):
+        unlinked = transfer.unlink(action, place, drbd_device(resource))
+        linked = resource_of(unlinked.device)
+        if linked is not None and linked.lower() != resource.lower() and action.vm is None:
+            # oned has forgotten the disk, and its link was to an image: that is detached, never deleted.
+            transfer.release(action, place, None, linked, unlinked.device)
+        volume = volumes.find(action.gateway, resource)
+        if volume is not None:
+            _remove(action, volume)
+
+
+def remove_leftovers(action: Transfer) -> None:
+    """Delete the volumes of a VM that is ending which no earlier line of its transfer script has deleted."""
+    vm = action.vm
+    if vm is not None and vm.state not in lifecycle.DONE_STATES and vm.lifecycle_state not in lifecycle.ENDING:
+        log.info(f"VM {action.vm_id} is not ending: its volumes are not looked for")
+        return
+    names = action.names
+    for volume in volumes.with_property(action.gateway, names.vm_id, str(action.vm_id)):
+        if names.is_of_vm(volume.resource, action.vm_id):
+            log.warning(f"{volume.resource} was left behind by an earlier action")
+            with action.lock(volume.resource, interrupt_holder=True):
+                _remove(action, volume)
+
+
+def _remove(action: Transfer, volume: Volume) -> None:
+    owner = volume.properties.get(action.names.vm_id)
+    if owner != str(action.vm_id):
+        log.warning(
+            f"{volume.resource} does not say that it belongs to VM {action.vm_id} and is left alone; if nothing needs "
+            f"it: linstor resource-definition delete {volume.resource}"
+        )
+        return
+    volumes.remove(action.gateway, volume.resource)

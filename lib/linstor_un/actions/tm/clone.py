@@ -1,0 +1,70 @@
+"""tm/clone: give a VM its own writable copy of a non-persistent image.
+
+Arguments: FE:SOURCE HOST:SYSDIR/disk.N VMID DSID (of the image).
+"""
+
+from __future__ import annotations
+
+from linstor_un import log
+from linstor_un import settings as settings_room
+from linstor_un.actions import cloning, transfer
+from linstor_un.actions.datastore_action import resource_of_source
+from linstor_un.actions.transfer import Transfer
+from linstor_un.cluster import placement as placements
+from linstor_un.cluster import replicas
+from linstor_un.driver import Call
+from linstor_un.errors import InvalidInput
+from linstor_un.opennebula import arguments
+from linstor_un.opennebula.arguments import Place
+from linstor_un.opennebula.model import Disk
+from linstor_un.settings import Settings
+from linstor_un.undo import Undo
+
+
+def run(call: Call) -> None:
+    """Clone the image's volume in the size that the VM asks for, attach it and link it."""
+    arguments.expect(call.arguments, "SOURCE", "HOST:PATH", "VMID", "DSID")
+    source = resource_of_source(arguments.source(call.arguments[0]))
+    place = arguments.disk_place(call.arguments[1], arguments.identifier(call.arguments[2], "VMID"))
+    image_datastore = arguments.identifier(call.arguments[3], "DSID")
+    action = transfer.begin(call, place, image_datastore)
+    disk = _disk(action, place)
+    placement = placements.of(action.settings, action.datastore.label)
+    target = action.names.disk(place.vm_id, place.disk_id)
+    owner = action.owner(place.disk_id, place.datastore_id)
+    wanted = cloning.Clone(source, disk.original_size_mib or disk.size_mib, target, disk.size_mib, placement, owner)
+    mode = _mode(call, action, image_datastore)
+    with action.lock(target), Undo() as undo:
+        nodes = cloning.clone(action.gateway, undo, wanted, mode, place.host)
+        if place.host.lower() not in {node.lower() for node in nodes}:
+            replicas.attach(action.gateway, target, place.host)
+        link = transfer.link(action, place, action.device_of_own(target, placement.layers), disk.size_mib)
+        action.host(place.host).run(f"Linking {place.path} to {target}", link)
+
+
+def _disk(action: Transfer, place: Place) -> Disk:
+    disk = action.need_disk(place.disk_id)
+    if not disk.size_mib:
+        raise InvalidInput(f"Disk {disk.disk_id} of VM {place.vm_id} has no SIZE: correct the VM's template")
+    if disk.original_size_mib > disk.size_mib:
+        raise InvalidInput(
+            f"Disk {disk.disk_id} of VM {place.vm_id} has SIZE {disk.size_mib} MiB and its image "
+            f"{disk.original_size_mib} MiB: a disk cannot be smaller than its image"
+        )
+    return disk
+
+
+def _mode(call: Call, action: Transfer, image_datastore: int) -> str:
+    """Return how to clone: a snapshot cannot change the layers or the pools that the image has."""
+    origin = action.datastores[image_datastore]
+    theirs = settings_room.for_datastore(call.configuration, origin.attributes, origin.label)
+    if action.settings.clone_mode == "snapshot" and _differ(action.settings, theirs):
+        log.info(f"{action.datastore.label} and {origin.label} ask for different layers or pools: copying")
+        return "copy"
+    return action.settings.clone_mode
+
+
+def _differ(ours: Settings, theirs: Settings) -> bool:
+    if ours.layers != theirs.layers:
+        return True
+    return bool(ours.storage_pools and theirs.storage_pools and not set(ours.storage_pools) & set(theirs.storage_pools))

@@ -1,0 +1,47 @@
+"""tm/delete: remove a disk of a VM, or the VM's directory with whatever is left.
+
+Arguments: HOST:SYSDIR[/disk.N] VMID DSID (of the image, or of the system datastore).
+"""
+
+from __future__ import annotations
+
+from linstor_un import log
+from linstor_un.actions import removal, transfer
+from linstor_un.actions.transfer import Transfer
+from linstor_un.driver import Call
+from linstor_un.errors import HostUnreachable
+from linstor_un.hosts import directories
+from linstor_un.opennebula import arguments
+from linstor_un.opennebula.arguments import Place
+
+
+def run(call: Call) -> None:
+    """Delete what is the VM's own; an image is only detached.
+
+    `recover --delete` sends this for persistent disks and CDROMs too, for hosts where a disk never was, and twice.
+    """
+    arguments.expect(call.arguments, "HOST:PATH", "VMID", "DSID")
+    place = arguments.place(call.arguments[0], arguments.identifier(call.arguments[1], "VMID"))
+    action = transfer.begin(call, place, arguments.identifier(call.arguments[2], "DSID"))
+    if not place.is_disk:
+        _directory(action, place)
+    else:
+        _disk(action, place)
+
+
+def _disk(action: Transfer, place: Place) -> None:
+    disk = action.vm.disk(place.disk_id) if action.vm else None
+    if disk is None or not disk.is_image:
+        removal.remove_own(action, place)
+        return
+    resource = action.resource(disk)
+    with action.lock(resource):
+        transfer.release(action, place, disk, resource, action.device(disk))
+
+
+def _directory(action: Transfer, place: Place) -> None:
+    try:
+        directories.remove(action.host(place.host), place.directory)
+    except HostUnreachable as error:
+        log.warning(f"{error}; {place.directory} stays there")
+    removal.remove_leftovers(action)

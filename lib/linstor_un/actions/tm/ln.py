@@ -1,0 +1,31 @@
+"""tm/ln: give a VM the image's own volume: persistent, CDROM, immutable or shareable.
+
+Arguments: FE:SOURCE HOST:SYSDIR/disk.N VMID DSID (of the image).
+"""
+
+from __future__ import annotations
+
+from linstor_un.actions import cloning, transfer
+from linstor_un.driver import Call
+from linstor_un.errors import InvalidInput
+from linstor_un.opennebula import arguments
+
+
+def run(call: Call) -> None:
+    """Attach the image's volume on the host and link it; one that will be written to loses its base snapshot."""
+    arguments.expect(call.arguments, "SOURCE", "HOST:PATH", "VMID", "DSID")
+    source = arguments.source(call.arguments[0])
+    place = arguments.disk_place(call.arguments[1], arguments.identifier(call.arguments[2], "VMID"))
+    action = transfer.begin(call, place, arguments.identifier(call.arguments[3], "DSID"))
+    disk = action.need_disk(place.disk_id)
+    if not disk.is_image or disk.source != source:
+        raise InvalidInput(
+            f"Disk {place.disk_id} of VM {place.vm_id} has SOURCE {disk.source[:200]!r} and "
+            f"CLONE={'YES' if disk.is_clone else 'NO'}, and the action is called for "
+            f"{source[:200]!r}: a VM gets no image but its own"
+        )
+    resource = action.resource(disk)
+    with action.lock(resource):
+        if not disk.is_shared:
+            cloning.forget_base(action.gateway, resource)
+        transfer.offer(action, place, disk)

@@ -1,0 +1,100 @@
+"""tm/mv: move a VM's disk, and last its directory, between hosts, to the front-end (stop) and from it (resume).
+
+Arguments: HOST:SYSDIR[/disk.N] HOST:SYSDIR[/disk.N] VMID DSID (of the image, or of the new system datastore).
+
+No byte of a volume moves. A disk's line only prepares the destination; the directory's line, which always is the last
+of the script, drops what the source had: a VM whose move fails in between still starts at its source, where oned sends
+it back to without calling any driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from linstor_un import log
+from linstor_un.actions import transfer
+from linstor_un.actions.transfer import Transfer
+from linstor_un.cluster import replicas
+from linstor_un.driver import Call
+from linstor_un.errors import DriverError, HostUnreachable, InvalidInput
+from linstor_un.hosts import directories
+from linstor_un.hosts.runner import Host
+from linstor_un.opennebula import arguments, lifecycle
+from linstor_un.opennebula.arguments import Place
+
+
+def run(call: Call) -> None:
+    """Move a disk or a directory."""
+    arguments.expect(call.arguments, "HOST:PATH", "HOST:PATH", "VMID", "DSID")
+    vm_id = arguments.identifier(call.arguments[2], "VMID")
+    source = arguments.place(call.arguments[0], vm_id)
+    target = arguments.place(call.arguments[1], vm_id)
+    if source.disk_id != target.disk_id:
+        raise InvalidInput(f"{call.arguments[0]} and {call.arguments[1]} are not the same disk of VM {vm_id}")
+    action = transfer.begin(call, target, arguments.identifier(call.arguments[3], "DSID"))
+    if action.vm is None:
+        raise InvalidInput(f"oned knows no VM {vm_id}: call the action as OpenNebula does")
+    if not target.is_disk:
+        _directory(action, source, target)
+    else:
+        _disk(action, source, target)
+
+
+def _state(action: Transfer) -> int:
+    return action.vm.lifecycle_state if action.vm else 0
+
+
+def _disk(action: Transfer, source: Place, target: Place) -> None:
+    if _state(action) in lifecycle.PARKING:
+        # The volume stays where it is, and the front-end has no use for a device.
+        return
+    disk = action.need_disk(target.disk_id)
+    resource = action.resource(disk)
+    with action.lock(resource):
+        transfer.offer(action, target, disk)
+        if source.datastore_id != target.datastore_id and not disk.is_image:
+            properties = action.owner(target.disk_id, target.datastore_id)
+            action.gateway.modify_resource_definition(resource, properties)
+
+
+def _directory(action: Transfer, source: Place, target: Place) -> None:
+    state = _state(action)
+    is_same_host = source.host.lower() == target.host.lower()
+    if is_same_host and source.directory == target.directory:
+        return
+    here = Host(source.host, action.settings, True) if state in lifecycle.UNPARKING else action.host(source.host)
+    there = Host(target.host, action.settings, True) if state in lifecycle.PARKING else action.host(target.host)
+    unlinked = _move_files(here, source, there, target) if state not in lifecycle.SOURCE_DEAD else []
+    # A front-end that is a host too still has what the VM had there when it was parked.
+    is_from_host = state not in lifecycle.UNPARKING or not action.is_parked(source.host)
+    if is_from_host and not is_same_host:
+        _detach(action, source.host, unlinked)
+
+
+def _move_files(here: Host, source: Place, there: Host, target: Place) -> list[str]:
+    """Move the VM's files and return the devices that nothing on the source is a link to any more."""
+    try:
+        return directories.move(here, source.directory, there, target.directory)
+    except HostUnreachable as error:
+        if error.host != here.name:
+            raise
+        log.warning(f"{error}; the VM's files stay there and the move goes on")
+        return []
+
+
+def _detach(action: Transfer, host: str, unlinked: Sequence[str]) -> None:
+    """Detach the VM's disks from the host that it has left, as far as they are only attached there.
+
+    An image that other VMs may have is detached where none of them has it on that host.
+    """
+    disks = [disk for disk in (action.vm.disks if action.vm else ()) if disk.transfer_driver in ("", transfer.DRIVER)]
+    resources = [action.resource(disk) for disk in disks if not disk.is_shared or action.device(disk) in unlinked]
+    try:
+        found = replicas.of_several(action.gateway, resources)
+    except DriverError as error:
+        log.warning(f"{error}; the disks of VM {action.vm_id} stay attached on {host}")
+        return
+    for resource, known in found.items():
+        for replica in known:
+            if replica.node.lower() == host.lower():
+                replicas.detach_replica(action.gateway, resource, replica)

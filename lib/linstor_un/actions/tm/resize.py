@@ -1,0 +1,30 @@
+"""tm/resize: grow a disk; oned calls it before `virsh blockresize`.
+
+Arguments: HOST:SYSDIR/disk.N SIZE_MB VMID DSID.
+"""
+
+from __future__ import annotations
+
+from linstor_un.actions import cloning, transfer
+from linstor_un.cluster import volumes
+from linstor_un.driver import Call
+from linstor_un.hosts import devices
+from linstor_un.opennebula import arguments, lifecycle
+
+
+def run(call: Call) -> None:
+    """Grow the disk's volume; for a running VM, wait until its host sees the new size."""
+    arguments.expect(call.arguments, "HOST:PATH", "SIZE_MB", "VMID", "DSID")
+    size_mib = arguments.size_mib(call.arguments[1])
+    place = arguments.disk_place(call.arguments[0], arguments.identifier(call.arguments[2], "VMID"))
+    action = transfer.begin(call, place, arguments.identifier(call.arguments[3], "DSID"))
+    disk = action.need_disk(place.disk_id)
+    resource = action.resource(disk)
+    with action.lock(resource):
+        volumes.grow(action.gateway, resource, size_mib)
+        if (
+            action.vm
+            and action.vm.state == lifecycle.ACTIVE_STATE
+            and action.vm.lifecycle_state in lifecycle.RESIZING_LIVE
+        ):
+            devices.wait(action.host(place.host), action.device(disk), size_mib * cloning.MIB)

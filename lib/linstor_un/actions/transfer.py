@@ -1,0 +1,153 @@
+"""What all transfer actions begin with, and what several of them do with a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Optional
+
+from linstor_un import log
+from linstor_un import settings as settings_room
+from linstor_un.actions import new_volume
+from linstor_un.cluster import replicas
+from linstor_un.cluster.gateway import Gateway
+from linstor_un.driver import Call
+from linstor_un.errors import HostUnreachable, InvalidInput
+from linstor_un.hosts import devices, runner
+from linstor_un.hosts.devices import Unlinked
+from linstor_un.hosts.runner import Host, Step
+from linstor_un.locks import volume_lock
+from linstor_un.naming import Names, drbd_device, is_resource_name, resource_of
+from linstor_un.opennebula import oned
+from linstor_un.opennebula.arguments import Place
+from linstor_un.opennebula.model import Datastore, Disk, VirtualMachine
+from linstor_un.settings import Settings
+
+DRIVER = "linstor_un"
+MIB = 1 << 20
+
+
+class Transfer(NamedTuple):
+    """What a transfer action knows: the VM, its datastores, and the settings that hold for it.
+
+    The attributes of the system datastore hold, as they always did; those of the other datastore where the system
+    datastore is another driver's.
+    """
+
+    vm_id: int
+    vm: Optional[VirtualMachine]
+    datastores: Mapping[int, Datastore]
+    datastore: Datastore
+    settings: Settings
+    gateway: Gateway
+
+    @property
+    def names(self) -> Names:
+        """Return the names that this OpenNebula gives in LINSTOR."""
+        return self.settings.names
+
+    def need_disk(self, disk_id: int) -> Disk:
+        """Return a disk that the VM must have; raises InvalidInput."""
+        disk = self.vm.disk(disk_id) if self.vm else None
+        if disk is None:
+            raise InvalidInput(f"oned knows no disk {disk_id} of VM {self.vm_id}: call the action as OpenNebula does")
+        return disk
+
+    def resource(self, disk: Disk) -> str:
+        """Return the volume of a disk: the image's own, or the VM's."""
+        if not disk.is_image:
+            return self.names.disk(self.vm_id, disk.disk_id)
+        resource = resource_of(disk.source)
+        if resource is None:
+            raise InvalidInput(
+                f"SOURCE {disk.source[:200]!r} of disk {disk.disk_id} of VM {self.vm_id} names no LINSTOR volume: "
+                "re-create the image or correct its SOURCE"
+            )
+        return resource
+
+    def device(self, disk: Disk) -> str:
+        """Return the path of a disk's device on any host that has it."""
+        resource = self.resource(disk)
+        if disk.is_image:
+            return drbd_device(resource) if is_resource_name(disk.source) else disk.source
+        return self.device_of_own(resource, self.settings.layers)
+
+    def device_of_own(self, resource: str, layers: tuple[str, ...]) -> str:
+        """Return the device of a VM's own volume; only stacks that are known to lack DRBD cost a request."""
+        if not layers or "DRBD" in layers:
+            return drbd_device(resource)
+        return new_volume.reported_device(self.gateway, resource)
+
+    def owner(self, disk_id: int, datastore_id: int) -> dict[str, str]:
+        """Return the properties by which the volume of a VM's own disk names its VM."""
+        return self.names.disk_properties(self.vm_id, disk_id, datastore_id)
+
+    def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
+        """Return the lock of a volume."""
+        directory = settings_room.lock_directory(self.settings)
+        return volume_lock(directory, resource, self.settings.lock_timeout_seconds, interrupt_holder)
+
+    def host(self, name: str) -> Host:
+        """Return a host; one that the VM never ran on is the front-end, where stopped VMs are parked."""
+        known = {hostname.lower() for hostname in self.vm.hostnames} if self.vm else set()
+        is_parked = bool(known) and name.lower() not in known
+        return Host(name, self.settings, is_frontend=is_parked or runner.is_frontend(name, self.settings))
+
+    def is_parked(self, name: str) -> bool:
+        """Tell whether `name` is the front-end and no host of this VM: nothing is attached there."""
+        known = {hostname.lower() for hostname in self.vm.hostnames} if self.vm else set()
+        if known:
+            return name.lower() not in known
+        return runner.is_frontend(name, self.settings)
+
+
+def begin(call: Call, place: Place, other_datastore_id: int) -> Transfer:
+    """Ask oned, once, for what the action's arguments name.
+
+    Arguments: `place` is the disk or directory whose system datastore's attributes hold; `other_datastore_id` is the
+    last argument of the action, the image datastore of an image disk.
+    """
+    facts = oned.ask(place.vm_id, [place.datastore_id, other_datastore_id])
+    own = facts.datastores[place.datastore_id]
+    if own.transfer_driver != DRIVER:
+        own = facts.datastores[other_datastore_id]
+    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+    return Transfer(place.vm_id, facts.virtual_machine, facts.datastores, own, settings, Gateway(settings))
+
+
+def offer(transfer: Transfer, place: Place, disk: Disk) -> None:
+    """Attach a disk's volume on the place's host and link it there."""
+    resource = transfer.resource(disk)
+    replicas.attach(transfer.gateway, resource, place.host)
+    step = link(transfer, place, transfer.device(disk), disk.size_mib, disk.is_shared)
+    transfer.host(place.host).run(f"Linking {place.path} to {resource}", step)
+
+
+def link(transfer: Transfer, place: Place, device: str, size_mib: int, read_only: bool = False) -> Step:
+    """Return the step that links a device, which must be there and large enough, as the VM's disk."""
+    return devices.link(transfer.host(place.host), device, place.path, size_mib * MIB, read_only)
+
+
+def unlink(transfer: Transfer, place: Place, device: str) -> Unlinked:
+    """Remove a disk's link; a host that does not answer keeps a dangling one."""
+    try:
+        return devices.unlink(transfer.host(place.host), device, place.path)
+    except HostUnreachable as error:
+        log.warning(f"{error}; the link {place.path} stays there")
+        return Unlinked(device, False)
+
+
+def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: str, device: str) -> None:
+    """Take an image's volume from the VM: unlink it and detach it, unless another VM on the host has it.
+
+    An image that only one VM can have is detached wherever a failed migration may have left it.
+    """
+    unlinked = unlink(transfer, place, device)
+    if unlinked.is_used_by_others:
+        log.info(f"{resource} stays attached on {place.host}, where another VM has it")
+        return
+    for replica in replicas.of(transfer.gateway, resource):
+        is_here = replica.node.lower() == place.host.lower()
+        is_left = disk is not None and not disk.is_shared and replica.in_use is False
+        if is_here or is_left:
+            replicas.detach_replica(transfer.gateway, resource, replica)

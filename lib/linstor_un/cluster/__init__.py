@@ -1,0 +1,1 @@
+"""Everything LINSTOR: the gateway over python-linstor, volumes, replicas, snapshots, placement and pools."""

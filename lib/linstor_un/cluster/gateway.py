@@ -1,0 +1,258 @@
+"""The one way to LINSTOR: python-linstor's low-level class, with deadlines, fail-over and typed answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from urllib.parse import quote
+
+from linstor_un import log
+from linstor_un.cluster.codes import Entry, entry, refusal
+from linstor_un.errors import AnswerLost, ControllerFailed, ControllerUnreachable, InvalidSetting
+from linstor_un.settings import Settings
+
+if TYPE_CHECKING:
+    from linstor_un.cluster.connection import Connection
+
+_OLDEST_REST_VERSION = (1, 23)
+_CLIENT_CONFIGURATION = "/etc/linstor/linstor-client.conf"
+
+
+class Gateway:
+    """The LINSTOR cluster of one datastore; connects when the first request is due.
+
+    The mutating methods return the controller's entries; a refusal is raised as the DriverError of its remedy, whose
+    `code` tells callers that know better what it was.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._connection: Optional[Connection] = None
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+
+    # --- requests that python-linstor has a method for ----------------------------------------------------------
+
+    def make_available(self, resource: str, node: str) -> list[Entry]:
+        """Offer `resource` on `node`, diskless where the node has no replica; does nothing where it is offered."""
+        return self._ask(f"Attaching {resource} on {node}", lambda c: c.resource_make_available(node, resource), True)
+
+    def delete_resource(self, resource: str, node: str) -> list[Entry]:
+        """Delete `resource` on `node`, keeping a tie-breaker; the caller has made sure that it is diskless."""
+        return self._ask(
+            f"Detaching {resource} from {node}", lambda c: c.resource_delete(node, resource, keep_tiebreaker=True), True
+        )
+
+    def delete_resource_definition(self, resource: str) -> list[Entry]:
+        """Delete `resource` with all its replicas; absent is done."""
+        return self._ask(f"Deleting {resource}", lambda c: c.resource_dfn_delete(resource), True)
+
+    def modify_resource_definition(
+        self, resource: str, properties: Mapping[str, str], deleted: Sequence[str] = ()
+    ) -> list[Entry]:
+        """Set and delete properties of a resource definition."""
+        return self._ask(
+            f"Setting properties of {resource}",
+            lambda c: c.resource_dfn_modify(resource, dict(properties), list(deleted)),
+            True,
+        )
+
+    def resize_volume_definition(self, resource: str, size_kib: int) -> list[Entry]:
+        """Set the size of volume 0."""
+        return self._ask(f"Resizing {resource}", lambda c: c.volume_dfn_modify(resource, 0, size=size_kib), True)
+
+    def create_snapshot(self, resource: str, snapshot: str) -> list[Entry]:
+        """Take a snapshot on all nodes with a replica."""
+        return self._ask(
+            f"Taking snapshot {snapshot} of {resource}", lambda c: c.snapshot_create([], resource, snapshot)
+        )
+
+    def delete_snapshot(self, resource: str, snapshot: str) -> list[Entry]:
+        """Delete a snapshot; absent is done."""
+        return self._ask(
+            f"Deleting snapshot {snapshot} of {resource}", lambda c: c.snapshot_delete(resource, snapshot), True
+        )
+
+    def restore_volume_definition(self, resource: str, snapshot: str, target: str) -> list[Entry]:
+        """Give the resource definition `target` the volumes of a snapshot; before `restore_resources`, always."""
+        return self._ask(
+            f"Restoring snapshot {snapshot} of {resource} to {target}",
+            lambda c: c.snapshot_volume_definition_restore(resource, snapshot, target),
+        )
+
+    def restore_resources(self, resource: str, snapshot: str, target: str, nodes: Sequence[str] = ()) -> list[Entry]:
+        """Create the replicas of `target` from a snapshot, on all nodes that hold it or on `nodes` of them."""
+        return self._ask(
+            f"Restoring snapshot {snapshot} of {resource} to {target}",
+            lambda c: c.snapshot_resource_restore(list(nodes), resource, snapshot, target),
+        )
+
+    # --- requests with fields that python-linstor has no argument for --------------------------------------------
+
+    def spawn(self, group: str, body: Mapping[str, Any]) -> list[Entry]:
+        """Create a resource definition with its volume and replicas from a resource group, in one transaction."""
+        name = body["resource_definition_name"]
+        return self._send(f"Creating {name}", "POST", ("resource-groups", group, "spawn"), body)
+
+    def create_resource_group(self, body: Mapping[str, Any]) -> list[Entry]:
+        """Create a resource group with its placement."""
+        return self._send(f"Creating resource group {body['name']}", "POST", ("resource-groups",), body)
+
+    def create_resource_definition(self, name: str, group: str, properties: Mapping[str, str]) -> list[Entry]:
+        """Create an empty resource definition; LINSTOR's only atomic mutex."""
+        definition = {"name": name, "resource_group_name": group, "props": dict(properties)}
+        return self._send(f"Creating {name}", "POST", ("resource-definitions",), {"resource_definition": definition})
+
+    def autoplace(self, resource: str, select_filter: Mapping[str, Any]) -> list[Entry]:
+        """Add replicas until the filter is satisfied."""
+        path = ("resource-definitions", resource, "autoplace")
+        return self._send(f"Placing {resource}", "POST", path, {"select_filter": dict(select_filter)}, True)
+
+    def get(self, what: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> Any:
+        """Return the data of a GET below /v1; raises NotFound for what does not exist."""
+        return self._raw(what, "GET", path, None, query)
+
+    # --- beneath them ---------------------------------------------------------------------------------------------
+
+    def _send(
+        self, what: str, method: str, path: Sequence[str], body: Mapping[str, Any], repeatable: bool = False
+    ) -> list[Entry]:
+        url = _path(path)
+        return self._ask(what, lambda connection: connection._rest_request(what, method, url, body), repeatable)
+
+    def _ask(self, what: str, call: Callable[[Connection], Any], repeatable: bool = False) -> list[Entry]:
+        entries = [entry(item._rest_data) for item in self._attempt(what, call, repeatable)]
+        for item in entries:
+            if item.is_error or item.is_warning:
+                log.debug(f"{what}: {item.message}")
+        if any(item.is_error for item in entries):
+            raise refusal(what, entries)
+        return entries
+
+    def _raw(
+        self,
+        what: str,
+        method: str,
+        path: Sequence[str],
+        body: Optional[Mapping[str, Any]],
+        query: Sequence[tuple[str, str]],
+    ) -> Any:
+        import json
+
+        url = _path(path, query)
+
+        def call(connection: Connection) -> tuple[int, str]:
+            response = connection._rest_request_base(what, method, url, body)
+            return response.status, connection._decode_response_data(response)
+
+        status, text = self._attempt(what, call, True)
+        try:
+            data = json.loads(text)
+        except ValueError:
+            raise ControllerFailed(
+                f"{what} failed: LINSTOR answered status {status} without JSON; see its log"
+            ) from None
+        if status >= 400:
+            raise refusal(what, [entry(item) for item in data])
+        return data
+
+    def _attempt(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
+        """Make one request; one that may safely be made twice is made again after a fail-over."""
+        import linstor
+
+        started = time.monotonic()
+        try:
+            return call(self._connected())
+        except (linstor.LinstorNetworkError, OSError, HTTPException) as lost:
+            self.close()
+            if not repeatable:
+                raise AnswerLost(f"{what}: the LINSTOR controller went away ({lost}); retry") from None
+            log.warning(f"{what}: the LINSTOR controller went away ({lost}); asking again")
+        except linstor.LinstorTimeoutError:
+            self.close()
+            raise AnswerLost(
+                f"{what}: LINSTOR did not answer within {self.settings.request_timeout_seconds} s; see `linstor node "
+                "list` for a node that hangs, and retry"
+            ) from None
+        except linstor.LinstorError as refused:
+            raise ControllerFailed(f"{what} failed: {refused}; see the controller's log") from None
+        finally:
+            log.debug(f"{what}: {time.monotonic() - started:.3f} s")
+        try:
+            return call(self._connected())
+        except (linstor.LinstorError, OSError, HTTPException) as lost:
+            self.close()
+            raise ControllerUnreachable(
+                f"{what}: the LINSTOR controller went away twice ({lost}); retry when it is back"
+            ) from None
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> Connection:
+        import linstor
+
+        from linstor_un.cluster.connection import Connection
+
+        token = _token(self.settings)
+        reasons = []
+        for controller in _controllers(self.settings):
+            connection = Connection(controller, self.settings, token)
+            try:
+                connection.connect()
+            except (OSError, linstor.LinstorError, HTTPException, ValueError, KeyError) as reason:
+                connection.disconnect()
+                reasons.append(f"{controller}: {reason or type(reason).__name__}")
+                continue
+            if connection.rest_version < _OLDEST_REST_VERSION:
+                version = ".".join(map(str, connection.rest_version))
+                raise ControllerFailed(
+                    f"LINSTOR at {controller} is too old (REST {version}): upgrade it to 1.28 or newer"
+                )
+            return connection
+        raise ControllerUnreachable(
+            f"No LINSTOR controller answers ({'; '.join(reasons)}): start linstor-controller or correct LS_CONTROLLERS"
+        )
+
+
+def _path(parts: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> str:
+    url = "/v1/" + "/".join(quote(part, safe="") for part in parts)
+    if query:
+        url += "?" + "&".join(f"{quote(key)}={quote(value, safe='=/')}" for key, value in query)
+    return url
+
+
+def _controllers(settings: Settings) -> Sequence[str]:
+    if settings.controllers:
+        return settings.controllers
+    from_environment = os.environ.get("LS_CONTROLLERS")
+    if from_environment:
+        return [item for item in from_environment.replace(",", " ").split() if item]
+    if os.path.exists(_CLIENT_CONFIGURATION):
+        import linstor
+
+        listed: Union[None, str, Sequence[str]] = linstor.Config.get_controllers()
+        if listed:
+            return listed.split(",") if isinstance(listed, str) else listed
+    return ["linstor://localhost"]
+
+
+def _token(settings: Settings) -> str:
+    if settings.token or not settings.token_file:
+        return settings.token
+    try:
+        with open(settings.token_file, encoding="utf-8") as file:
+            return file.read().strip()
+    except (OSError, UnicodeDecodeError) as reason:
+        raise InvalidSetting(
+            f"LS_TOKEN_FILE={settings.token_file} cannot be read ({reason}): let oneadmin read it"
+        ) from None

@@ -1,0 +1,136 @@
+"""Where LINSTOR is to put a volume: a resource group of the operator's, or one made from the attributes.
+
+LINSTOR's hourly balancing follows the resource group's replica count, so that a volume placed by attributes lives in a
+group that says the same. The group is made when the first volume needs it, and named after what it says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
+
+from linstor_un import log
+from linstor_un.cluster.codes import EXISTS_RESOURCE_GROUP, NOT_FOUND_RESOURCE_GROUP, Entry
+from linstor_un.errors import AlreadyExists, InvalidSetting, NotFound
+
+if TYPE_CHECKING:
+    from linstor_un.cluster.gateway import Gateway
+    from linstor_un.settings import Settings
+
+BALANCE_PROPERTY = "BalanceResourcesEnabled"
+_DEFAULT_LAYERS = ("DRBD", "STORAGE")
+
+
+class Placement(NamedTuple):
+    """How a volume is placed: the group it is spawned from, and what the request says beyond the group."""
+
+    group: str
+    replica_count: Optional[int]
+    layers: tuple[str, ...]
+    select_filter: Mapping[str, Any]
+    is_own_group: bool = False
+
+    @property
+    def has_drbd(self) -> bool:
+        """Tell whether the volume can be attached to hosts without a replica; it can where no stack is named."""
+        return "DRBD" in (self.layers or _DEFAULT_LAYERS)
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Return what the resource definition needs so that balancing leaves its replica count as asked."""
+        overrides = not self.is_own_group and bool(self.select_filter)
+        return {BALANCE_PROPERTY: "false"} if overrides else {}
+
+
+def of(settings: Settings, origin: str) -> Placement:
+    """Return the placement that the attributes ask for; `origin` names the datastore in errors.
+
+    Raises InvalidSetting where they do not say enough or contradict each other.
+    """
+    wanted = _filter(settings)
+    count = _replica_count(settings, origin)
+    if settings.resource_group:
+        return Placement(settings.resource_group, count, settings.layers, wanted)
+    if not settings.storage_pools:
+        raise InvalidSetting(f"STORAGE_POOL is missing from {origin}: set it, or set RESOURCE_GROUP")
+    if count is None:
+        raise InvalidSetting(f"REPLICA_COUNT is missing from {origin}: set it, or set NODE_LIST or RESOURCE_GROUP")
+    wanted["layer_stack"] = list(settings.layers or _DEFAULT_LAYERS)
+    if "DRBD" not in wanted["layer_stack"] and count > 1:
+        raise InvalidSetting(
+            f'LAYER_LIST="{",".join(wanted["layer_stack"])}" of {origin} has no DRBD and cannot hold {count} replicas: '
+            "set REPLICA_COUNT to 1, or add DRBD"
+        )
+    return Placement(_group_name(settings, count, wanted), count, tuple(wanted["layer_stack"]), wanted, True)
+
+
+def _filter(settings: Settings) -> dict[str, Any]:
+    count = len(settings.node_list) or settings.replica_count
+    candidates: dict[str, Any] = {
+        "place_count": count,
+        "storage_pool_list": list(settings.storage_pools),
+        "node_name_list": list(settings.node_list),
+        "storage_pool_diskless_list": [settings.diskless_pool] if settings.diskless_pool else [],
+        "layer_stack": list(settings.layers),
+        "provider_list": list(settings.providers),
+        "replicas_on_same": list(settings.replicas_on_same),
+        "replicas_on_different": list(settings.replicas_on_different),
+        "not_place_with_rsc": list(settings.do_not_place_with),
+        "not_place_with_rsc_regex": settings.do_not_place_with_regex,
+    }
+    return {key: value for key, value in candidates.items() if value}
+
+
+def _replica_count(settings: Settings, origin: str) -> Optional[int]:
+    nodes = settings.node_list
+    if nodes and settings.replica_count not in (None, len(nodes)):
+        raise InvalidSetting(
+            f'REPLICA_COUNT="{settings.replica_count}" of {origin} contradicts NODE_LIST="{" ".join(nodes)}", which '
+            f"puts a replica on each of its {len(nodes)} nodes: remove one of them"
+        )
+    return len(nodes) or settings.replica_count
+
+
+def _group_name(settings: Settings, count: int, wanted: Mapping[str, Any]) -> str:
+    from hashlib import sha256
+
+    digest = sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
+    pool = "".join(
+        character if character.isalnum() or character in "-_" else "_" for character in settings.storage_pools[0]
+    )
+    return f"{settings.prefix}-{pool[:20]}-x{count}-{digest}"
+
+
+def in_group(gateway: Gateway, placement: Placement, request: Callable[[], list[Entry]]) -> list[Entry]:
+    """Make a request that names the placement's group; make the group first where LINSTOR says that it is missing.
+
+    Raises NotFound for a group that the operator named and LINSTOR does not have.
+    """
+    try:
+        return request()
+    except NotFound as error:
+        if error.code != NOT_FOUND_RESOURCE_GROUP:
+            raise
+    if not placement.is_own_group:
+        raise NotFound(
+            f"LINSTOR has no resource group {placement.group}: create it with `linstor resource-group create "
+            f"{placement.group}`, or correct RESOURCE_GROUP"
+        )
+    _create_group(gateway, placement)
+    return request()
+
+
+def _create_group(gateway: Gateway, placement: Placement) -> None:
+    """Make the group of a placement by attributes; that another action just made it is as good."""
+    body = {
+        "name": placement.group,
+        "description": f"Made by linstor_un for {json.dumps(placement.select_filter, sort_keys=True)}"[:200],
+        "select_filter": dict(placement.select_filter),
+    }
+    try:
+        gateway.create_resource_group(body)
+        log.info(f"made resource group {placement.group}")
+    except AlreadyExists as error:
+        if error.code != EXISTS_RESOURCE_GROUP:
+            raise

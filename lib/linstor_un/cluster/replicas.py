@@ -1,0 +1,157 @@
+"""Where a volume is: its replicas, its diskless resources and its tie-breaker, and attaching and detaching it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from linstor_un import log
+from linstor_un.cluster.codes import WARN_NOT_CONNECTED
+from linstor_un.errors import DriverError, InUse, NotFound, NotReady
+
+if TYPE_CHECKING:
+    from linstor_un.cluster.gateway import Gateway
+
+_FIRST_WAIT_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 1.0
+# Pools whose fresh volumes read zero; on all others a fresh volume shows what was there before.
+ZEROED_PROVIDERS = frozenset({"LVM_THIN", "ZFS", "ZFS_THIN", "FILE_THIN", "STORAGE_SPACES_THIN"})
+
+
+class Replica(NamedTuple):
+    """A resource on a node."""
+
+    node: str
+    flags: frozenset[str]
+    in_use: Optional[bool]
+    device_path: str
+    usable_size_kib: int
+    storage_pool: str
+    layers: tuple[str, ...]
+
+    @property
+    def is_diskless(self) -> bool:
+        """Tell whether the node holds no data."""
+        return bool(self.flags & {"DISKLESS", "DRBD_DISKLESS"})
+
+    @property
+    def is_tie_breaker(self) -> bool:
+        """Tell whether the resource is there for quorum alone."""
+        return "TIE_BREAKER" in self.flags
+
+    @property
+    def holds_data(self) -> bool:
+        """Tell whether the node has a replica that is there to stay."""
+        return not self.is_diskless and not self.flags & {"DELETE", "INACTIVE"}
+
+
+def of(gateway: Gateway, resource: str) -> list[Replica]:
+    """Return the resources of one resource definition; none where it does not exist."""
+    try:
+        data = gateway.get(f"Looking for {resource}", ("resource-definitions", resource, "resources"))
+    except NotFound:
+        return []
+    return [_replica(item) for item in data]
+
+
+def of_several(gateway: Gateway, resources: Sequence[str]) -> dict[str, list[Replica]]:
+    """Return the resources of several resource definitions, in one request."""
+    found: dict[str, list[Replica]] = {resource: [] for resource in resources}
+    if len(found) == 1:
+        return {resource: of(gateway, resource) for resource in found}
+    if found:
+        names = {resource.lower(): resource for resource in found}
+        for item in gateway.get("Looking for volumes", ("view", "resources"), [("resources", name) for name in found]):
+            found[names[item["name"].lower()]].append(_replica(item))
+    return found
+
+
+def _replica(data: Mapping[str, Any]) -> Replica:
+    device, size, layers = _device(data.get("layer_object") or {})
+    return Replica(
+        node=data["node_name"],
+        flags=frozenset(data.get("flags", ())),
+        in_use=(data.get("state") or {}).get("in_use"),
+        device_path=device,
+        usable_size_kib=size,
+        storage_pool=(data.get("props") or {}).get("StorPoolName", ""),
+        layers=layers,
+    )
+
+
+def _device(layer: Mapping[str, Any]) -> tuple[str, int, tuple[str, ...]]:
+    kind = str(layer.get("type", ""))
+    below = [_device(child) for child in layer.get("children", ())]
+    layers = (kind, *(below[0][2] if below else ()))
+    content = layer.get(kind.lower()) or {}
+    volumes = content.get(f"{kind.lower()}_volumes") or []
+    first = volumes[0] if volumes else {}
+    return str(first.get("device_path", "")), int(first.get("usable_size_kib", 0)), layers
+
+
+def attach(gateway: Gateway, resource: str, node: str) -> None:
+    """Make the volume available on `node`, diskless where there is no replica.
+
+    Raises NotFound where LINSTOR does not know the node or cannot offer the volume there, NotReady where it is offline.
+    """
+    try:
+        entries = gateway.make_available(resource, node)
+    except NotFound as error:
+        if error.code == 300:
+            raise NotFound(
+                f"Host {node} is not a node of LINSTOR, so that {resource} cannot be attached there: register it with "
+                f"`linstor node create {node}`, under the same name that OpenNebula has for it"
+            ) from None
+        if error.code == 310:
+            raise NotReady(
+                f"LINSTOR cannot attach {resource} on {node}: the node is offline, or the volume has no DRBD layer and "
+                f"its data is elsewhere; see `linstor node list` and LAYER_LIST"
+            ) from None
+        raise
+    if any(item.is_warning and item.code == WARN_NOT_CONNECTED and f"'{node}'" in item.message for item in entries):
+        raise NotReady(f"Node {node} is offline, so that {resource} cannot be attached there: bring its satellite back")
+    log.info(f"attached {resource} on {node}")
+
+
+def detach(gateway: Gateway, resource: str, node: str) -> None:
+    """Remove the volume from `node` where it is only attached, as far as `known` tells or LINSTOR says.
+
+    Never removes a replica, keeps the tie-breaker, and does not fail where somebody still has the volume open: it may
+    be another VM's right, and what could not be detached is detached by the volume's next action.
+    """
+    for replica in of(gateway, resource):
+        if replica.node.lower() == node.lower():
+            detach_replica(gateway, resource, replica)
+
+
+def detach_idle(gateway: Gateway, resource: str) -> None:
+    """Remove the volume from every node where it is only attached and nobody has it open."""
+    for replica in of(gateway, resource):
+        if replica.in_use is False:
+            detach_replica(gateway, resource, replica)
+
+
+def detach_replica(gateway: Gateway, resource: str, replica: Replica) -> None:
+    """Remove one resource if it is diskless and no tie-breaker; see `detach`."""
+    if not replica.is_diskless or replica.is_tie_breaker:
+        return
+    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
+    wait = _FIRST_WAIT_SECONDS
+    while True:
+        try:
+            gateway.delete_resource(resource, replica.node)
+            log.info(f"detached {resource} from {replica.node}")
+            return
+        except InUse as error:
+            # LINSTOR hears of a close a moment after it happened.
+            if time.monotonic() > deadline:
+                log.warning(f"{resource} stays attached on {replica.node}: {error}")
+                return
+        except DriverError as error:
+            if error.code == 0:
+                raise
+            log.warning(f"{resource} stays attached on {replica.node}: {error}")
+            return
+        time.sleep(wait)
+        wait = min(wait * 2, _LONGEST_WAIT_SECONDS)

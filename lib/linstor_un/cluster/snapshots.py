@@ -1,0 +1,131 @@
+"""Snapshots of volumes, and volumes restored from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from linstor_un import log
+from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION
+from linstor_un.errors import AlreadyExists, ControllerFailed, DriverError, NotFound, NotReady
+
+if TYPE_CHECKING:
+    from linstor_un.cluster.gateway import Gateway
+
+_WAIT_SECONDS = 0.5
+
+
+class Snapshot(NamedTuple):
+    """A snapshot of a resource definition."""
+
+    name: str
+    flags: frozenset[str]
+    nodes: tuple[str, ...]
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether the snapshot is complete and there to stay."""
+        return "SUCCESSFUL" in self.flags and "DELETE" not in self.flags
+
+
+def of(gateway: Gateway, resource: str) -> list[Snapshot]:
+    """Return the snapshots of a volume; none where there is no such volume."""
+    try:
+        data = gateway.get(f"Looking for snapshots of {resource}", ("resource-definitions", resource, "snapshots"))
+    except NotFound:
+        return []
+    return [_snapshot(item) for item in data]
+
+
+def _snapshot(data: Mapping[str, Any]) -> Snapshot:
+    holders = tuple(item["node_name"] for item in data.get("snapshots", ()))
+    return Snapshot(data["name"], frozenset(data.get("flags", ())), holders or tuple(data.get("nodes", ())))
+
+
+def find(gateway: Gateway, resource: str, name: str) -> Optional[Snapshot]:
+    """Return one snapshot, or None where there is none."""
+    return next((item for item in of(gateway, resource) if item.name.lower() == name.lower()), None)
+
+
+def take(gateway: Gateway, resource: str, name: str) -> bool:
+    """Take a snapshot of all replicas and return whether this call made it; a usable one that is there is as good.
+
+    A failed or partial one would keep its name for ever, so that it is deleted again. Raises NotReady where a replica
+    is away or not up to date, ControllerFailed where the pool cannot take snapshots.
+    """
+    while True:
+        try:
+            entries = gateway.create_snapshot(resource, name)
+            break
+        except AlreadyExists as error:
+            if error.code != EXISTS_SNAPSHOT:
+                raise
+            if _settled(gateway, resource, name):
+                return False
+        except DriverError as error:
+            if error.code:
+                _forget_failed(gateway, resource, name)
+            raise
+    if any(item.is_warning for item in entries):
+        # LINSTOR leaves replicas on offline nodes out and reports success.
+        gateway.delete_snapshot(resource, name)
+        warning = next(item.message for item in entries if item.is_warning)
+        raise NotReady(
+            f"A snapshot of {resource} would miss replicas ({warning.rstrip('.')}): "
+            "bring the offline nodes back and retry"
+        )
+    log.info(f"took snapshot {name} of {resource}")
+    return True
+
+
+def _settled(gateway: Gateway, resource: str, name: str) -> bool:
+    """Wait for a snapshot that somebody else is taking; return whether it is usable, and delete it where it failed."""
+    deadline = time.monotonic() + gateway.settings.request_timeout_seconds
+    while True:
+        existing = find(gateway, resource, name)
+        if existing is None or existing.is_usable:
+            return existing is not None
+        if existing.flags & {"FAILED_DEPLOYMENT", "FAILED_DISCONNECT", "DELETE"} or time.monotonic() > deadline:
+            gateway.delete_snapshot(resource, name)
+            return False
+        time.sleep(_WAIT_SECONDS)
+
+
+def _forget_failed(gateway: Gateway, resource: str, name: str) -> None:
+    try:
+        gateway.delete_snapshot(resource, name)
+    except DriverError as error:
+        log.error(f"the failed snapshot {name} of {resource} could not be deleted: {error}")
+
+
+def remove_all(gateway: Gateway, resource: str) -> None:
+    """Delete every snapshot of a volume."""
+    for snapshot in of(gateway, resource):
+        gateway.delete_snapshot(resource, snapshot.name)
+
+
+def restore_definition(gateway: Gateway, resource: str, snapshot: str, target: str) -> bool:
+    """Give `target` the volume of a snapshot; return False where there is no such snapshot."""
+    try:
+        gateway.restore_volume_definition(resource, snapshot, target)
+    except NotFound as error:
+        if error.code != NOT_FOUND_SNAPSHOT_DEFINITION:
+            raise
+        return False
+    return True
+
+
+def restore(
+    gateway: Gateway, resource: str, snapshot: str, target: str, nodes: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Create the replicas of `target`, whose definition was restored before, and return their nodes.
+
+    Raises ControllerFailed where LINSTOR reports success and there is no volume.
+    """
+    entries = gateway.restore_resources(resource, snapshot, target, nodes)
+    if any("No volumes" in item.message for item in entries if item.is_warning):
+        raise ControllerFailed(f"LINSTOR restored {target} from {resource} without its volume: retry")
+    made = [item.message for item in entries if item.message.startswith(f"Created resource '{target}' on '")]
+    log.info(f"restored {target} from snapshot {snapshot} of {resource}")
+    return tuple(dict.fromkeys(message.rsplit("'", 2)[1] for message in made))

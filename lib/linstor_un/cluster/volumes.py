@@ -1,0 +1,217 @@
+"""Volumes: resource definitions with one volume, made, found, grown and removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+from linstor_un import log
+from linstor_un.cluster import placement as placements
+from linstor_un.cluster import pools, replicas, snapshots
+from linstor_un.cluster.codes import (
+    EXISTS_SNAPSHOT,
+    WARN_NOT_CONNECTED,
+    WARN_SAME_SIZE,
+    Entry,
+)
+from linstor_un.errors import AlreadyExists, Busy, ControllerFailed, InUse, NoRoom, NotFound
+
+if TYPE_CHECKING:
+    from linstor_un.cluster.gateway import Gateway
+    from linstor_un.cluster.placement import Placement
+
+_FIRST_WAIT_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 1.0
+KIB_PER_MIB = 1024
+
+
+class Volume(NamedTuple):
+    """A resource definition as LINSTOR has it."""
+
+    resource: str
+    size_kib: int
+    properties: Mapping[str, str]
+    flags: frozenset[str]
+    group: str
+
+    @property
+    def is_being_deleted(self) -> bool:
+        """Tell whether it waits for a node to come back before it goes; nothing may use it."""
+        return "DELETE" in self.flags
+
+
+class Home(NamedTuple):
+    """Where a new volume was put: the nodes with a replica, and the kinds of pool they are in."""
+
+    nodes: tuple[str, ...]
+    providers: frozenset[str]
+
+    @property
+    def reads_zero(self) -> bool:
+        """Tell whether a fresh volume here is known to read zero, so that zeroes need not be written."""
+        return bool(self.providers) and self.providers <= replicas.ZEROED_PROVIDERS
+
+
+def find(gateway: Gateway, resource: str) -> Optional[Volume]:
+    """Return the volume, or None where there is none; one request."""
+    found = _list(gateway, [("resource_definitions", resource)])
+    return found[0] if found else None
+
+
+def with_property(gateway: Gateway, key: str, value: str) -> list[Volume]:
+    """Return the volumes that have this property."""
+    return _list(gateway, [("props", f"{key}={value}")])
+
+
+def _list(gateway: Gateway, query: Sequence[tuple[str, str]]) -> list[Volume]:
+    data = gateway.get("Looking for volumes", ("resource-definitions",), [*query, ("with_volume_definitions", "true")])
+    return [_volume(item) for item in data]
+
+
+def _volume(data: Mapping[str, Any]) -> Volume:
+    definitions = data.get("volume_definitions") or [{}]
+    return Volume(
+        resource=data["name"],
+        size_kib=int(definitions[0].get("size_kib", 0)),
+        properties=dict(data.get("props") or {}),
+        flags=frozenset(data.get("flags", ())),
+        group=data.get("resource_group_name", ""),
+    )
+
+
+def create(gateway: Gateway, resource: str, size_mib: int, placement: Placement, properties: Mapping[str, str]) -> Home:
+    """Make a volume of `size_mib` by this placement, with all its properties, in one request.
+
+    Raises AlreadyExists where the name is taken, NoRoom with what the pools have, NotFound for a resource group that
+    the operator named and LINSTOR does not have.
+    """
+    body = {
+        "resource_definition_name": resource,
+        "volume_sizes": [size_mib * KIB_PER_MIB],
+        "select_filter": dict(placement.select_filter),
+        "resource_definition_props": {**placement.properties, **properties},
+    }
+    try:
+        entries = placements.in_group(gateway, placement, lambda: gateway.spawn(placement.group, body))
+    except NoRoom as error:
+        raise _no_room(gateway, resource, size_mib, placement) from error
+    log.info(f"made {resource} of {size_mib} MiB")
+    return _home(entries)
+
+
+def define(gateway: Gateway, resource: str, placement: Placement, properties: Mapping[str, str]) -> None:
+    """Make an empty resource definition, to be filled from a snapshot; raises AlreadyExists where the name is taken."""
+    wanted = {**placement.properties, **properties}
+    placements.in_group(
+        gateway, placement, lambda: gateway.create_resource_definition(resource, placement.group, wanted)
+    )
+
+
+def _home(entries: Iterable[Entry]) -> Home:
+    nodes: list[str] = []
+    providers: set[str] = set()
+    for item in entries:
+        for key, value in item.references.items():
+            if key.startswith("Node/"):
+                nodes.append(value)
+            elif key.startswith("StoragePool/"):
+                providers.add(value.rpartition(",")[2])
+    return Home(tuple(dict.fromkeys(nodes)), frozenset(providers))
+
+
+def _no_room(gateway: Gateway, resource: str, size_mib: int, placement: Placement) -> NoRoom:
+    names = placement.select_filter.get("storage_pool_list") or ()
+    candidates = pools.of(gateway, names)
+    count = placement.replica_count
+    found = ", ".join(
+        f"{pool.name} on {pool.node} has {pool.free_kib / 1048576:.1f} GiB free" for pool in candidates[:6]
+    )
+    more = f" and {len(candidates) - 6} more" if len(candidates) > 6 else ""
+    wanted = f"{count} replica{'s' if count != 1 else ''} of" if count else ""
+    return NoRoom(
+        f"LINSTOR finds no place for {wanted} {resource} ({size_mib / 1024:g} GiB) in resource group "
+        f"{placement.group}: {found + more if found else 'no pool ' + ' '.join(names) + ' answers'}; free space, bring "
+        "nodes back, or change STORAGE_POOL, REPLICA_COUNT or the other placement attributes"
+    )
+
+
+def grow(gateway: Gateway, resource: str, size_mib: int) -> bool:
+    """Make the volume at least `size_mib` large; return whether it was smaller.
+
+    Judged by its devices, which are larger than asked (extents) and, after a resize that failed half way, smaller than
+    the definition says. Never shrinks: LINSTOR cuts the data of a volume without DRBD, and OpenNebula asks for less
+    than there is after a failed resize. Raises NotFound, NotReady and NoRoom.
+    """
+    wanted_kib = size_mib * KIB_PER_MIB
+    holders = [replica for replica in replicas.of(gateway, resource) if replica.holds_data]
+    if not holders:
+        raise NotFound(f"LINSTOR has no volume {resource} with data: see `linstor resource list -r {resource}`")
+    smallest_kib = min(replica.usable_size_kib for replica in holders)
+    if smallest_kib >= wanted_kib:
+        return False
+    _check_room(gateway, resource, wanted_kib - smallest_kib, holders)
+    entries = gateway.resize_volume_definition(resource, wanted_kib)
+    if any(item.is_warning and item.code == WARN_SAME_SIZE for item in entries):
+        raise ControllerFailed(
+            f"{resource} has {smallest_kib // KIB_PER_MIB} MiB and LINSTOR believes that it has {size_mib} MiB since a "
+            f"resize failed: restart linstor-satellite on {', '.join(sorted(item.node for item in holders))} and retry"
+        )
+    log.info(f"grew {resource} to {size_mib} MiB")
+    return True
+
+
+def _check_room(gateway: Gateway, resource: str, growth_kib: int, holders: Sequence[replicas.Replica]) -> None:
+    """Refuse what a thin pool cannot promise: LINSTOR grows a thin volume beyond any measure, and then places none."""
+    nodes = {replica.node: replica.storage_pool for replica in holders}
+    for pool in pools.of(gateway, sorted(set(nodes.values())), sorted(nodes)):
+        if nodes.get(pool.node) == pool.name and growth_kib > pool.free_kib * pool.oversubscription:
+            raise NoRoom(
+                f"Pool {pool.name} on {pool.node} has {pool.free_kib / 1048576:.1f} GiB free and {resource} needs "
+                f"{growth_kib / 1048576:.1f} GiB more: free space, or ask for less"
+            )
+
+
+def remove(gateway: Gateway, resource: str) -> None:
+    """Delete the volume with its replicas and snapshots, wherever it is; absent is done.
+
+    A node that is away finishes its part when it returns; that is LINSTOR's and logged. Raises InUse where somebody
+    keeps the volume open, Busy where LINSTOR says it is gone and it is not.
+    """
+    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
+    wait = _FIRST_WAIT_SECONDS
+    while True:
+        try:
+            entries = gateway.delete_resource_definition(resource)
+            break
+        except AlreadyExists as error:
+            if error.code != EXISTS_SNAPSHOT:
+                raise
+            snapshots.remove_all(gateway, resource)
+        except InUse as error:
+            if time.monotonic() > deadline:
+                raise InUse(_who_uses(gateway, resource, error)) from None
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+    if any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries):
+        log.warning(f"{resource} goes for good when its offline nodes are back")
+    log.info(f"removed {resource}")
+
+
+def _who_uses(gateway: Gateway, resource: str, error: InUse) -> str:
+    users = [replica.node for replica in replicas.of(gateway, resource) if replica.in_use]
+    if not users:
+        return str(error)
+    return f"{resource} cannot be deleted because it is open on {', '.join(users)}: stop what uses it there and retry"
+
+
+def wait_until_absent(gateway: Gateway, resource: str) -> None:
+    """Wait for a volume that is being deleted to be gone; raises Busy."""
+    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
+    while find(gateway, resource) is not None:
+        if time.monotonic() > deadline:
+            raise Busy(
+                f"{resource} of an earlier VM or image is still being deleted: bring its offline nodes back "
+                "(`linstor node list`), or give them up with `linstor node lost`"
+            )
+        time.sleep(_LONGEST_WAIT_SECONDS)

@@ -1,0 +1,151 @@
+"""Filling volumes: from a stream, from a staged image file, from another volume, and with zeroes.
+
+A zero in the source becomes a zero in the target, whatever the pool held before: where a fresh volume is known to read
+zero, zeroes are skipped and thin pools stay thin; elsewhere they are written, and so is the rest of the device.
+"""
+
+from __future__ import annotations
+
+import re
+
+from linstor_un.errors import CommandFailed
+from linstor_un.hosts.devices import WAIT_FOR_DEVICE
+from linstor_un.hosts.runner import Feed, Host, Step
+
+_ZERO_REST = """
+zero_rest() {
+    size=$(lsblk -bndo SIZE "$1" | head -n 1 | tr -d ' ')
+    from=$((($2 + 511) / 512 * 512))
+    if [ "$from" -gt "$2" ]; then
+        dd if=/dev/zero of="$1" bs=512 seek="$2" count=$((from - $2)) oflag=seek_bytes iflag=count_bytes \\
+            conv=notrunc,nocreat,fsync status=none
+    fi
+    [ "$from" -lt "$size" ] || return 0
+    blkdiscard -z -o "$from" -l $((size - from)) "$1" 2>/dev/null || dd if=/dev/zero of="$1" bs=1M seek="$from" \\
+        count=$((size - from)) oflag=seek_bytes iflag=count_bytes,fullblock conv=notrunc,nocreat,fsync status=none
+}
+"""
+
+_WRITE = (
+    WAIT_FOR_DEVICE
+    + _ZERO_REST
+    + """
+device=$1 bytes=$2 seconds=$3 zeroed=$4
+wait_for_device "$device" "$bytes" "$seconds"
+sparse=
+[ "$zeroed" = no ] || sparse=,sparse
+report=$(dd of="$device" bs=64k iflag=fullblock conv=notrunc,nocreat,fsync$sparse 2>&1) || {
+    cat >/dev/null
+    printf '%s\\n' "$report" >&2
+    exit 1
+}
+written=$(printf '%s\\n' "$report" | sed -n 's/^\\([0-9]*\\) bytes\\{0,1\\}.*/\\1/p')
+[ "$zeroed" = yes ] || zero_rest "$device" "$written"
+echo "$written"
+"""
+)
+
+_STAGE = """
+directory=$1
+mkdir -p "$directory"
+file=$(mktemp "$directory/linstor_un.XXXXXXXXXX")
+trap 'rm -f "$file"' EXIT
+trap 'exit 1' HUP INT TERM
+cat >"$file"
+"""
+
+_CONVERT = """
+convert() {
+    zero=
+    if [ "$5" = yes ] && qemu-img convert --help 2>/dev/null | grep -q target-is-zero; then
+        zero=--target-is-zero
+    fi
+    qemu-img convert -n -W -m 8 -t writeback $zero -f "$1" -O raw "$2" "$3"
+    [ "$5" = yes ] || zero_rest "$3" "$4"
+}
+"""
+
+_WRITE_STAGED = (
+    WAIT_FOR_DEVICE
+    + _ZERO_REST
+    + _CONVERT
+    + _STAGE
+    + """
+device=$2 bytes=$3 seconds=$4 zeroed=$5 format=$6 virtual=$7
+wait_for_device "$device" "$bytes" "$seconds"
+qemu-img info --output=json -f "$format" "$file" >/dev/null
+convert "$format" "$file" "$device" "$virtual" "$zeroed"
+"""
+)
+
+_COPY = (
+    WAIT_FOR_DEVICE
+    + _ZERO_REST
+    + _CONVERT
+    + """
+source=$1 device=$2 bytes=$3 seconds=$4 zeroed=$5
+wait_for_device "$source" "$bytes" "$seconds"
+wait_for_device "$device" "$bytes" "$seconds"
+# A thin pool's chunk is the unit in which zeroes are skipped; a thick one likes long writes.
+block=4M sparse=
+[ "$zeroed" = no ] || block=64k sparse=,sparse
+dd if="$source" of="$device" bs=$block iflag=fullblock,count_bytes count="$bytes" \\
+    conv=notrunc,nocreat,fsync$sparse status=none
+[ "$zeroed" = yes ] || zero_rest "$device" "$bytes"
+"""
+)
+
+_ZERO = (
+    WAIT_FOR_DEVICE
+    + _ZERO_REST
+    + """
+wait_for_device "$1" "$2" "$3"
+zero_rest "$1" 0
+"""
+)
+
+
+def write(host: Host, device: str, size_bytes: int, target_is_zero: bool) -> Feed:
+    """Start writing a raw stream to `device`; `written` reads how much it was from what `finish` returns."""
+    values = (device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero))
+    return host.feed(f"Writing {device}", Step(_WRITE, values))
+
+
+def written(report: str) -> int:
+    """Return the bytes that `write` has written, from what its feed's `finish` returned."""
+    match = re.search(r"(\d+)\s*$", report)
+    if not match:
+        raise CommandFailed("dd did not say how much it wrote: install GNU coreutils on the host")
+    return int(match.group(1))
+
+
+def write_staged(
+    host: Host, device: str, size_bytes: int, target_is_zero: bool, image_format: str, virtual_bytes: int
+) -> Feed:
+    """Start writing an image that must be whole before it can be read: it is staged on the host, converted, removed."""
+    settings = host.settings
+    seconds = settings.device_timeout_seconds
+    values = (
+        settings.staging_directory,
+        device,
+        size_bytes,
+        seconds,
+        _yes_no(target_is_zero),
+        image_format,
+        virtual_bytes,
+    )
+    return host.feed(f"Converting the image to {device}", Step(_WRITE_STAGED, values))
+
+
+def copy(host: Host, source: str, device: str, size_bytes: int, target_is_zero: bool) -> Step:
+    """Copy `size_bytes` from one device to another on the same host."""
+    return Step(_COPY, (source, device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero)))
+
+
+def zero(host: Host, device: str, size_bytes: int) -> Step:
+    """Overwrite the whole device with zeroes, as cheaply as it can be done."""
+    return Step(_ZERO, (device, size_bytes, host.settings.device_timeout_seconds))
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "no"

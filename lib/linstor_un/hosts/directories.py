@@ -1,0 +1,187 @@
+"""The VM's directory on a host: everything in it that is not a link to a volume."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import subprocess
+from typing import IO
+
+from linstor_un import log
+from linstor_un.errors import CommandFailed
+from linstor_un.hosts.runner import Feed, Host, Step
+
+# Removes $1 and prints each device that was linked in it and is linked in no other VM's directory of this host.
+_REMOVE = """
+remove_directory() {
+    case $1 in */[0-9]*/[0-9]*) ;; *) echo "$1 is not a VM's directory" >&2; exit 1 ;; esac
+    linked=
+    for disk in "$1"/disk.*; do
+        [ -L "$disk" ] && linked="$linked$(readlink "$disk")
+"
+    done
+    rm -rf -- "$1"
+    printf '%s' "$linked" | while read -r device; do
+        other=$(find "${1%/*/*}" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$device" -print -quit)
+        [ -n "$other" ] || echo "$device"
+    done
+}
+"""
+
+_REMOVE_ONLY = (
+    _REMOVE
+    + """
+remove_directory "$1"
+"""
+)
+
+# Waits for the target's mark, packs unless it sees the mark itself, waits for the word, and removes.
+_SEND = (
+    _REMOVE
+    + """
+read -r go
+if [ -e "$1/$2" ]; then
+    echo "Total bytes written: shared" >&2
+    exit 0
+fi
+if cd "$1" 2>/dev/null; then
+    find . -mindepth 1 \\( -type f -o -type d -o -type l ! -name 'disk.*' \\) -print0 |
+        tar --create --sparse --null --no-recursion --files-from=- --file=- --totals
+    cd /
+else
+    echo "Total bytes written: 0" >&2
+fi
+read -r word
+[ "$word" = remove ] && remove_directory "$1"
+"""
+)
+
+_RECEIVE = """
+mkdir -p "$1"
+cd "$1"
+: >"$2"
+trap 'rm -f "$2" "$2.tar"' EXIT
+echo ready
+cat >"$2.tar"
+[ ! -s "$2.tar" ] || tar --extract --sparse --file="$2.tar"
+"""
+
+_MOVE_HERE = (
+    _REMOVE
+    + """
+mkdir -p "$2"
+cd "$1" 2>/dev/null || exit 0
+find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
+cd /
+remove_directory "$1"
+"""
+)
+
+_WRITE_FILE = """
+mkdir -p "$1"
+trap 'rm -f "$2.$$"' EXIT
+cat >"$2.$$"
+mv -fT "$2.$$" "$2"
+"""
+
+_SHARED = "shared"
+
+
+def move(source: Host, directory: str, target: Host, target_directory: str) -> list[str]:
+    """Move a VM's directory to another host or path, over one connection to each; links to volumes are dropped.
+
+    Removed at the source only when the target has everything, and not at all where both see the same directory.
+    Returns the devices that no VM's disk on the source is a link to any more.
+
+    Raises HostUnreachable and CommandFailed; the source is then as it was.
+    """
+    if source.name.lower() == target.name.lower():
+        return source.run(f"Moving {directory}", Step(_MOVE_HERE, (directory, target_directory))).splitlines()
+    mark = f".linstor_un.{os.uname().nodename}.{os.getpid()}"
+    sender = source.start(Step(_SEND, (directory, mark)))
+    feed = target.feed(f"Copying {directory} from {source.name}", Step(_RECEIVE, (target_directory, mark)))
+    try:
+        return _move(source, directory, target, sender, feed)
+    except BaseException:
+        sender.kill()
+        feed.stop()
+        raise
+
+
+def _move(source: Host, directory: str, target: Host, sender: subprocess.Popen[bytes], feed: Feed) -> list[str]:
+    if not feed.stdout.readline():
+        feed.finish()
+    told = _tell(sender, b"go\n") and _forward(sender, feed.stdin)
+    if not told:
+        _, errors = sender.communicate()
+        source.judge(f"Reading {directory}", sender.wait(), errors)
+        raise CommandFailed(f"Reading {directory} on {source.name} ended early: retry")
+    feed.finish()
+    if told == _SHARED:
+        log.info(f"{source.name} and {target.name} share {directory}")
+        sender.wait()
+        return []
+    unlinked, errors = sender.communicate(b"remove\n")
+    source.judge(f"Removing {directory}", sender.returncode, errors)
+    log.info(f"moved {directory} from {source.name} to {target.name}")
+    return unlinked.decode("utf-8", "replace").splitlines()
+
+
+def _tell(process: subprocess.Popen[bytes], word: bytes) -> bool:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(word)
+        process.stdin.flush()
+    except BrokenPipeError:
+        return False
+    return True
+
+
+def _forward(sender: subprocess.Popen[bytes], sink: IO[bytes]) -> str:
+    """Pass the archive on until all of it has come, as tar counts it on stderr; return what it said, empty if nothing.
+
+    The end of the stream is no sign: the connection stays open for the word that everything has arrived.
+    """
+    assert sender.stdout is not None and sender.stderr is not None
+    data, messages = sender.stdout.fileno(), sender.stderr.fileno()
+    passed = 0
+    said = b""
+    while True:
+        total = re.search(rb"Total bytes written: (\w+)", said)
+        if total and (total.group(1) == _SHARED.encode() or int(total.group(1)) <= passed):
+            return total.group(1).decode()
+        ready, _, _ = select.select([data, messages], [], [])
+        if data in ready:
+            block = os.read(data, 1 << 20)
+            if not block:
+                return ""
+            sink.write(block)
+            passed += len(block)
+        elif messages in ready:
+            text = os.read(messages, 1 << 16)
+            if not text:
+                return ""
+            said += text
+
+
+def remove(host: Host, directory: str) -> list[str]:
+    """Remove a VM's directory and return the devices that no VM's disk on the host is a link to any more."""
+    unlinked = host.run(f"Removing {directory}", Step(_REMOVE_ONLY, (directory,))).splitlines()
+    log.info(f"removed {directory} on {host.name}")
+    return unlinked
+
+
+def write_file(host: Host, path: str, local_file: str) -> None:
+    """Put a file of the front-end at `path` on the host, at once or not at all."""
+    feed = host.feed(f"Copying {path}", Step(_WRITE_FILE, (path.rpartition("/")[0], path)))
+    try:
+        with open(local_file, "rb") as file:
+            shutil.copyfileobj(file, feed.stdin, 1 << 20)
+    except BrokenPipeError:
+        pass
+    except BaseException:
+        feed.stop()
+        raise
+    feed.finish()

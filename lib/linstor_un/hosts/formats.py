@@ -1,0 +1,126 @@
+"""What an image is, told from its first bytes: compressed or not, its format, and the size of the disk in it.
+
+Read here and not by `qemu-img info`: the bytes may come from a pipe, and an image that names other files (a backing
+file, an external data file, a descriptor with extents) would make qemu-img read files of the host for its owner.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Callable, NamedTuple, Optional
+
+from linstor_un.errors import UnusableImage
+
+# The vhdx metadata lies within its first MiBs; everything else is known after one block.
+PROBE_BYTES = 4 << 20
+_COMPRESSIONS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_QCOW2_EXTERNAL_DATA = 1 << 2
+_VHDX_METADATA_REGION = bytes.fromhex("06a27c8b90479a4bb8fe575f050f886e")
+_VHDX_DISK_SIZE = bytes.fromhex("2442a52f1bcd7648b2115dbed83bf4b8")
+
+
+class ImageFormat(NamedTuple):
+    """The format of an image, in qemu-img's words, and the size of the disk in it where the format says it."""
+
+    name: str
+    virtual_bytes: Optional[int] = None
+
+    @property
+    def is_raw(self) -> bool:
+        """Tell whether the bytes are the disk's own."""
+        return self.name == "raw"
+
+
+def compression(prefix: bytes) -> Optional[str]:
+    """Return the program that decompresses what begins with `prefix`, or None for what is not compressed."""
+    return next((program for magic, program in _COMPRESSIONS if prefix.startswith(magic)), None)
+
+
+def probe(prefix: bytes) -> ImageFormat:
+    """Return the format of the image that begins with `prefix`, its first PROBE_BYTES or all of it.
+
+    Raises UnusableImage for an image that is cut short, encrypted, or needs other files.
+    """
+    for matches, read in _READERS:
+        if matches(prefix):
+            try:
+                return read(prefix)
+            except (struct.error, IndexError):
+                raise UnusableImage("The image is cut short within its header: provide the whole file") from None
+    return ImageFormat("raw")
+
+
+def _qcow2(data: bytes) -> ImageFormat:
+    version, backing = struct.unpack_from(">IQ", data, 4)
+    size, encryption = struct.unpack_from(">QI", data, 24)
+    features = struct.unpack_from(">Q", data, 72)[0] if version >= 3 else 0
+    if backing:
+        raise UnusableImage(
+            "The qcow2 image has a backing file: flatten it with `qemu-img convert` and import the result"
+        )
+    if features & _QCOW2_EXTERNAL_DATA:
+        raise UnusableImage("The qcow2 image keeps its data in another file: convert it with `qemu-img convert` first")
+    if encryption:
+        raise UnusableImage("The qcow2 image is encrypted: decrypt it with `qemu-img convert` first")
+    return ImageFormat("qcow2", size)
+
+
+def _vmdk(data: bytes) -> ImageFormat:
+    capacity, _, descriptor_at, descriptor_sectors = struct.unpack_from("<QQQQ", data, 12)
+    descriptor = data[descriptor_at * 512 : (descriptor_at + descriptor_sectors) * 512]
+    kind = (
+        b"" if b"createType=" not in descriptor else descriptor.split(b"createType=", 1)[1].split(b"\n", 1)[0].strip()
+    )
+    if kind.strip(b'"\r ') not in (b"monolithicSparse", b"streamOptimized"):
+        raise UnusableImage(
+            "The vmdk image is made of several files: convert it with `qemu-img convert` and import the result"
+        )
+    return ImageFormat("vmdk", capacity * 512)
+
+
+def _vmdk_descriptor(_: bytes) -> ImageFormat:
+    raise UnusableImage(
+        "The file is only the descriptor of a vmdk image: convert it with `qemu-img convert` and import the result"
+    )
+
+
+def _vdi(data: bytes) -> ImageFormat:
+    return ImageFormat("vdi", struct.unpack_from("<Q", data, 0x170)[0])
+
+
+def _vpc(data: bytes) -> ImageFormat:
+    return ImageFormat("vpc", struct.unpack_from(">Q", data, 48)[0])
+
+
+def _vhdx(data: bytes) -> ImageFormat:
+    metadata = _vhdx_entry(data, 192 * 1024 + 16, 192 * 1024 + 8, _VHDX_METADATA_REGION)
+    (region,) = struct.unpack_from("<Q", data, metadata + 16)
+    count = struct.unpack_from("<H", data, region + 10)[0]
+    for number in range(count):
+        entry = region + 32 + 32 * number
+        if data[entry : entry + 16] == _VHDX_DISK_SIZE:
+            (offset,) = struct.unpack_from("<I", data, entry + 16)
+            return ImageFormat("vhdx", struct.unpack_from("<Q", data, region + offset)[0])
+    raise UnusableImage("The vhdx image does not say how large its disk is: convert it with `qemu-img convert` first")
+
+
+def _vhdx_entry(data: bytes, table: int, count_at: int, kind: bytes) -> int:
+    (count,) = struct.unpack_from("<I", data, count_at)
+    for number in range(min(count, 2047)):
+        if data[table + 32 * number : table + 32 * number + 16] == kind:
+            return table + 32 * number
+    raise UnusableImage("The vhdx image has no metadata: it is damaged, provide another file")
+
+
+def _starts_with(magic: bytes) -> Callable[[bytes], bool]:
+    return lambda data: data.startswith(magic)
+
+
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], ImageFormat]], ...] = (
+    (_starts_with(b"QFI\xfb"), _qcow2),
+    (_starts_with(b"KDMV"), _vmdk),
+    (_starts_with(b"# Disk DescriptorFile"), _vmdk_descriptor),
+    (_starts_with(b"vhdxfile"), _vhdx),
+    (_starts_with(b"conectix"), _vpc),
+    (lambda data: data[0x40:0x44] == b"\x7f\x10\xda\xbe", _vdi),
+)

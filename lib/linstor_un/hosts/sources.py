@@ -1,0 +1,333 @@
+"""Where the bytes of an image come from: a file of the front-end, http, or whatever OpenNebula's downloader brings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, Optional, Protocol
+
+from linstor_un.errors import MissingDependency, UnusableImage
+from linstor_un.hosts import formats
+
+_BLOCK_BYTES = 1 << 20
+# What downloader.sh understands; everything else is a path of the front-end.
+SCHEMES = frozenset(
+    {
+        "http",
+        "https",
+        "s3",
+        "ssh",
+        "rbd",
+        "lxd",
+        "docker",
+        "restic",
+        "restic+rbd",
+        "rsync",
+        "rsync+rbd",
+        "netapp",
+        "purefa",
+    }
+    | {"onebex"}
+)
+_OWN_SCHEMES = frozenset({"http", "https"})
+
+
+class Reader(Protocol):
+    """Something that bytes are read from; `close` tells whether all of them came."""
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, empty at the end."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
+class ImageSource:
+    """A stream of an image's bytes: counted, throttled, checked against its checksums, and decompressed.
+
+    `size_bytes` is the length of what is read from outside where that is known beforehand.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reader: Reader,
+        size_bytes: Optional[int],
+        checksums: Mapping[str, str],
+        bytes_per_second: int,
+        decompress: bool,
+    ) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self._meter = _Meter(name, reader, size_bytes, checksums, bytes_per_second)
+        head = self._meter.peek(formats.PROBE_BYTES)
+        program = formats.compression(head) if decompress else None
+        self.is_compressed = program is not None
+        self._decompressor = _Decompressor(program, self._meter) if program else None
+        self._head = self._decompressor.head() if self._decompressor else b""
+        self.format = formats.probe(self._head if self._decompressor else head)
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the (decompressed) bytes; raises UnusableImage where they are cut short or not what was promised."""
+        if self._decompressor:
+            yield self._head
+        source: Reader = self._decompressor or self._meter
+        while True:
+            block = source.read(_BLOCK_BYTES)
+            if not block:
+                break
+            yield block
+        if self._decompressor:
+            self._decompressor.finish()
+        self._meter.finish()
+
+    def close(self) -> None:
+        """Give everything back, in whatever state it is."""
+        if self._decompressor:
+            self._decompressor.close()
+        self._meter.close()
+
+
+class _Meter:
+    """Counts, throttles and hashes what is read from outside."""
+
+    def __init__(
+        self, name: str, reader: Reader, size_bytes: Optional[int], checksums: Mapping[str, str], bytes_per_second: int
+    ) -> None:
+        self.name = name
+        self._reader = reader
+        self._size_bytes = size_bytes
+        self._limit = bytes_per_second
+        self._started = time.monotonic()
+        self._read = 0
+        self._ahead = b""
+        self._checksums = dict(checksums)
+        self._hashes = {}
+        if checksums:
+            import hashlib
+
+            self._hashes = {kind: hashlib.new(kind.lower(), usedforsecurity=False) for kind in checksums}
+
+    def peek(self, size: int) -> bytes:
+        while len(self._ahead) < size:
+            block = self._from_outside(size - len(self._ahead))
+            if not block:
+                break
+            self._ahead += block
+        return self._ahead
+
+    def read(self, size: int) -> bytes:
+        if self._ahead:
+            block, self._ahead = self._ahead[:size], self._ahead[size:]
+            return block
+        return self._from_outside(size)
+
+    def _from_outside(self, size: int) -> bytes:
+        block = self._reader.read(size)
+        self._read += len(block)
+        for item in self._hashes.values():
+            item.update(block)
+        if self._limit:
+            # Sleep until the bytes so far are due.
+            time.sleep(max(0.0, self._started + self._read / self._limit - time.monotonic()))
+        return block
+
+    def finish(self) -> None:
+        while self.read(_BLOCK_BYTES):
+            pass
+        self._reader.close()
+        if self._size_bytes is not None and self._read != self._size_bytes:
+            raise UnusableImage(
+                f"Image {self.name} is cut short: {self._read} bytes came of {self._size_bytes}; fetch it again"
+            )
+        for kind, item in self._hashes.items():
+            if item.hexdigest() != self._checksums[kind]:
+                raise UnusableImage(
+                    f"Image {self.name} has {kind} {item.hexdigest()} and should have {self._checksums[kind]}: "
+                    "fetch it again, or correct the checksum"
+                )
+
+    def close(self) -> None:
+        try:
+            self._reader.close()
+        except UnusableImage:
+            pass
+
+
+class _Decompressor:
+    """A decompressing process, fed by a thread of its own while its output is read."""
+
+    def __init__(self, program: str, source: _Meter) -> None:
+        self._program = program
+        self._source = source
+        self._failure: Optional[BaseException] = None
+        try:
+            self._process = subprocess.Popen(
+                [program, "-dc"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError:
+            raise MissingDependency(
+                f"{program} is missing on the front-end and image {source.name} needs it: install it"
+            ) from None
+        self._thread = threading.Thread(target=self._feed, daemon=True)
+        self._thread.start()
+
+    def _feed(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            while True:
+                block = self._source.read(_BLOCK_BYTES)
+                if not block:
+                    break
+                self._process.stdin.write(block)
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        except BaseException as failure:  # raised again where the bytes are read
+            self._failure = failure
+            self._process.kill()
+
+    def head(self) -> bytes:
+        data = b""
+        while len(data) < formats.PROBE_BYTES:
+            block = self.read(formats.PROBE_BYTES - len(data))
+            if not block:
+                break
+            data += block
+        return data
+
+    def read(self, size: int) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.read(size)
+
+    def finish(self) -> None:
+        assert self._process.stderr is not None
+        errors = self._process.stderr.read().decode("utf-8", "replace")
+        status = self._process.wait()
+        self._thread.join()
+        if self._failure:
+            raise self._failure
+        # zstd and gzip end with 2 for a mere warning, such as trailing garbage.
+        if status not in (0, 2) or (status == 2 and "warning" not in errors.lower() and self._program != "gzip"):
+            reason = " ".join(errors.split())[-200:] or f"exit status {status}"
+            raise UnusableImage(f"Image {self._source.name} cannot be decompressed ({reason}): provide the whole file")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class _File:
+    """A file of the front-end, by the descriptor that was checked."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file: BinaryIO = os.fdopen(descriptor, "rb", 0)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Program:
+    """The output of downloader.sh."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._name = name
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+        )
+        self._is_at_end = False
+
+    def read(self, size: int) -> bytes:
+        assert self._process.stdout is not None
+        block = self._process.stdout.read(size)
+        self._is_at_end = not block
+        return block
+
+    def close(self) -> None:
+        if not self._is_at_end:
+            self._process.kill()
+        _, errors = self._process.communicate() if self._process.returncode is None else (b"", b"")
+        if self._is_at_end and self._process.returncode:
+            reason = " ".join(errors.decode("utf-8", "replace").split())[-300:]
+            raise UnusableImage(
+                f"Image {self._name} cannot be fetched ({reason or 'downloader.sh failed'}): correct PATH"
+            )
+
+
+def from_file(
+    name: str, descriptor: int, checksums: Mapping[str, str], limit: str = "", decompress: bool = True
+) -> ImageSource:
+    """Return the image in an open file of the front-end."""
+    size = os.fstat(descriptor).st_size
+    return ImageSource(name, _File(descriptor), size, checksums, bandwidth(limit), decompress)
+
+
+def from_url(
+    url: str,
+    downloader: str,
+    environment: Mapping[str, str],
+    checksums: Mapping[str, str],
+    limit: str = "",
+    decompress: bool = True,
+) -> ImageSource:
+    """Return the image at a URL, through the installation's downloader.sh at path `downloader` where there is one.
+
+    Raises UnusableImage for what cannot be fetched, and for schemes that only the downloader knows where there is none.
+    """
+    if os.access(downloader, os.X_OK):
+        reader: Reader = _Program(url, [downloader, "--nodecomp", url, "-"], environment)
+        return ImageSource(url, reader, None, checksums, bandwidth(limit), decompress)
+    scheme = url.partition("://")[0]
+    if scheme not in _OWN_SCHEMES:
+        raise UnusableImage(
+            f"Image {url} needs OpenNebula's downloader.sh for {scheme}://, and {downloader} is not there"
+        )
+    reader, size = _http(url)
+    return ImageSource(url, reader, size, checksums, bandwidth(limit), decompress)
+
+
+def _http(url: str) -> tuple[Reader, Optional[int]]:
+    import urllib.error
+    import urllib.request
+
+    try:
+        response = urllib.request.urlopen(url, timeout=30)
+    except (OSError, ValueError) as failure:
+        raise UnusableImage(f"Image {url} cannot be fetched ({failure}): correct PATH") from None
+    length = response.headers.get("Content-Length")
+    return _Response(url, response), int(length) if length else None
+
+
+class _Response:
+    def __init__(self, url: str, response: BinaryIO) -> None:
+        self._url = url
+        self._response = response
+
+    def read(self, size: int) -> bytes:
+        from http.client import HTTPException
+
+        try:
+            return self._response.read(size)
+        except (OSError, HTTPException) as failure:
+            raise UnusableImage(
+                f"Image {self._url} broke off ({failure or type(failure).__name__}): fetch it again"
+            ) from None
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def bandwidth(limit: str) -> int:
+    """Return LIMIT_TRANSFER_BW in bytes per second; 0 is no limit."""
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    return int(limit.rstrip("kKmMgG") or 0) * units.get(limit[-1:].lower(), 1)

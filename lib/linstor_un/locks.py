@@ -1,0 +1,87 @@
+"""One lock per volume on the front-end, so that two actions never change the same volume at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from linstor_un import log
+from linstor_un.errors import Busy
+
+_FIRST_WAIT_SECONDS = 0.005
+_LONGEST_WAIT_SECONDS = 0.25
+
+
+@contextmanager
+def volume_lock(
+    directory: str, resource: str, timeout_seconds: float, interrupt_holder: bool = False
+) -> Iterator[None]:
+    """Hold the lock of `resource` for the length of the block.
+
+    Arguments: `directory` where the lock files live; `timeout_seconds` to wait at most; `interrupt_holder` asks the
+    action that holds it to stop and clean up, as a delete may: oned sends deletes while a cancelled action still runs.
+
+    Raises Busy when the wait is over.
+    """
+    path = os.path.join(directory, f"linstor_un-{resource.lower()}.lock")
+    descriptor = _acquire(path, resource, timeout_seconds, interrupt_holder)
+    try:
+        yield
+    finally:
+        # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
+        os.unlink(path)
+        os.close(descriptor)
+
+
+def _acquire(path: str, resource: str, timeout_seconds: float, interrupt_holder: bool) -> int:
+    deadline = time.monotonic() + timeout_seconds
+    wait = _FIRST_WAIT_SECONDS
+    while True:
+        descriptor = _try(path)
+        if descriptor is not None:
+            return descriptor
+        holder = _holder(path)
+        if interrupt_holder and holder:
+            _interrupt(holder, resource)
+            interrupt_holder = False
+        if time.monotonic() > deadline:
+            raise Busy(
+                f"Another action{f' (process {holder})' if holder else ''} has held volume {resource} for more than "
+                f"{timeout_seconds:g} s: wait until it ends and retry, or raise LOCK_TIMEOUT in linstor_un.conf"
+            )
+        time.sleep(wait)
+        wait = min(wait * 1.5, _LONGEST_WAIT_SECONDS)
+
+
+def _try(path: str) -> int | None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _holder(path: str) -> int:
+    try:
+        with open(path, "rb") as file:
+            return int(file.read(20) or b"0")
+    except (OSError, ValueError):
+        return 0
+
+
+def _interrupt(process: int, resource: str) -> None:
+    log.info(f"asking process {process}, which holds {resource}, to stop")
+    try:
+        os.kill(process, signal.SIGTERM)
+    except OSError as failure:
+        log.warning(f"process {process} could not be asked to stop: {failure}")

@@ -1,0 +1,109 @@
+"""Every name and property key that the driver gives to anything, and how to read it back."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+
+_BY_RESOURCE = re.compile(r"/dev/drbd/by-res/([^/]+)/0")
+_RESOURCE = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}")
+_BACKING_DEVICE = re.compile(r"/dev/(?:[\w.+-]+/)+(?:Linstor-Crypt-)?([A-Za-z_][A-Za-z0-9_-]{1,47})_00000(?:\.img)?")
+
+# One kept snapshot per image from which VM disks are restored.
+BASE_SNAPSHOT = "base"
+
+
+class Names(NamedTuple):
+    """The names in LINSTOR of one OpenNebula, told apart from another's by `prefix`."""
+
+    prefix: str = "one"
+
+    def image(self, image_id: int) -> str:
+        """Return the resource definition of an image."""
+        return f"{self.prefix}-image-{image_id}"
+
+    def disk(self, vm_id: int, disk_id: int) -> str:
+        """Return the resource definition of a VM's own disk: a clone, a volatile disk or swap."""
+        return f"{self.prefix}-vm-{vm_id}-disk-{disk_id}"
+
+    def checkpoint(self, vm_id: int) -> str:
+        """Return the resource definition that holds the memory of a suspended VM."""
+        return f"{self.prefix}-vm-{vm_id}-checkpoint"
+
+    def is_of_vm(self, resource: str, vm_id: int) -> bool:
+        """Tell whether `resource` is a disk or the checkpoint of that VM, by its name."""
+        pattern = rf"{re.escape(self.prefix)}-vm-{vm_id}-(?:disk-\d+|checkpoint)"
+        return re.fullmatch(pattern, resource, re.IGNORECASE) is not None
+
+    def _key(self, name: str) -> str:
+        return f"Aux/{self.prefix}/{name}"
+
+    @property
+    def vm_id(self) -> str:
+        """Return the property key under which a volume names its VM."""
+        return self._key("VM_ID")
+
+    @property
+    def disk_id(self) -> str:
+        """Return the property key under which a volume names its disk of the VM."""
+        return self._key("DISK_ID")
+
+    @property
+    def datastore_id(self) -> str:
+        """Return the property key under which a VM's disk names its system datastore."""
+        return self._key("DS_ID")
+
+    @property
+    def image_id(self) -> str:
+        """Return the property key under which an image's volume, and its clones after it, name the image."""
+        return self._key("IMAGE_ID")
+
+    @property
+    def registration(self) -> str:
+        """Return the property key that tells images of the same id apart, as a restored database of oned makes them."""
+        return self._key("REGTIME")
+
+    @property
+    def incomplete(self) -> str:
+        """Return the property key that marks a volume whose content is not (yet) what its name promises."""
+        return self._key("INCOMPLETE")
+
+    @property
+    def run(self) -> str:
+        """Return the property key under which a volume says which run of the driver has made it."""
+        return self._key("MADE_BY")
+
+    def disk_properties(self, vm_id: int, disk_id: int, datastore_id: int) -> dict[str, str]:
+        """Return the owner properties of a VM's disk."""
+        return {self.vm_id: str(vm_id), self.disk_id: str(disk_id), self.datastore_id: str(datastore_id)}
+
+    def image_properties(self, image_id: int) -> dict[str, str]:
+        """Return the owner properties of an image's volume.
+
+        DS_ID is not among them: a restore puts the image's properties over those of the new VM disk, whose DS_ID
+        is another.
+        """
+        return {self.image_id: str(image_id)}
+
+
+def drbd_device(resource: str) -> str:
+    """Return the path under which udev offers volume 0 of a DRBD resource; OpenNebula stores it as SOURCE."""
+    return f"/dev/drbd/by-res/{resource}/0"
+
+
+def resource_of(source: str) -> Optional[str]:
+    """Return the resource definition that an OpenNebula SOURCE names, or None where it names none.
+
+    Understands `/dev/drbd/by-res/<resource>/0`, the bare resource name that LINBIT's add-on stores, and the device
+    paths that LINSTOR reports for layer stacks without DRBD (`/dev/vg/<resource>_00000`).
+    """
+    for pattern in (_BY_RESOURCE, _BACKING_DEVICE):
+        match = pattern.fullmatch(source)
+        if match and is_resource_name(match.group(1)):
+            return match.group(1)
+    return source if is_resource_name(source) else None
+
+
+def is_resource_name(name: str) -> bool:
+    """Tell whether LINSTOR accepts `name` for a resource definition."""
+    return _RESOURCE.fullmatch(name) is not None and name.lower() not in ("all", "proxy")

@@ -1,0 +1,17 @@
+"""The life-cycle states (LCM_STATE) that a storage driver branches on (opennebula-contract.md, 9.2)."""
+
+from __future__ import annotations
+
+# stop and undeploy: the VM leaves its host and is parked, known only to the front-end.
+PARKING = frozenset({10, 30, 41, 42})
+# resume of a stopped or undeployed VM: it comes from the front-end.
+UNPARKING = frozenset({9, 31, 49, 50})
+# migration of a VM in UNKNOWN: its host is dead.
+SOURCE_DEAD = frozenset({60, 61})
+# EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE, PROLOG and its failure: nothing of the VM runs.
+ENDING = frozenset({1, 11, 15, 23, 39, 40})
+# VM states (STATE) in which it will never run again.
+DONE_STATES = frozenset({6})
+# STATE of a VM that is on a host; DISK_RESIZE of a running one.
+ACTIVE_STATE = 3
+RESIZING_LIVE = frozenset({62})

@@ -1,0 +1,50 @@
+"""What to take back when an action fails."""
+
+from __future__ import annotations
+
+import signal
+from types import TracebackType
+from typing import Callable, Optional
+
+from linstor_un import log
+
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """A signal asks the action to stop; not an Exception, so that nothing but the frame takes it for handled."""
+
+
+class Undo:
+    """A stack of removals, for a `with` block: each thing made in it pushes its own; leaving by an error runs them."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[str, Callable[[], object]]] = []
+
+    def push(self, description: str, step: Callable[[], object]) -> None:
+        """Remember `step`, which removes something this action makes; `description` is for the log.
+
+        Pushed before the thing is made, since an answer can get lost: the step must do nothing where there is nothing.
+        """
+        self._steps.append((description, step))
+
+    def __enter__(self) -> Undo:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if error is not None:
+            self.run()
+
+    def run(self) -> None:
+        """Take back what was made, newest first; a step that fails is logged and does not stop the others."""
+        for number in STOPPING_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        while self._steps:
+            description, step = self._steps.pop()
+            try:
+                step()
+                log.info(f"took back: {description}")
+            except Exception as failure:  # the reason for undoing must reach the user, not the failure to undo
+                log.error(f"could not take back {description}: {failure}")
