@@ -1,0 +1,124 @@
+"""A cluster in a box with an OpenNebula beside it: what the tests of actions run the entry scripts against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Callable, Optional
+
+import pytest
+
+from linstor_sandbox import Pool, Sandbox
+from linstor_sandbox.opennebula import Cloud
+from linstor_sandbox.opennebula.datastores import Datastore
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SHARED = CHECKOUT.parent / "shared"
+NODES = ("node1", "node2", "node3")
+# The two datastores of the original article, letter by letter.
+SYSTEM_TEMPLATE = (
+    'NAME="linstor-system" TYPE="SYSTEM_DS" STORAGE_POOL="data" AUTO_PLACE="2" CLONE_MODE="snapshot" '
+    'CHECKPOINT_AUTO_PLACE="1" BRIDGE_LIST="node1 node2 node3" TM_MAD="linstor_un"'
+)
+IMAGE_TEMPLATE = (
+    'NAME="linstor-images" TYPE="IMAGE_DS" STORAGE_POOL="data" AUTO_PLACE="2" BRIDGE_LIST="node1 node2 node3" '
+    'DISK_TYPE="BLOCK" DS_MAD="linstor_un" TM_MAD="linstor_un"'
+)
+
+
+# The front-end is this machine: what the driver's shells do below /var/lib/one there happens in the test's folder. A
+# front-end that is a host of the sandbox too does everything there.
+FRONTEND_SHELL = """#!/bin/bash
+if [ "$1" = -c ] && [ -z "$IN_FRONTEND_SHELL" ]; then
+    export IN_FRONTEND_SHELL=1
+    [ -z "{host}" ] || exec ssh "{host}" "$2"
+    set -- -c "${{2//\\/var\\/lib\\/one/{folder}}}" "${{@:3}}"
+fi
+exec /bin/sh "$@"
+"""
+
+
+class World:
+    """A sandbox, a stand-in oned driving the real entry scripts, and the article's two datastores."""
+
+    def __init__(self, sandbox: Sandbox, cloud: Cloud, folder: Path) -> None:
+        self.sandbox = sandbox
+        self.cloud = cloud
+        self.folder = folder
+        # The front-end's /var/lib/one.
+        self.frontend = folder.parent / "frontend"
+        self.system: Datastore = cloud.create_datastore(SYSTEM_TEMPLATE)
+        self.images: Datastore = cloud.create_datastore(f'{IMAGE_TEMPLATE} SAFE_DIRS="{folder}"')
+        cloud.scripts.meters["rest"] = lambda: len(sandbox.requests)
+        cloud.scripts.meters["ssh"] = lambda: len(sandbox.connections)
+
+    def file(self, name: str, content: bytes) -> str:
+        """Return the path of a file with this content in a directory that images may come from."""
+        path = self.folder / name
+        path.write_bytes(content)
+        return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _compiled_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the entry scripts keep their bytecode, as an installation does, whatever the caller's environment says."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+
+
+def _frontend_shell(folder: Path, host: str) -> Path:
+    """Return a directory whose `sh` is the front-end's."""
+    shell = folder / "bin" / "sh"
+    shell.parent.mkdir()
+    (folder / "frontend").mkdir()
+    escaped = str(folder / "frontend").replace("/", "\\/")
+    shell.write_text(FRONTEND_SHELL.format(host=host, folder=escaped))
+    shell.chmod(0o755)
+    return shell.parent
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Return a function that builds a World; what it built is checked for tracebacks and taken down at the end."""
+    stack = ExitStack()
+    sandboxes: list[Sandbox] = []
+
+    def make(
+        nodes: Sequence[str] = NODES,
+        pools: Sequence[Pool] = (Pool("data", "LVM_THIN", 20480),),
+        rest_version: str = "1.27.0",
+        release: str = "7.4",
+        configuration: Optional[str] = None,
+        frontend_host: str = "",
+    ) -> World:
+        folder = tmp_path / f"world{len(sandboxes)}"
+        sandbox = stack.enter_context(
+            Sandbox(folder / "sandbox", nodes=tuple(nodes), pools=tuple(pools), rest_version=rest_version)
+        )
+        sandboxes.append(sandbox)
+        files = folder / "files"
+        files.mkdir()
+        conf = folder / "linstor_un.conf"
+        locks = folder / "locks"
+        locks.mkdir()
+        conf.write_text(f'LOCK_DIR="{locks}"\n{configuration or ""}')
+        environment = {**os.environ, **sandbox.environment(), "LS_CONTROLLERS": sandbox.uri, "LINSTOR_UN_CONF": str(conf)}
+        environment["PATH"] = f"{_frontend_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"
+        cloud = stack.enter_context(
+            Cloud(CHECKOUT, folder / "oned", hosts=tuple(nodes), environment=environment, release=release)
+        )
+        return World(sandbox, cloud, files)
+
+    with stack:
+        yield make
+        for sandbox in sandboxes:
+            assert sandbox.exceptions == [], "the sandbox itself has failed"
+        for locks in tmp_path.glob("world*/locks/*"):
+            pytest.fail(f"a lock is left: {locks}")
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """Return a World of three nodes with the thin pool `data`."""
+    return make_world()
