@@ -103,7 +103,8 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
         locks = folder / "locks"
         locks.mkdir()
         conf.write_text(f'LOCK_DIR="{locks}"\n{configuration or ""}')
-        environment = {**os.environ, **sandbox.environment(), "LS_CONTROLLERS": sandbox.uri, "LINSTOR_UN_CONF": str(conf)}
+        environment = {**os.environ, **sandbox.environment(), "LINSTOR_UN_CONF": str(conf)}
+        environment["LS_CONTROLLERS"] = sandbox.uri
         environment["PATH"] = f"{_frontend_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"
         cloud = stack.enter_context(
             Cloud(CHECKOUT, folder / "oned", hosts=tuple(nodes), environment=environment, release=release)

@@ -40,6 +40,8 @@ class Autoplacer:
         self.excluded = excluded or (definition.name if definition else "")
         self.allowed_again = {name.upper() for name in allowed_again}
         self.deployed = definition.diskful() if definition else []
+        self.avoided = self._avoided()
+        self._free: dict[int, int] = {}
 
     def choose(self, count: int) -> Optional[list[StoragePool]]:
         """The best pools for so many more replicas; None when there are not enough."""
@@ -58,13 +60,17 @@ class Autoplacer:
                 best = found
         return sorted(best, key=lambda pool: pool.node.name.upper()) if best is not None else None
 
-    @staticmethod
-    def _rank(pool: StoragePool) -> tuple[int, int, str]:
-        return (-pool.free(), pool.reserved(), pool.node.name.upper())
+    def free(self, pool: StoragePool) -> int:
+        """Free KiB, asked once per placement."""
+        if id(pool) not in self._free:
+            self._free[id(pool)] = pool.free()
+        return self._free[id(pool)]
 
-    @staticmethod
-    def _score(pools: Sequence[StoragePool]) -> int:
-        return sum(pool.free() for pool in pools)
+    def _rank(self, pool: StoragePool) -> tuple[int, int, str]:
+        return (-self.free(pool), pool.reserved(), pool.node.name.upper())
+
+    def _score(self, pools: Sequence[StoragePool]) -> int:
+        return sum(self.free(pool) for pool in pools)
 
     def _candidates(self) -> list[StoragePool]:
         pools = [pool for node in self.cluster.nodes if self._node_allowed(node) for pool in node.pools
@@ -77,19 +83,21 @@ class Autoplacer:
             return False
         if any(layer not in node.layers for layer in self.filter.layer_stack or ()):
             return False
+        avoided = self.avoided
         if node.name.upper() in self.allowed_again:
-            return not self._holds_other(node)
-        return not any(self._avoided(resource.name) for resource in self.cluster.resources()
-                       if resource.node is node)
+            avoided = [definition for definition in avoided if definition is not self.definition]
+        return not any(node.name in definition.resources for definition in avoided)
 
-    def _holds_other(self, node: Node) -> bool:
-        return any(self._avoided(resource.name) for resource in self.cluster.resources()
-                   if resource.node is node and resource.name.upper() != self.excluded.upper())
-
-    def _avoided(self, name: str) -> bool:
-        avoid = {other.upper() for other in self.filter.not_place_with_rsc or ()} | {self.excluded.upper()}
+    def _avoided(self) -> list[ResourceDefinition]:
+        """The definitions beside whose resources none may be placed; this one's own among them."""
+        found = {id(self.definition): self.definition}
+        for name in [*(self.filter.not_place_with_rsc or ()), self.excluded]:
+            found[id(self.cluster.definitions.get(name))] = self.cluster.definitions.get(name)
         pattern = self.filter.not_place_with_rsc_regex
-        return name.upper() in avoid or bool(pattern and re.fullmatch(pattern, name, re.IGNORECASE))
+        for definition in self.cluster.definitions if pattern else ():
+            if re.fullmatch(pattern or "", definition.name, re.IGNORECASE):
+                found[id(definition)] = definition
+        return [definition for definition in found.values() if definition is not None]
 
     def _pool_allowed(self, pool: StoragePool) -> bool:
         names, kinds = self.filter.storage_pool_list, self.filter.provider_list
@@ -141,7 +149,7 @@ class Autoplacer:
             lines += [f"   {title}:", *(f"      {value}" for value in values)]
         if wanted.not_place_with_rsc_regex:
             lines.append(f"   Do not place with resource (regex): {wanted.not_place_with_rsc_regex}")
-        if self.definition is not None:
+        if wanted.diskless_on_remaining is not None:
             lines.append(f"   Diskless on remaining: {str(bool(wanted.diskless_on_remaining)).lower()}")
         return ApiError(answers.FAIL_NOT_ENOUGH_NODES, "Not enough available nodes", details="\n".join(lines) + "\n")
 

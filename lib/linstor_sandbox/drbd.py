@@ -188,11 +188,7 @@ class AutoHelper:
         """An online node without this resource, the one with the fewest resources first."""
         candidates = [node for node in self.cluster.nodes if node.online and "DRBD" in node.layers
                       and node.name not in self.definition.resources and self._eligible(node)]
-        counts = {node.name: 0 for node in candidates}
-        for resource in self.cluster.resources():
-            if resource.node.name in counts:
-                counts[resource.node.name] += 1
-        return min(candidates, key=lambda node: (counts[node.name], node.name), default=None)
+        return min(candidates, key=lambda node: (node.resource_count, node.name), default=None)
 
     def _quorum(self) -> None:
         if self._prop(properties.QUORUM_SET_BY, "linstor") != "linstor":
@@ -226,4 +222,5 @@ def new_resource(definition: ResourceDefinition, node: Node, pool: StoragePool, 
     resource = Resource(definition, node, pool, list(layers), set(flags or ()), node_id=node_id)
     resource.props[properties.STOR_POOL_NAME] = pool.name
     definition.resources[node.name] = resource
+    node.resource_count += 1
     return resource

@@ -112,6 +112,7 @@ class Node:
     interface_uuid: str = field(default_factory=new_uuid)
     pools: Registry[StoragePool] = field(default_factory=Registry)
     layers: tuple[str, ...] = ("DRBD", "LUKS", "STORAGE")
+    resource_count: int = 0
 
 
 @dataclass

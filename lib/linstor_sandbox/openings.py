@@ -74,6 +74,7 @@ class Openings:
         opening = Opening(next(self._serials), node.name, device.definition, device.number, write, pid,
                           _process_start(pid) if pid else "", holder)
         self._open[opening.serial] = opening
+        device.content.written = device.content.written or write
         return opening
 
     def _refusal(self, node: Node, device: Device, write: bool) -> int:

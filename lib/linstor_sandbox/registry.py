@@ -12,6 +12,7 @@ class Registry(Generic[T]):
 
     def __init__(self) -> None:
         self._items: dict[str, T] = {}
+        self._sorted: Optional[list[T]] = None
 
     def get(self, name: str) -> Optional[T]:
         """The object, or None."""
@@ -25,14 +26,18 @@ class Registry(Generic[T]):
 
     def __setitem__(self, name: str, item: T) -> None:
         self._items[name.upper()] = item
+        self._sorted = None
 
     def pop(self, name: str) -> Optional[T]:
         """Take the object out, if it is there."""
+        self._sorted = None
         return self._items.pop(name.upper(), None)
 
     def values(self) -> list[T]:
         """All objects in the order of their names."""
-        return [self._items[key] for key in sorted(self._items)]
+        if self._sorted is None:
+            self._sorted = [self._items[key] for key in sorted(self._items)]
+        return list(self._sorted)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.values())

@@ -164,9 +164,12 @@ class Sandbox:
 
     def write(self, resource: str, data: bytes, offset: int = 0, *, volume: int = 0) -> None:
         """Put bytes into a volume, whoever has it open."""
-        with self.cluster.lock, self._content(resource, volume).path.open("r+b") as file:
-            file.seek(offset)
-            file.write(data)
+        with self.cluster.lock:
+            content = self._content(resource, volume)
+            content.written = True
+            with content.path.open("r+b") as file:
+                file.seek(offset)
+                file.write(data)
 
     def allocated(self, resource: str, *, volume: int = 0) -> int:
         """Allocated bytes of a volume."""

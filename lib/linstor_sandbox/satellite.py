@@ -119,6 +119,7 @@ class Satellites:
         definition = resource.definition
         self.drop_disk(resource)
         definition.resources.pop(resource.node.name)
+        resource.node.resource_count -= 1
         for pair in [pair for pair in definition.connections if resource.node.name.upper() in pair]:
             del definition.connections[pair]
         self.forget_orphans(definition)

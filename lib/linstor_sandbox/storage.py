@@ -20,11 +20,16 @@ _FICLONE = 0x40049409
 
 @dataclass
 class Content:
-    """The bytes of a volume or snapshot; `shared` is what it shares with what it was copied from (bytes)."""
+    """The bytes of a volume or snapshot; `shared` is what it shares with what it was copied from (bytes).
+
+    `written` says that somebody opened it for writing: as long as nobody has, its blocks need no counting.
+    """
 
     path: Path
     size: int
     shared: int = 0
+    written: bool = True
+    _own: int = 0
 
     def allocated(self) -> int:
         """Allocated bytes, shared ones included."""
@@ -35,7 +40,13 @@ class Content:
 
     def own(self) -> int:
         """Allocated bytes which it does not share with its origin."""
-        return max(0, self.allocated() - self.shared)
+        return max(0, self.allocated() - self.shared) if self.written else self._own
+
+    def settle(self) -> Content:
+        """Count its blocks now and not again until it is written to."""
+        self._own = max(0, self.allocated() - self.shared)
+        self.written = False
+        return self
 
 
 class Store:
@@ -57,7 +68,7 @@ class Store:
             file.truncate(size)
             if old_data:
                 _fill(file.fileno(), 0, size)
-        return content
+        return content.settle()
 
     def resize(self, content: Content, size: int, old_data: bool) -> None:
         """Cut or grow; what is new reads as on a fresh volume."""
@@ -66,7 +77,7 @@ class Store:
             file.truncate(size)
             if old_data and size > before:
                 _fill(file.fileno(), before, size)
-        content.size = size
+        content.size, content.written = size, True
 
     def copy(self, origin: Content, name: str, size: Optional[int] = None) -> Content:
         """A copy with the same holes, as a snapshot or a clone has it."""
@@ -75,7 +86,7 @@ class Store:
         content.shared = content.allocated()
         if size is not None and size != content.size:
             self.resize(content, size, False)
-        return content
+        return content.settle()
 
     def remove(self, content: Content) -> None:
         """Delete the bytes."""

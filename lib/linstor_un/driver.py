@@ -15,7 +15,7 @@ from types import FrameType
 from typing import NamedTuple, NoReturn, Optional
 
 from linstor_un import log
-from linstor_un.errors import DriverError, MissingDependency
+from linstor_un.errors import AnswerUnread, DriverError, MissingDependency
 from linstor_un.settings import read_configuration
 from linstor_un.undo import STOPPING_SIGNALS, Stopped
 
@@ -33,9 +33,15 @@ class Call(NamedTuple):
     configuration: Mapping[str, str]
 
     def answer(self, line: str) -> None:
-        """Print the line that the action's success consists of; raises OSError where nobody reads it any more."""
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        """Print the line that the action's success consists of; raises AnswerUnread where nobody reads it any more."""
+        try:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+        except OSError as failure:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise AnswerUnread(
+                f"OpenNebula no longer waits for this action's answer ({failure.strerror}): run it again"
+            ) from None
 
 
 def main(kind: str, verb: str) -> NoReturn:
@@ -45,7 +51,7 @@ def main(kind: str, verb: str) -> NoReturn:
         signal.signal(number, _stop)
     try:
         _run(kind, verb)
-        status = 0
+        status = _succeed()
     except (DriverError, Stopped) as error:
         status = _fail(str(error))
     except ModuleNotFoundError as error:
@@ -115,6 +121,12 @@ def _unexpected(error: Exception) -> str:
     )
 
 
+def _succeed() -> int:
+    """Print the warnings, which releases from 7.0 on put into the VM's log and older ones ignore."""
+    _print([line for line in log.lines() if line.startswith("WARN")])
+    return 0
+
+
 def _fail(sentence: str) -> int:
     """Print what oned attaches to the image or the VM, in the form of its release; return the exit status."""
     sentence = " ".join(sentence.split())
@@ -125,13 +137,17 @@ def _fail(sentence: str) -> int:
         lines = ["ERROR MESSAGE --8<------", sentence, "ERROR MESSAGE ------>8--"]
     elif release >= _FIRST_RELEASE_THAT_SORTS_LINES:
         lines = [line for line in log.lines()[:-1] if not line.startswith("DEBUG")] + lines
+    _print(lines)
+    return 1
+
+
+def _print(lines: list[str]) -> None:
     try:
-        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.write("".join(line + "\n" for line in lines))
         sys.stderr.flush()
     except OSError:
         # oned has cancelled the action and closed its pipes: the system log has it all.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    return 1
 
 
 def _release() -> tuple[int, ...]:

@@ -32,6 +32,10 @@ class MissingDependency(DriverError):
     """A program or a Python package is not installed on the named host: install it."""
 
 
+class AnswerUnread(DriverError):
+    """oned does not read the answer any more: what was made is taken back, since nobody would know of it."""
+
+
 class OnedUnreachable(DriverError):
     """oned did not answer: start it, or correct its endpoint or the credentials."""
 

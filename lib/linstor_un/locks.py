@@ -8,9 +8,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Callable
 
 from linstor_un import log
-from linstor_un.errors import Busy
+from linstor_un.errors import Busy, InvalidSetting
 
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.25
@@ -37,6 +38,36 @@ def volume_lock(
         os.close(descriptor)
 
 
+@contextmanager
+def shared_guest(directory: str, resource: str, node: str) -> Iterator[Callable[[], bool]]:
+    """Share, for the length of the block, a volume that is attached on `node` only for copying from it.
+
+    Yields a function that tells whether this was the last to share it; until the block ends nobody else begins then, so
+    that the last one can detach the volume while nobody reads.
+    """
+    path = os.path.join(directory, f"linstor_un-{resource.lower()}@{node.lower()}.lock")
+    while True:
+        descriptor = _open(path)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)
+
+    def is_last() -> bool:
+        try:
+            # Where this fails the shared lock is gone too, and another one who tries after us is the last.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        os.unlink(path)
+        return True
+
+    try:
+        yield is_last
+    finally:
+        os.close(descriptor)
+
+
 def _acquire(path: str, resource: str, timeout_seconds: float, interrupt_holder: bool) -> int:
     deadline = time.monotonic() + timeout_seconds
     wait = _FIRST_WAIT_SECONDS
@@ -57,8 +88,18 @@ def _acquire(path: str, resource: str, timeout_seconds: float, interrupt_holder:
         wait = min(wait * 1.5, _LONGEST_WAIT_SECONDS)
 
 
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as failure:
+        raise InvalidSetting(
+            f"The lock {path} cannot be made ({failure.strerror}): set LOCK_DIR in linstor_un.conf to a directory that "
+            "belongs to the user that runs the driver"
+        ) from None
+
+
 def _try(path: str) -> int | None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_nlink:

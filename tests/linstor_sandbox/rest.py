@@ -16,7 +16,8 @@ class Rest:
 
     def __call__(self, method: str, path: str, body: Any = None, query: str = "") -> tuple[int, Any]:
         raw = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.connection.request(method, path + (f"?{query}" if query else ""), raw, {"Content-Type": "application/json"})
+        target = path + (f"?{query}" if query else "")
+        self.connection.request(method, target, raw, {"Content-Type": "application/json"})
         response = self.connection.getresponse()
         data = response.read()
         return response.status, json.loads(data) if data else None

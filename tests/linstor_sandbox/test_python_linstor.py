@@ -76,7 +76,7 @@ def test_clone_and_its_status(box: Sandbox, lin: linstor.Linstor) -> None:
 
 
 def test_high_level_classes(box: Sandbox, rest: Rest) -> None:
-    resource = linstor.Resource.from_resource_group(uri(box), "group", "high", [64 << 20])
+    resource = linstor.Resource.from_resource_group(uri(box), "group", "high", ["64MiB"])
     assert resource.diskful_nodes() == ["node1", "node2"]
     assert resource.is_diskless("node3") and resource.is_thin()
     assert (resource.volumes[0].device_path, resource.volumes[0].minor) == ("/dev/drbd1000", 1000)
@@ -97,7 +97,7 @@ def test_high_level_classes(box: Sandbox, rest: Rest) -> None:
 def test_key_value_store(box: Sandbox, lin: linstor.Linstor) -> None:
     store = linstor.KV("one", uri=uri(box))
     store["a/b"] = "c"
-    assert linstor.KV("one", uri=uri(box))["/a/b"] == "c"
+    assert linstor.KV("one", uri=uri(box))["a/b"] == "c"
 
 
 def test_an_older_controller_refuses_locally(box: Sandbox, lin: linstor.Linstor) -> None:

@@ -105,8 +105,8 @@ def disk_state(name: str, node: str, state: Any) -> Step:
 
 
 def restore_volumes(name: str, source: str, snapshot: str) -> list[Step]:
-    return [define(name)[0], ("POST", f"/v1/resource-definitions/{source}/snapshot-restore-volume-definition/{snapshot}",
-                              {"to_resource": name})]
+    path = f"/v1/resource-definitions/{source}/snapshot-restore-volume-definition/{snapshot}"
+    return [define(name)[0], ("POST", path, {"to_resource": name})]
 
 
 PLACED = [f"p{letter}" for letter in "123456789acdefghijk"] + ["pb", "pc2"]
@@ -186,7 +186,8 @@ def test_statuses_and_codes_are_those_of_a_controller(scenario: str, tmp_path: P
             status, answer = replay.exchange(request)
             found = differences(exchange["response"], status, answer)
             if bool(found) != ((scenario, number) in DIFFERENT) and (scenario, number) != ("04", 112):
-                wrong.append(f"{number} {request['method']} {request['path']}: {', '.join(found) or 'same as recorded'}")
+                found = found or ["the same as recorded"]
+                wrong.append(f"{number} {request['method']} {request['path']}: {', '.join(found)}")
         assert sandbox.exceptions == []
     assert wrong == []
 

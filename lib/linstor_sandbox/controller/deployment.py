@@ -47,9 +47,11 @@ class Deployment:
             self.answer.add(code, f"{text}[{resource.pool.kind.label}] {verb}", obj=answers.VLM, op=op,
                             refs={"VlmNr": str(number)})
 
-    def deploy(self, created: Sequence[Resource], details: str = "", ready: bool = True) -> None:
-        """Bring new resources up on their nodes and connect their peers."""
+    def deploy(self, created: Sequence[Resource], details: str = "", waiting: Sequence[Resource] = ()) -> None:
+        """Bring new resources up on their nodes and connect their peers; a tie-breaker may wait for them."""
         new = list(created)
+        if not new:
+            return
         peers = [res for res in self.definition.resources if res not in new and res.deployed]
         initial = not any(not res.diskless for res in peers)
         fresh = any("DRBD_INITIALIZED" not in volume.flags for volume in self.definition.volumes.values())
@@ -60,14 +62,23 @@ class Deployment:
             resource.volume_uuids = {number: new_uuid() for number in self.definition.volumes}
         for resource in new:
             self._created_entries(resource, resource in broken)
-        for peer in peers:
+        for peer in [*peers, *waiting]:
             self._peer_entries(peer, working)
-        if ready:
-            self._ready_entries(working, details)
+        self._ready_entries(working, details)
         if initial and fresh and any(res.uses_drbd for res in working):
             for resource in working:
                 self.answer.add(answers.MODIFIED, f"({resource.node.name}) Resource '{self.name}' [DRBD] adjusted.",
                                 op=answers.MODIFY, obj=answers.RSC)
+
+    def joined(self, resources: Sequence[Resource], details: str) -> None:
+        """The entries of resources that were there before, without a disk."""
+        peers = [res for res in self.definition.resources if res not in resources and res.deployed]
+        for resource in resources:
+            self.adjusted(resource)
+            self.answer.add(answers.MODIFIED, f"Created resource '{self.name}' on '{resource.node.name}'")
+        for peer in peers:
+            self._peer_entries(peer, resources)
+        self._ready_entries(resources, details)
 
     def _created_entries(self, resource: Resource, broken: bool) -> None:
         node = resource.node.name

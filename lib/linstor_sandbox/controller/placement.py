@@ -108,7 +108,9 @@ class Placement:
         helper = self.deployment.automatic()
         for resource in toggled:
             added_disk(self.deployment, resource)
-        self.deployment.deploy(created, details)
+        if toggled:
+            self.deployment.joined(toggled, details)
+        self.deployment.deploy(created, details, helper.created)
         self.deployment.finish(helper, details)
 
     def _diskless_on_remaining(self) -> list[Resource]:

@@ -210,7 +210,7 @@ class Creation:
             self.deployment.registered(resource)
         for resource in toggled:
             added_disk(self.deployment, resource)
-        self.deployment.deploy([*created, *again], self.details)
+        self.deployment.deploy([*created, *again], self.details, helper.created if helper else ())
         if helper:
             self.deployment.finish(helper, self.details)
 
@@ -326,7 +326,7 @@ class Availability:
         helper = self.deployment.automatic()
         self.deployment.registered(resource)
         details = f"Node(s): '{self.node.name}', Resource: '{self.definition.name}'"
-        self.deployment.deploy([resource], details)
+        self.deployment.deploy([resource], details, helper.created)
         self.deployment.finish(helper, details)
 
     def _flags(self, diskless: bool) -> set[str]:

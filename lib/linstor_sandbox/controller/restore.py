@@ -89,7 +89,7 @@ class Restore:
                         f"empty.\nResource: {self.definition.name}",
                 correction="Restore the volume definitions to the target resource definition.")
         self._restored_entry()
-        self._deploy(created)
+        self._deploy(created, helper.created)
         self.deployment.finish(helper, f"Resource: {self.definition.name}")
 
     def check(self) -> None:
@@ -151,7 +151,7 @@ class Restore:
             f"'{self.snapshot.definition.name}', snapshot '{self.snapshot.name}'.", op=answers.CREATE, obj=answers.RSC,
             details=f"Resource UUIDs: {uuids}")
 
-    def _deploy(self, created: Sequence[Resource]) -> None:
+    def _deploy(self, created: Sequence[Resource], waiting: Sequence[Resource]) -> None:
         strange = [res for res in created
                    if res.pool.kind.family != self.snapshot.replicas[res.node.name].pool.kind.family]
         for resource in strange:
@@ -161,7 +161,7 @@ class Restore:
                                         "provider.file.FileData")
         good = [res for res in created if res not in strange]
         if good:
-            self.deployment.deploy(good, f"Resource: {self.definition.name}")
+            self.deployment.deploy(good, f"Resource: {self.definition.name}", waiting)
 
 
 def check_successful(snapshot: Snapshot) -> None:

@@ -137,8 +137,9 @@ def modify_key_value(controller: Controller, request: Request) -> Response:
     with catching(answer):
         names.check_kvs_name(name)
         found = controller.cluster.key_values.get(name) or KeyValues(name)
-        found.props.update({key: str(value) for key, value in (body.get("override_props") or {}).items()})
-        gone = list(body.get("delete_props") or [])
+        # A leading slash is not part of a key.
+        found.props.update({key.lstrip("/"): str(value) for key, value in (body.get("override_props") or {}).items()})
+        gone = [key.lstrip("/") for key in body.get("delete_props") or []]
         for key in gone + properties.strip_keys(found.props, body.get("delete_namespaces") or []):
             found.props.pop(key, None)
         if found.props:

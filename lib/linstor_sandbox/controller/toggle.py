@@ -14,6 +14,11 @@ from .placement import DEFAULT_LAYERS, added_disk, give_disk
 _BASE = "/v1/resource-definitions/{rd}/resources/{node}"
 
 
+_ACTIVATION = (("Reactivating resource", "Resource updated"), ("Resource activated", "Resource activated"))
+_DEACTIVATION = (("Resource deactivated", "Resource marked inactivate"),
+                 ("Finished deactivation of resource", "Finished deactivation of resource"))
+
+
 def _answer(request: Request) -> Answer:
     name, node = request.params["rd"], request.params["node"]
     return Answer(Context(answers.MODIFY, answers.RSC, {"RscDfn": name, "Node": node},
@@ -45,7 +50,11 @@ def into_diskless(deployment: Deployment, resource: Resource) -> None:
     deployment.adjust_all()
     lose_disk(deployment, resource)
     answer.add(answers.MODIFIED, f"Removed disk on '{node}'")
-    deployment.finish(deployment.automatic())
+    helper = deployment.automatic()
+    for other in deployment.definition.resources:
+        if other is not resource:
+            answer.add(answers.MODIFIED, f"Notified '{other.node.name}' that disk has been removed on '{node}'")
+    deployment.finish(helper)
 
 
 def into_diskful(deployment: Deployment, resource: Resource, pool: StoragePool) -> None:
@@ -184,6 +193,7 @@ def _set_active(deployment: Deployment, resource: Resource, active: bool) -> Non
     if not active and resource.node.online:
         answer.add(answers.DELETED, f"({node}) Resource '{deployment.name}' [DRBD] deleted.")
         deployment.volume_entries(resource, answers.MODIFIED, "deactivated")
-    verb = "Resource activated" if active else "Finished deactivation of resource"
-    for other in deployment.definition.resources:
-        answer.add(answers.MODIFIED, f"{verb} on '{other.node.name}'")
+    steps = _ACTIVATION if active else _DEACTIVATION
+    for own, others in steps:
+        for other in deployment.definition.resources:
+            answer.add(answers.MODIFIED, f"{own if other is resource else others} on '{other.node.name}'")

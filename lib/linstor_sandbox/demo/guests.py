@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -51,7 +52,7 @@ class Guest:
     def write_file(self, name: str, content: bytes) -> None:
         """Put a file into the disk's ext4 file system, as a guest that has it mounted."""
         changed, local = self.reference.with_suffix(".new"), self.reference.with_suffix(".file")
-        shutil.copyfile(self.reference, changed)
+        run("cp", "--sparse=always", "--reflink=auto", str(self.reference), str(changed))
         local.write_bytes(content)
         run("debugfs", "-w", "-R", f"write {local} {name}", str(changed))
         for offset, block in _differences(self.reference, changed):
@@ -83,26 +84,43 @@ class Guest:
 
     def difference(self) -> str:
         """Compare every byte of the device with the reference; empty when they are the same."""
-        dump = self.dump()
-        told = compare(dump, self.reference)
-        dump.unlink()
-        return told
+        with self._reading() as device:
+            return compare(iter(lambda: device.read(MIB), b""), self.reference)
 
     def dump(self) -> Path:
-        """All bytes of the device, read on its present host, in a file."""
+        """All bytes of the device, read on its present host, in a sparse file."""
         target = self.reference.with_suffix(".dump")
-        with target.open("wb") as file:
-            self._ssh(f"dd if={self.device()} bs={MIB} status=none", output=file)
+        with self._reading() as device, target.open("wb") as file:
+            while block := device.read(MIB):
+                if block.count(0) == len(block):
+                    file.seek(len(block), os.SEEK_CUR)
+                else:
+                    file.write(block)
+            file.truncate()
         return target
 
-    def _ssh(self, command: str, content: bytes = b"", output: int | IO[bytes] = subprocess.PIPE) -> _Done:
-        done = subprocess.run(
+    @contextmanager
+    def _reading(self) -> Iterator[IO[bytes]]:
+        """The device's bytes as dd on its host reads them."""
+        command = f"dd if={self.device()} bs={MIB} status=none"
+        with subprocess.Popen(
             ["ssh", self.vm.host, command],
-            input=content,
-            stdout=output,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self._environment(),
-            check=False,
+        ) as process:
+            assert process.stdout is not None and process.stderr is not None
+            yield process.stdout
+            process.stdout.close()
+            told = process.stderr.read().decode(errors="replace").strip()
+        # A reader that has seen a difference stops early, and dd with it.
+        if process.returncode not in (0, -signal.SIGPIPE, 128 + signal.SIGPIPE):
+            raise RuntimeError(f"{command} on {self.vm.host} failed: {told}")
+
+    def _ssh(self, command: str, content: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            ["ssh", self.vm.host, command], input=content, capture_output=True, env=self._environment(), check=False
         )
         if done.returncode != 0:
             told = done.stderr.decode(errors="replace").strip()
@@ -113,23 +131,18 @@ class Guest:
         return {**os.environ, **self._sandbox.environment()}
 
 
-_Done = subprocess.CompletedProcess[bytes]
-
-
-def compare(found: Path, expected: Path) -> str:
-    """The first difference of two files, in words; the found one may go on with zeroes up to a whole number of MiB."""
-    sizes = found.stat().st_size, expected.stat().st_size
-    if sizes[0] < sizes[1]:
-        return f"there are {sizes[0]} bytes and {sizes[1]} were expected"
-    with found.open("rb") as one, expected.open("rb") as other:
-        position = 0
-        while block := one.read(MIB):
-            wanted = other.read(len(block)).ljust(len(block), b"\0")
+def compare(found: Iterable[bytes], expected: Path) -> str:
+    """The first difference of blocks and a file, in words; what was found may go on with zeroes."""
+    position = 0
+    with expected.open("rb") as file:
+        for block in found:
+            wanted = file.read(len(block)).ljust(len(block), b"\0")
             if block != wanted:
                 where = next(index for index, byte in enumerate(block) if byte != wanted[index])
                 return f"the bytes differ from offset {position + where} on"
             position += len(block)
-    return ""
+    size = expected.stat().st_size
+    return "" if position >= size else f"there are {position} bytes and {size} were expected"
 
 
 def _differences(before: Path, after: Path) -> Iterator[tuple[int, bytes]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,17 @@ class Story:
         pool_mib = max(20480, 8 * self._prepared.size_mib)
         pools = (Pool("data", "LVM_THIN", size_mib=pool_mib),)
         with Sandbox(self._folder / "sandbox", nodes=NODES, pools=pools) as self.sandbox:
-            environment = {**self.sandbox.environment(), "LS_CONTROLLERS": self.sandbox.uri}
+            environment = self.sandbox.environment(LINSTOR_UN_CONF=str(self._configuration()))
             with Cloud(self._remotes, self._folder / "oned", hosts=NODES, environment=environment) as self.cloud:
                 self._watch()
                 self._acts()
+
+    def _configuration(self) -> Path:
+        """A linstor_un.conf with locks of its own: another demonstration has volumes of the same names."""
+        locks, configuration = self._folder / "locks", self._folder / "linstor_un.conf"
+        locks.mkdir()
+        configuration.write_text(f'LOCK_DIR="{locks}"\n', encoding="utf-8")
+        return configuration
 
     def _watch(self) -> None:
         scripts = self.cloud.scripts
@@ -105,7 +112,8 @@ class Story:
             f'DISK=[IMAGE_ID={kept.identifier}] CONTEXT=[NETWORK="NO",SET_HOSTNAME="kept"]',
         )
         guests = []
-        for number, (host, template) in enumerate(zip(NODES, templates)):
+        hosts = (NODES[0], self._hosts_with_replica(_resource(kept))[0])
+        for number, (host, template) in enumerate(zip(hosts, templates)):
             self._report.command(f"onevm create and deploy on {host}: {template}")
             with self._report.working(f"instantiating VM {number}"):
                 vm = self.cloud.instantiate(template, host, system)
@@ -127,9 +135,9 @@ class Story:
             self._check_files(guests)
 
     def _migrate(self, guests: list[Guest]) -> None:
-        self._report.step("Cold migration to hosts that have no replica")
+        self._report.step("Cold migration")
         for guest in guests:
-            before, target = guest.vm.host, self._host_without_replica(guest)
+            before, target = guest.vm.host, self._next_host(guest)
             self._report.command(f"onevm migrate {guest.vm.identifier} {target}")
             with self._report.working(f"migrating VM {guest.vm.identifier}"):
                 self.cloud.migrate_cold(guest.vm, target)
@@ -216,25 +224,26 @@ class Story:
             self._report.check(f"VM {guest.vm.identifier}: e2fsck finds the file system clean", not faults, faults)
 
     def _check_image(self, image: Image, reference: Path, claim: str) -> None:
-        found = self._folder / "image.dump"
         resource = _resource(image)
         with self._report.working(f"reading {resource}"):
-            self._save(resource, found)
-        told = compare(found, reference)
-        found.unlink()
+            told = compare(self._blocks(resource), reference)
         self._report.check(f"{resource}: {claim}", not told, told)
 
-    def _host_without_replica(self, guest: Guest) -> str:
-        """The host to which a move is hardest: it has to be attached there without a disk of its own."""
-        name = guest.device().split("/")[-2]
-        (volume,) = (volume for volume in volumes.read(self.sandbox) if volume.name == name)
-        others = [node for node in NODES if node != guest.vm.host]
-        return min(others, key=lambda node: volume.places.get(node, "").startswith("replica"))
+    def _hosts_with_replica(self, resource: str) -> list[str]:
+        (volume,) = (volume for volume in volumes.read(self.sandbox) if volume.name == resource)
+        return [node for node in NODES if volume.places.get(node, "").startswith("replica")]
 
-    def _save(self, resource: str, target: Path) -> None:
-        with target.open("wb") as file:
-            while block := self.sandbox.read(resource, file.tell(), 16 * MIB):
-                file.write(block)
+    def _next_host(self, guest: Guest) -> str:
+        """Another host, and if there is one, without a replica: there it has to be attached over the network."""
+        with_replica = self._hosts_with_replica(guest.device().split("/")[-2])
+        others = [node for node in NODES if node != guest.vm.host]
+        return min(others, key=lambda node: node in with_replica)
+
+    def _blocks(self, resource: str) -> Iterator[bytes]:
+        offset = 0
+        while block := self.sandbox.read(resource, offset, 4 * MIB):
+            yield block
+            offset += len(block)
 
     def _check_capacity(self) -> None:
         for datastore in self.cloud.datastores:

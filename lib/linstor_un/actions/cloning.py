@@ -8,20 +8,21 @@ many at once neither queue behind the image nor suspend it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from linstor_un import log
 from linstor_un import settings as settings_room
 from linstor_un.actions import new_volume
-from linstor_un.cluster import replicas, snapshots, volumes
+from linstor_un.cluster import pools, replicas, snapshots, volumes
 from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
 from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.errors import AlreadyExists, ControllerFailed, NotFound, NotReady
 from linstor_un.hosts import copies
-from linstor_un.locks import volume_lock
+from linstor_un.locks import shared_guest, volume_lock
 from linstor_un.naming import BASE_SNAPSHOT, drbd_device
 from linstor_un.undo import Undo
 
@@ -56,22 +57,32 @@ def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = ""
 
 def _base(gateway: Gateway, source: str) -> Snapshot | None:
     """Return the base snapshot of an image, taken now where there is none; None where it cannot be had."""
-    existing = snapshots.find(gateway, source, BASE_SNAPSHOT)
-    if existing is not None and existing.is_usable:
+    existing = _usable_base(gateway, source)
+    if existing is not None:
         return existing
     settings = gateway.settings
     with volume_lock(settings_room.lock_directory(settings), source, settings.lock_timeout_seconds):
-        # What an image says of itself is copied to its clones: an earlier VM's name must not be.
-        names = settings.names
-        gateway.modify_resource_definition(source, {}, [names.vm_id, names.disk_id, names.datastore_id, _TWO_PRIMARIES])
-        try:
-            snapshots.take(gateway, source, BASE_SNAPSHOT)
-        except (ControllerFailed, NotReady) as error:
-            if error.code not in (0, SNAPSHOTS_NOT_SUPPORTED) and not isinstance(error, NotReady):
-                raise
-            log.warning(f"{error}; copying instead")
-            return None
-    return snapshots.find(gateway, source, BASE_SNAPSHOT)
+        # Whoever had the lock before may have taken it.
+        return _usable_base(gateway, source) or _take_base(gateway, source)
+
+
+def _usable_base(gateway: Gateway, source: str) -> Snapshot | None:
+    existing = snapshots.find(gateway, source, BASE_SNAPSHOT)
+    return existing if existing is not None and existing.is_usable else None
+
+
+def _take_base(gateway: Gateway, source: str) -> Snapshot | None:
+    # What an image says of itself is copied to its clones: an earlier VM's name must not be.
+    names = gateway.settings.names
+    gateway.modify_resource_definition(source, {}, [names.vm_id, names.disk_id, names.datastore_id, _TWO_PRIMARIES])
+    try:
+        snapshots.take(gateway, source, BASE_SNAPSHOT)
+    except (ControllerFailed, NotReady) as error:
+        if isinstance(error, ControllerFailed) and error.code != SNAPSHOTS_NOT_SUPPORTED:
+            raise
+        log.warning(f"{error}; copying instead")
+        return None
+    return _usable_base(gateway, source)
 
 
 def _restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: str) -> tuple[str, ...]:
@@ -123,24 +134,36 @@ def _copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str) -> tuple[str, 
         raise NotFound(
             f"LINSTOR has no replica of {wanted.source} to clone: see `linstor resource list -r {wanted.source}`"
         )
+    placement = wanted.placement
+    if near and gateway.settings.prefer_node:
+        placement = pools.near(gateway, placement, near, wanted.size_mib * volumes.KIB_PER_MIB)
     preferred = [near] if near in holders else holders
     made = new_volume.make(
-        gateway, undo, wanted.target, wanted.size_mib, wanted.placement, wanted.owner, preferred_writers=preferred
+        gateway, undo, wanted.target, wanted.size_mib, placement, wanted.owner, preferred_writers=preferred
     )
-    node = made.writer.name
-    is_offered = any(replica.node.lower() == node.lower() and replica.device_path for replica in there)
-    if not is_offered:
-        undo.push(f"attachment of {wanted.source} on {node}", lambda: replicas.detach(gateway, wanted.source, node))
-        replicas.attach(gateway, wanted.source, node)
     has_drbd = any("DRBD" in replica.layers for replica in there)
     source = drbd_device(wanted.source) if has_drbd else new_volume.reported_device(gateway, wanted.source)
     copy = copies.copy(made.writer, source, made.device, wanted.source_size_mib * MIB, made.reads_zero)
-    made.writer.run(f"Copying {wanted.source} to {wanted.target}", copy)
-    if not is_offered:
-        gateway.delete_resource(wanted.source, node)
+    with _offered(gateway, wanted.source, made.writer.name, holders):
+        made.writer.run(f"Copying {wanted.source} to {wanted.target}", copy)
     new_volume.leave_writer(gateway, made)
     new_volume.finish(gateway, made)
     return made.nodes
+
+
+@contextmanager
+def _offered(gateway: Gateway, resource: str, node: str, holders: Sequence[str]) -> Iterator[None]:
+    """Have the volume on `node` for the length of the block, as a guest where it holds no replica."""
+    if node.lower() in {holder.lower() for holder in holders}:
+        yield
+        return
+    with shared_guest(settings_room.lock_directory(gateway.settings), resource, node) as is_last:
+        replicas.attach(gateway, resource, node)
+        try:
+            yield
+        finally:
+            if is_last():
+                replicas.detach(gateway, resource, node)
 
 
 def forget_base(gateway: Gateway, resource: str) -> None:

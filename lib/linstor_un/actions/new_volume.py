@@ -28,6 +28,7 @@ class NewVolume(NamedTuple):
     resource: str
     size_bytes: int
     reads_zero: bool
+    shows_old_data: bool
     device: str
     nodes: tuple[str, ...]
     writer: Host
@@ -75,13 +76,27 @@ def make(
     node = writer or _writer(gateway.settings, home.nodes, resource, preferred_writers)
     if node.lower() not in {name.lower() for name in home.nodes}:
         replicas.attach(gateway, resource, node)
-    device = drbd_device(resource) if placement.has_drbd else reported_device(gateway, resource, node)
-    return NewVolume(resource, size_mib * MIB, home.reads_zero, device, home.nodes, runner.host(node, gateway.settings))
+    is_encrypted = "LUKS" in (placement.layers or _deployed_layers(gateway, resource))
+    return NewVolume(
+        resource=resource,
+        size_bytes=size_mib * MIB,
+        # What LUKS makes of blocks that nobody has written is neither zero nor anybody's old data.
+        reads_zero=home.is_zeroed and not is_encrypted,
+        shows_old_data=not home.is_zeroed and not is_encrypted,
+        device=drbd_device(resource) if placement.has_drbd else reported_device(gateway, resource, node),
+        nodes=home.nodes,
+        writer=runner.host(node, gateway.settings),
+    )
+
+
+def _deployed_layers(gateway: Gateway, resource: str) -> tuple[str, ...]:
+    """Return the layers that an operator's resource group has given the volume; only it knows them."""
+    return next((replica.layers for replica in replicas.of(gateway, resource) if replica.holds_data), ())
 
 
 def blank(volume: NewVolume, kind: str) -> list[Step]:
-    """Return the steps that make a fresh volume read zero, and format it as `kind` where that is not empty."""
-    steps = [] if volume.reads_zero else [copies.zero(volume.writer, volume.device, volume.size_bytes)]
+    """Return the steps that rid a fresh volume of old data, and format it as `kind` where that is not empty."""
+    steps = [copies.zero(volume.writer, volume.device, volume.size_bytes)] if volume.shows_old_data else []
     if kind:
         steps.append(filesystems.make(volume.writer, volume.device, volume.size_bytes, kind))
     return steps
@@ -95,7 +110,7 @@ def finish(gateway: Gateway, volume: NewVolume) -> None:
 def leave_writer(gateway: Gateway, volume: NewVolume) -> None:
     """Take the volume from a host that only filled it."""
     if volume.is_writer_a_guest:
-        gateway.delete_resource(volume.resource, volume.writer.name)
+        replicas.detach_diskless(gateway, volume.resource, volume.writer.name)
 
 
 def discard(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:

@@ -22,6 +22,7 @@ from linstor_un.opennebula import oned
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Datastore, Disk, VirtualMachine
 from linstor_un.settings import Settings
+from linstor_un.undo import Undo
 
 DRIVER = "linstor_un"
 MIB = 1 << 20
@@ -115,10 +116,20 @@ def begin(call: Call, place: Place, other_datastore_id: int) -> Transfer:
     return Transfer(place.vm_id, facts.virtual_machine, facts.datastores, own, settings, Gateway(settings))
 
 
-def offer(transfer: Transfer, place: Place, disk: Disk) -> None:
+def not_its_image(transfer: Transfer, disk: Disk, source: str) -> InvalidInput:
+    """Return the error for an action that names another volume, or another way to it, than the VM's disk has."""
+    mode = "YES" if disk.is_clone else "NO"
+    return InvalidInput(
+        f"Disk {disk.disk_id} of VM {transfer.vm_id} has SOURCE {disk.source[:200]!r} and CLONE={mode}, and the action "
+        f"is called for {source[:200]!r}: a VM gets no image but its own"
+    )
+
+
+def offer(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> None:
     """Attach a disk's volume on the place's host and link it there."""
     resource = transfer.resource(disk)
-    replicas.attach(transfer.gateway, resource, place.host)
+    if replicas.attach(transfer.gateway, resource, place.host):
+        undo.push(f"attachment on {place.host}", lambda: replicas.detach(transfer.gateway, resource, place.host))
     step = link(transfer, place, transfer.device(disk), disk.size_mib, disk.is_shared)
     transfer.host(place.host).run(f"Linking {place.path} to {resource}", step)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from linstor_un.actions import new_volume, transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import placement as placements
+from linstor_un.cluster import pools
+from linstor_un.cluster.volumes import KIB_PER_MIB
 from linstor_un.opennebula.arguments import Place
 from linstor_un.undo import Undo
 
@@ -15,6 +17,8 @@ def make(action: Transfer, place: Place, size_mib: int, kind: str) -> None:
     resource = action.names.disk(place.vm_id, place.disk_id)
     owner = action.owner(place.disk_id, place.datastore_id)
     gateway = action.gateway
+    if action.settings.prefer_node:
+        placement = pools.near(gateway, placement, place.host, size_mib * KIB_PER_MIB)
     with action.lock(resource), Undo() as undo:
         volume = new_volume.make(gateway, undo, resource, size_mib, placement, owner, writer=place.host)
         link = transfer.link(action, place, volume.device, size_mib)

@@ -23,11 +23,11 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
     has proved to be alive and a long one for its work, certificates always verified, and nothing is ever re-sent.
     """
 
+    # The base would read a token of LINBIT's own tools, which oneadmin may not be allowed to.
+    AUTH_JSON_PATH = ""
+
     def __init__(self, uri: str, settings: Settings, token: str) -> None:
-        # An empty token would make the base read LINBIT's own token file, which oneadmin may not be able to.
-        super().__init__(
-            uri, timeout=settings.connect_timeout_seconds, agent_info="linstor_un", auth_token=token or "-"
-        )
+        super().__init__(uri, timeout=settings.connect_timeout_seconds, agent_info="linstor_un")
         self._auth_token = token
         self._settings = settings
         self.rest_version: tuple[int, ...] = ()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from linstor_un.cluster.connection import Connection
 
 _OLDEST_REST_VERSION = (1, 23)
+_IDLE_SECONDS = 20
 _CLIENT_CONFIGURATION = "/etc/linstor/linstor-client.conf"
 
 
@@ -31,6 +32,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._connection: Optional[Connection] = None
+        self._last_used = 0.0
 
     def close(self) -> None:
         """Give the connection back."""
@@ -194,8 +196,13 @@ class Gateway:
             ) from None
 
     def _connected(self) -> Connection:
+        now = time.monotonic()
+        if self._connection is not None and now - self._last_used > _IDLE_SECONDS:
+            # The controller closes idle connections, which shows only when a request has gone into the void.
+            self.close()
         if self._connection is None:
             self._connection = self._connect()
+        self._last_used = now
         return self._connection
 
     def _connect(self) -> Connection:
@@ -204,6 +211,7 @@ class Gateway:
         from linstor_un.cluster.connection import Connection
 
         token = _token(self.settings)
+        _check_files(self.settings)
         reasons = []
         for controller in _controllers(self.settings):
             connection = Connection(controller, self.settings, token)
@@ -244,6 +252,16 @@ def _controllers(settings: Settings) -> Sequence[str]:
         if listed:
             return listed.split(",") if isinstance(listed, str) else listed
     return ["linstor://localhost"]
+
+
+def _check_files(settings: Settings) -> None:
+    for key, path in (
+        ("LS_CERTFILE", settings.certificate_file),
+        ("LS_KEYFILE", settings.key_file),
+        ("LS_CAFILE", settings.ca_file),
+    ):
+        if path and not os.access(path, os.R_OK):
+            raise InvalidSetting(f"{key}={path} cannot be read: correct the path, or let oneadmin read the file")
 
 
 def _token(settings: Settings) -> str:

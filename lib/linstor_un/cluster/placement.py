@@ -7,7 +7,7 @@ group that says the same. The group is made when the first volume needs it, and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from linstor_un import log
@@ -39,8 +39,13 @@ class Placement(NamedTuple):
     @property
     def properties(self) -> dict[str, str]:
         """Return what the resource definition needs so that balancing leaves its replica count as asked."""
-        overrides = not self.is_own_group and bool(self.select_filter)
+        overrides = not self.is_own_group and self.replica_count is not None
         return {BALANCE_PROPERTY: "false"} if overrides else {}
+
+    def on(self, nodes: Sequence[str]) -> Placement:
+        """Return this placement with its replicas on exactly these nodes."""
+        wanted = {**self.select_filter, "node_name_list": list(nodes), "place_count": len(nodes)}
+        return self._replace(select_filter=wanted)
 
 
 def of(settings: Settings, origin: str) -> Placement:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from linstor_un.cluster.placement import Placement
 
 _DEFAULT_OVERSUBSCRIPTION = 20.0
+_DEFAULT_PLACE_COUNT = 2
 
 
 class Pool(NamedTuple):
@@ -79,21 +80,49 @@ def storable_kib(sizes_kib: Sequence[int], replica_count: int) -> int:
     return 0
 
 
+def near(gateway: Gateway, placement: Placement, node: str, size_kib: int) -> Placement:
+    """Return the placement with one replica on `node` and the others where most is free, as many as asked in all.
+
+    The placement itself where `node` has no room or it cannot be known which nodes would do: PREFER_NODE is a wish.
+    """
+    chosen = _criteria(gateway, placement)
+    if any(chosen.get(key) for key in ("node_name_list", "replicas_on_same", "replicas_on_different")):
+        return placement
+    free: dict[str, int] = {}
+    for pool in _matching(gateway, chosen):
+        if pool.free_kib > size_kib:
+            free[pool.node] = max(free.get(pool.node, 0), pool.free_kib)
+    count = int(chosen.get("place_count") or _DEFAULT_PLACE_COUNT)
+    here = next((name for name in free if name.lower() == node.lower()), None)
+    if here is None or len(free) < count:
+        return placement
+    others = sorted((name for name in free if name != here), key=lambda name: -free[name])
+    return placement.on([here, *others[: count - 1]])
+
+
+def _criteria(gateway: Gateway, placement: Placement) -> dict[str, Any]:
+    """Return the whole filter by which LINSTOR places: the group's own, and the request's over it."""
+    if placement.is_own_group:
+        return dict(placement.select_filter)
+    group = gateway.get(f"Looking for resource group {placement.group}", ("resource-groups", placement.group))
+    return {**(group.get("select_filter") or {}), **placement.select_filter}
+
+
+def _matching(gateway: Gateway, chosen: Mapping[str, Any]) -> list[Pool]:
+    names = chosen.get("storage_pool_list") or ([chosen["storage_pool"]] if chosen.get("storage_pool") else [])
+    providers = chosen.get("provider_list")
+    pools = of(gateway, names, chosen.get("node_name_list") or ())
+    return [pool for pool in pools if not providers or pool.provider in providers]
+
+
 def capacity(gateway: Gateway, placement: Placement) -> Capacity:
     """Return what can be stored by this placement, and could if its pools were empty."""
-    chosen = dict(placement.select_filter)
-    if not placement.is_own_group:
-        group = gateway.get(f"Looking for resource group {placement.group}", ("resource-groups", placement.group))
-        chosen = {**(group.get("select_filter") or {}), **chosen}
-    names = chosen.get("storage_pool_list") or ([chosen["storage_pool"]] if chosen.get("storage_pool") else [])
-    pools = of(gateway, names, chosen.get("node_name_list") or ())
-    providers = chosen.get("provider_list")
+    chosen = _criteria(gateway, placement)
     per_node: dict[str, tuple[int, int]] = {}
-    for pool in pools:
-        if not providers or pool.provider in providers:
-            free, total = per_node.get(pool.node, (0, 0))
-            per_node[pool.node] = (free + pool.free_kib, total + pool.total_kib)
-    count = int(chosen.get("place_count") or 2)
+    for pool in _matching(gateway, chosen):
+        free, total = per_node.get(pool.node, (0, 0))
+        per_node[pool.node] = (free + pool.free_kib, total + pool.total_kib)
+    count = int(chosen.get("place_count") or _DEFAULT_PLACE_COUNT)
     return Capacity(
         storable_kib([free for free, _ in per_node.values()], count),
         storable_kib([total for _, total in per_node.values()], count),

@@ -90,8 +90,8 @@ def _device(layer: Mapping[str, Any]) -> tuple[str, int, tuple[str, ...]]:
     return str(first.get("device_path", "")), int(first.get("usable_size_kib", 0)), layers
 
 
-def attach(gateway: Gateway, resource: str, node: str) -> None:
-    """Make the volume available on `node`, diskless where there is no replica.
+def attach(gateway: Gateway, resource: str, node: str) -> bool:
+    """Make the volume available on `node`, diskless where there is no replica; return whether it was not yet.
 
     Raises NotFound where LINSTOR does not know the node or cannot offer the volume there, NotReady where it is offline.
     """
@@ -111,11 +111,14 @@ def attach(gateway: Gateway, resource: str, node: str) -> None:
         raise
     if any(item.is_warning and item.code == WARN_NOT_CONNECTED and f"'{node}'" in item.message for item in entries):
         raise NotReady(f"Node {node} is offline, so that {resource} cannot be attached there: bring its satellite back")
+    if any("already deployed" in item.message for item in entries):
+        return False
     log.info(f"attached {resource} on {node}")
+    return True
 
 
 def detach(gateway: Gateway, resource: str, node: str) -> None:
-    """Remove the volume from `node` where it is only attached, as far as `known` tells or LINSTOR says.
+    """Remove the volume from `node` where it is only attached.
 
     Never removes a replica, keeps the tie-breaker, and does not fail where somebody still has the volume open: it may
     be another VM's right, and what could not be detached is detached by the volume's next action.
@@ -125,33 +128,30 @@ def detach(gateway: Gateway, resource: str, node: str) -> None:
             detach_replica(gateway, resource, replica)
 
 
-def detach_idle(gateway: Gateway, resource: str) -> None:
-    """Remove the volume from every node where it is only attached and nobody has it open."""
-    for replica in of(gateway, resource):
-        if replica.in_use is False:
-            detach_replica(gateway, resource, replica)
-
-
 def detach_replica(gateway: Gateway, resource: str, replica: Replica) -> None:
     """Remove one resource if it is diskless and no tie-breaker; see `detach`."""
-    if not replica.is_diskless or replica.is_tie_breaker:
-        return
+    if replica.is_diskless and not replica.is_tie_breaker:
+        detach_diskless(gateway, resource, replica.node)
+
+
+def detach_diskless(gateway: Gateway, resource: str, node: str) -> None:
+    """Remove a resource that is known to be diskless: one that this action has attached, or has just looked at."""
     deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
     wait = _FIRST_WAIT_SECONDS
     while True:
         try:
-            gateway.delete_resource(resource, replica.node)
-            log.info(f"detached {resource} from {replica.node}")
+            gateway.delete_resource(resource, node)
+            log.info(f"detached {resource} from {node}")
             return
         except InUse as error:
             # LINSTOR hears of a close a moment after it happened.
             if time.monotonic() > deadline:
-                log.warning(f"{resource} stays attached on {replica.node}: {error}")
+                log.warning(f"{resource} stays attached on {node}: {error}")
                 return
         except DriverError as error:
             if error.code == 0:
                 raise
-            log.warning(f"{resource} stays attached on {replica.node}: {error}")
+            log.warning(f"{resource} stays attached on {node}: {error}")
             return
         time.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT_SECONDS)

@@ -116,16 +116,12 @@ def restore_definition(gateway: Gateway, resource: str, snapshot: str, target: s
     return True
 
 
-def restore(
-    gateway: Gateway, resource: str, snapshot: str, target: str, nodes: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """Create the replicas of `target`, whose definition was restored before, and return their nodes.
+def restore(gateway: Gateway, resource: str, snapshot: str, target: str, nodes: tuple[str, ...] = ()) -> None:
+    """Create the replicas of `target`, whose definition was restored before, on the snapshot's nodes or some of them.
 
     Raises ControllerFailed where LINSTOR reports success and there is no volume.
     """
     entries = gateway.restore_resources(resource, snapshot, target, nodes)
     if any("No volumes" in item.message for item in entries if item.is_warning):
         raise ControllerFailed(f"LINSTOR restored {target} from {resource} without its volume: retry")
-    made = [item.message for item in entries if item.message.startswith(f"Created resource '{target}' on '")]
     log.info(f"restored {target} from snapshot {snapshot} of {resource}")
-    return tuple(dict.fromkeys(message.rsplit("'", 2)[1] for message in made))

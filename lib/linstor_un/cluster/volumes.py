@@ -48,8 +48,8 @@ class Home(NamedTuple):
     providers: frozenset[str]
 
     @property
-    def reads_zero(self) -> bool:
-        """Tell whether a fresh volume here is known to read zero, so that zeroes need not be written."""
+    def is_zeroed(self) -> bool:
+        """Tell whether all its pools are known to give out storage that reads zero."""
         return bool(self.providers) and self.providers <= replicas.ZEROED_PROVIDERS
 
 
@@ -86,12 +86,13 @@ def create(gateway: Gateway, resource: str, size_mib: int, placement: Placement,
     Raises AlreadyExists where the name is taken, NoRoom with what the pools have, NotFound for a resource group that
     the operator named and LINSTOR does not have.
     """
-    body = {
+    body: dict[str, Any] = {
         "resource_definition_name": resource,
         "volume_sizes": [size_mib * KIB_PER_MIB],
-        "select_filter": dict(placement.select_filter),
         "resource_definition_props": {**placement.properties, **properties},
     }
+    if placement.select_filter:
+        body["select_filter"] = dict(placement.select_filter)
     try:
         entries = placements.in_group(gateway, placement, lambda: gateway.spawn(placement.group, body))
     except NoRoom as error:
@@ -185,7 +186,7 @@ def remove(gateway: Gateway, resource: str) -> None:
             entries = gateway.delete_resource_definition(resource)
             break
         except AlreadyExists as error:
-            if error.code != EXISTS_SNAPSHOT:
+            if error.code != EXISTS_SNAPSHOT or time.monotonic() > deadline:
                 raise
             snapshots.remove_all(gateway, resource)
         except InUse as error:

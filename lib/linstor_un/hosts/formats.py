@@ -15,15 +15,21 @@ from linstor_un.errors import UnusableImage
 PROBE_BYTES = 4 << 20
 _COMPRESSIONS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _QCOW2_EXTERNAL_DATA = 1 << 2
+_VMDK_DESCRIPTOR_SECTORS = 20
+_VPC_DIFFERENCING = 4
 _VHDX_METADATA_REGION = bytes.fromhex("06a27c8b90479a4bb8fe575f050f886e")
 _VHDX_DISK_SIZE = bytes.fromhex("2442a52f1bcd7648b2115dbed83bf4b8")
 
 
 class ImageFormat(NamedTuple):
-    """The format of an image, in qemu-img's words, and the size of the disk in it where the format says it."""
+    """The format of an image, in qemu-img's words, and the size of the disk in it where the format says it.
+
+    `least_bytes` is how long the image's file must at least be, for a format in which qemu-img does not notice.
+    """
 
     name: str
     virtual_bytes: Optional[int] = None
+    least_bytes: int = 0
 
     @property
     def is_raw(self) -> bool:
@@ -52,6 +58,10 @@ def probe(prefix: bytes) -> ImageFormat:
 
 def _qcow2(data: bytes) -> ImageFormat:
     version, backing = struct.unpack_from(">IQ", data, 4)
+    if version not in (2, 3):
+        raise UnusableImage(
+            f"The qcow image is of version {version}: convert it to qcow2 with `qemu-img convert` and import the result"
+        )
     size, encryption = struct.unpack_from(">QI", data, 24)
     features = struct.unpack_from(">Q", data, 72)[0] if version >= 3 else 0
     if backing:
@@ -67,14 +77,17 @@ def _qcow2(data: bytes) -> ImageFormat:
 
 def _vmdk(data: bytes) -> ImageFormat:
     capacity, _, descriptor_at, descriptor_sectors = struct.unpack_from("<QQQQ", data, 12)
-    descriptor = data[descriptor_at * 512 : (descriptor_at + descriptor_sectors) * 512]
-    kind = (
-        b"" if b"createType=" not in descriptor else descriptor.split(b"createType=", 1)[1].split(b"\n", 1)[0].strip()
-    )
-    if kind.strip(b'"\r ') not in (b"monolithicSparse", b"streamOptimized"):
+    # As much of it as qemu reads, however little the header says that it has.
+    end = (descriptor_at + max(descriptor_sectors, _VMDK_DESCRIPTOR_SECTORS)) * 512
+    descriptor = data[descriptor_at * 512 : end]
+    kind = descriptor.partition(b'createType="')[2].partition(b'"')[0]
+    # Without a capacity qemu opens the extents that the descriptor names.
+    if not capacity or kind not in (b"monolithicSparse", b"streamOptimized"):
         raise UnusableImage(
             "The vmdk image is made of several files: convert it with `qemu-img convert` and import the result"
         )
+    if b"parentFileNameHint" in descriptor:
+        raise UnusableImage("The vmdk image has a parent: flatten it with `qemu-img convert` and import the result")
     return ImageFormat("vmdk", capacity * 512)
 
 
@@ -85,11 +98,17 @@ def _vmdk_descriptor(_: bytes) -> ImageFormat:
 
 
 def _vdi(data: bytes) -> ImageFormat:
-    return ImageFormat("vdi", struct.unpack_from("<Q", data, 0x170)[0])
+    (data_at,) = struct.unpack_from("<I", data, 0x158)
+    size, block_bytes, _, _, allocated = struct.unpack_from("<QIIII", data, 0x170)
+    # The last block may be there in part.
+    return ImageFormat("vdi", size, data_at + (allocated - 1) * block_bytes + 1 if allocated else 0)
 
 
 def _vpc(data: bytes) -> ImageFormat:
-    return ImageFormat("vpc", struct.unpack_from(">Q", data, 48)[0])
+    (size,) = struct.unpack_from(">Q", data, 48)
+    if struct.unpack_from(">I", data, 60)[0] == _VPC_DIFFERENCING:
+        raise UnusableImage("The vpc image has a parent: flatten it with `qemu-img convert` and import the result")
+    return ImageFormat("vpc", size)
 
 
 def _vhdx(data: bytes) -> ImageFormat:

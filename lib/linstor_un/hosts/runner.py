@@ -75,6 +75,8 @@ class Host(NamedTuple):
             return ["sh", "-c", command]
         timeout = self.settings.ssh_connect_timeout_seconds
         options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}"]
+        # A host that dies in the middle is noticed; a command may take as long as it needs.
+        options += ["-o", f"ServerAliveInterval={timeout}", "-o", "ServerAliveCountMax=3"]
         return [*self.settings.ssh, *options, self.name, command]
 
     def _start(self, command: list[str], standard_input: _Stream) -> subprocess.Popen[bytes]:

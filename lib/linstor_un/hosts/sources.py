@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -63,12 +64,23 @@ class ImageSource:
         self.name = name
         self.size_bytes = size_bytes
         self._meter = _Meter(name, reader, size_bytes, checksums, bytes_per_second)
+        self._decompressor: Optional[_Decompressor] = None
+        self._head = b""
+        try:
+            self.format = self._look(decompress)
+        except BaseException:
+            self.close()
+            raise
+        self.is_compressed = self._decompressor is not None
+
+    def _look(self, decompress: bool) -> formats.ImageFormat:
         head = self._meter.peek(formats.PROBE_BYTES)
         program = formats.compression(head) if decompress else None
-        self.is_compressed = program is not None
-        self._decompressor = _Decompressor(program, self._meter) if program else None
-        self._head = self._decompressor.head() if self._decompressor else b""
-        self.format = formats.probe(self._head if self._decompressor else head)
+        if program is None:
+            return formats.probe(head)
+        self._decompressor = _Decompressor(program, self._meter)
+        self._head = self._decompressor.head()
+        return formats.probe(self._head)
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the (decompressed) bytes; raises UnusableImage where they are cut short or not what was promised."""
@@ -217,7 +229,11 @@ class _Decompressor:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        # Its stdin is the thread's, which may be waiting for the source.
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 class _File:
@@ -237,13 +253,18 @@ class _Program:
     """The output of downloader.sh."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        import tempfile  # only downloads pay for it
+
         self._name = name
+        # A file, since a pipe that nobody reads stops whoever has much to say; and a group, to end all that it started.
+        self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             env={**os.environ, **environment},
+            start_new_session=True,
         )
         self._is_at_end = False
 
@@ -254,11 +275,15 @@ class _Program:
         return block
 
     def close(self) -> None:
+        assert self._process.stdout is not None
+        if self._process.returncode is not None:
+            return
         if not self._is_at_end:
-            self._process.kill()
-        _, errors = self._process.communicate() if self._process.returncode is None else (b"", b"")
-        if self._is_at_end and self._process.returncode:
-            reason = " ".join(errors.decode("utf-8", "replace").split())[-300:]
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.stdout.close()
+        if self._process.wait() and self._is_at_end:
+            self._errors.seek(0)
+            reason = " ".join(self._errors.read().decode("utf-8", "replace").split())[-300:]
             raise UnusableImage(
                 f"Image {self._name} cannot be fetched ({reason or 'downloader.sh failed'}): correct PATH"
             )
@@ -297,12 +322,12 @@ def from_url(
 
 
 def _http(url: str) -> tuple[Reader, Optional[int]]:
-    import urllib.error
     import urllib.request
+    from http.client import HTTPException
 
     try:
         response = urllib.request.urlopen(url, timeout=30)
-    except (OSError, ValueError) as failure:
+    except (OSError, ValueError, HTTPException) as failure:
         raise UnusableImage(f"Image {url} cannot be fetched ({failure}): correct PATH") from None
     length = response.headers.get("Content-Length")
     return _Response(url, response), int(length) if length else None

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ def raw(tmp_path: Path) -> Path:
     return image
 
 
+def blocks(path: Path) -> Iterator[bytes]:
+    """A file's content in blocks that do not meet its end."""
+    content = path.read_bytes()
+    return (content[offset : offset + 300000] for offset in range(0, len(content), 300000))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "demo"
@@ -38,7 +45,7 @@ def test_every_format_gives_the_same_bytes(form: str, raw: Path, folder: Path, t
     prepared = prepare(str(image), folder)
     assert prepared.path == str(folder / image.name)
     assert prepared.size_mib == 4
-    assert compare(prepared.reference, raw) == ""
+    assert compare(blocks(prepared.reference), raw) == ""
 
 
 @pytest.mark.parametrize("form", ["gz", "bz2", "xz", "zst"])
@@ -49,7 +56,7 @@ def test_packed_images_are_unpacked(form: str, raw: Path, folder: Path, tmp_path
     else:
         pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[form]
         image.write_bytes(pack(raw.read_bytes()))
-    assert compare(prepare(str(image), folder).reference, raw) == ""
+    assert compare(blocks(prepare(str(image), folder).reference), raw) == ""
 
 
 def test_the_made_image_is_a_clean_ext4(folder: Path) -> None:
@@ -77,21 +84,21 @@ def test_comparison_finds_a_single_wrong_byte(raw: Path, tmp_path: Path) -> None
     content[3 * MIB] ^= 1
     other = tmp_path / "other"
     other.write_bytes(content)
-    assert compare(other, raw) == f"the bytes differ from offset {3 * MIB} on"
+    assert compare(blocks(other), raw) == f"the bytes differ from offset {3 * MIB} on"
 
 
 def test_comparison_wants_zeroes_behind_the_end(raw: Path, tmp_path: Path) -> None:
     longer = tmp_path / "longer"
     longer.write_bytes(raw.read_bytes() + bytes(100))
-    assert compare(longer, raw) == ""
+    assert compare(blocks(longer), raw) == ""
     longer.write_bytes(raw.read_bytes() + b"old data of the pool")
-    assert compare(longer, raw) == f"the bytes differ from offset {4 * MIB} on"
+    assert compare(blocks(longer), raw) == f"the bytes differ from offset {4 * MIB} on"
 
 
 def test_comparison_wants_every_byte(raw: Path, tmp_path: Path) -> None:
     shorter = tmp_path / "shorter"
     shorter.write_bytes(raw.read_bytes()[:-10])
-    assert compare(shorter, raw) == f"there are {4 * MIB - 10} bytes and {4 * MIB} were expected"
+    assert compare(blocks(shorter), raw) == f"there are {4 * MIB - 10} bytes and {4 * MIB} were expected"
 
 
 def test_differences_of_states_name_what_is_left() -> None:

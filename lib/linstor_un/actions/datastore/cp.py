@@ -48,11 +48,12 @@ def _fill(volume: NewVolume, source: ImageSource, size_mib: int) -> None:
         if written != sent:
             raise UnusableImage(f"Only {written} of {sent} bytes of image {source.name} reached {volume.device}: retry")
         return
-    virtual_bytes = source.format.virtual_bytes or 0
-    feed = copies.write_staged(
-        volume.writer, volume.device, volume.size_bytes, volume.reads_zero, source.format.name, virtual_bytes
-    )
-    _send(source, feed, None, size_mib)
+    form = source.format
+    feed = copies.write_staged(volume.writer, volume.device, volume.size_bytes, volume.reads_zero, form.name)
+    sent = _send(source, feed, None, size_mib)
+    if sent < form.least_bytes:
+        feed.stop()
+        raise UnusableImage(f"Image {source.name} is cut short: it has {sent} of at least {form.least_bytes} bytes")
     feed.finish()
 
 

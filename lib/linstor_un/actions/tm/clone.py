@@ -24,11 +24,12 @@ from linstor_un.undo import Undo
 def run(call: Call) -> None:
     """Clone the image's volume in the size that the VM asks for, attach it and link it."""
     arguments.expect(call.arguments, "SOURCE", "HOST:PATH", "VMID", "DSID")
-    source = resource_of_source(arguments.source(call.arguments[0]))
+    named = arguments.source(call.arguments[0])
+    source = resource_of_source(named)
     place = arguments.disk_place(call.arguments[1], arguments.identifier(call.arguments[2], "VMID"))
     image_datastore = arguments.identifier(call.arguments[3], "DSID")
     action = transfer.begin(call, place, image_datastore)
-    disk = _disk(action, place)
+    disk = _disk(action, place, named)
     placement = placements.of(action.settings, action.datastore.label)
     target = action.names.disk(place.vm_id, place.disk_id)
     owner = action.owner(place.disk_id, place.datastore_id)
@@ -42,8 +43,10 @@ def run(call: Call) -> None:
         action.host(place.host).run(f"Linking {place.path} to {target}", link)
 
 
-def _disk(action: Transfer, place: Place) -> Disk:
+def _disk(action: Transfer, place: Place, source: str) -> Disk:
     disk = action.need_disk(place.disk_id)
+    if disk.is_volatile or disk.is_image or disk.source != source:
+        raise transfer.not_its_image(action, disk, source)
     if not disk.size_mib:
         raise InvalidInput(f"Disk {disk.disk_id} of VM {place.vm_id} has no SIZE: correct the VM's template")
     if disk.original_size_mib > disk.size_mib:

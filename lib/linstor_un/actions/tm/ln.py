@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from linstor_un.actions import cloning, transfer
 from linstor_un.driver import Call
-from linstor_un.errors import InvalidInput
 from linstor_un.opennebula import arguments
+from linstor_un.undo import Undo
 
 
 def run(call: Call) -> None:
@@ -19,13 +19,9 @@ def run(call: Call) -> None:
     action = transfer.begin(call, place, arguments.identifier(call.arguments[3], "DSID"))
     disk = action.need_disk(place.disk_id)
     if not disk.is_image or disk.source != source:
-        raise InvalidInput(
-            f"Disk {place.disk_id} of VM {place.vm_id} has SOURCE {disk.source[:200]!r} and "
-            f"CLONE={'YES' if disk.is_clone else 'NO'}, and the action is called for "
-            f"{source[:200]!r}: a VM gets no image but its own"
-        )
+        raise transfer.not_its_image(action, disk, source)
     resource = action.resource(disk)
-    with action.lock(resource):
+    with action.lock(resource), Undo() as undo:
         if not disk.is_shared:
             cloning.forget_base(action.gateway, resource)
-        transfer.offer(action, place, disk)
+        transfer.offer(action, undo, place, disk)

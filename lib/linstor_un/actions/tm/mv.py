@@ -21,6 +21,7 @@ from linstor_un.hosts import directories
 from linstor_un.hosts.runner import Host
 from linstor_un.opennebula import arguments, lifecycle
 from linstor_un.opennebula.arguments import Place
+from linstor_un.undo import Undo
 
 
 def run(call: Call) -> None:
@@ -50,8 +51,8 @@ def _disk(action: Transfer, source: Place, target: Place) -> None:
         return
     disk = action.need_disk(target.disk_id)
     resource = action.resource(disk)
-    with action.lock(resource):
-        transfer.offer(action, target, disk)
+    with action.lock(resource), Undo() as undo:
+        transfer.offer(action, undo, target, disk)
         if source.datastore_id != target.datastore_id and not disk.is_image:
             properties = action.owner(target.disk_id, target.datastore_id)
             action.gateway.modify_resource_definition(resource, properties)
