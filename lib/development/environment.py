@@ -31,7 +31,12 @@ _SYSTEM_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 def prepare() -> dict[str, str]:
     """Set up what is missing, once; the environment in which programs of .venv and of the system are found."""
-    found = {"PATH": os.pathsep.join(_path()), "VIRTUAL_ENV": str(VENV)}
+    found = {
+        "PATH": os.pathsep.join(_path()),
+        "VIRTUAL_ENV": str(VENV),
+        # The sandbox's hosts have a clean PATH: what is unpacked here has to be named to them.
+        "LINSTOR_SANDBOX_PATH": f"{TOOLS / 'bin'}{os.pathsep}",
+    }
     if not _is_prepared():
         _make_directory()
         with _locked():

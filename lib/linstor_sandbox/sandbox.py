@@ -100,8 +100,9 @@ class Sandbox:
             server.start(self._server)
 
     def stop_controller(self) -> None:
-        """Connections are refused, those that are open end; the hosts live on."""
+        """Connections are refused, those that are open end; the hosts live on. A restart locks the passphrase."""
         running, self._server = self._server, None
+        self.cluster.passphrase.unlocked = False
         if running is not None:
             running.shutdown()
             running.server_close()

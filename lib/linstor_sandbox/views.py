@@ -25,6 +25,14 @@ _RESOURCE_FLAGS = ("DELETE", "DISKLESS", "DRBD_DISKLESS", "DRBD_CLIENT", "TIE_BR
 _VOLUME_FLAGS = ("DELETE", "RESIZE", "DRBD_RESIZE", "CLONING_START", "CLONING", "CLONING_FINISHED", "DRBD_DELETE")
 _ALWAYS_PROVIDERS = ["DISKLESS", "REMOTE_SPDK", "EBS_INIT", "EBS_TARGET"]
 _NO_INFORMATION = ["No information from satellite yet"]
+_NEVER_PROVIDERS = {"SPDK": ["IO exception occured when running 'rpc.py spdk_get_version': Cannot run program "
+                             '"rpc.py": error=2, No such file or directory'],
+                    "STORAGE_SPACES": ["This tool does not exist on the Linux platform."],
+                    "STORAGE_SPACES_THIN": ["This tool does not exist on the Linux platform."]}
+_NEVER_LAYERS = {"NVME": ["'modprobe nvmet_rdma' returned with exit code 1"],
+                 "WRITECACHE": ["'modprobe dm-writecache' returned with exit code 1"],
+                 "CACHE": ["'modprobe dm-cache' returned with exit code 1"],
+                 "BCACHE": ["'modprobe bcache' returned with exit code 1"]}
 
 
 def present(**fields: Any) -> JsonObject:
@@ -45,8 +53,8 @@ def node_json(node: Node) -> JsonObject:
         connection_status="ONLINE" if node.online else "OFFLINE", uuid=node.uuid,
         storage_providers=_ALWAYS_PROVIDERS[:1] + (kinds if node.online else []) + _ALWAYS_PROVIDERS[1:],
         resource_layers=list(node.layers) if node.online else ["STORAGE"],
-        unsupported_providers=None if node.online else dict.fromkeys(kinds, _NO_INFORMATION),
-        unsupported_layers=None if node.online else {"DRBD": _NO_INFORMATION, "LUKS": _NO_INFORMATION},
+        unsupported_providers=_NEVER_PROVIDERS if node.online else dict.fromkeys(kinds, _NO_INFORMATION),
+        unsupported_layers=_NEVER_LAYERS if node.online else dict.fromkeys(("DRBD", "LUKS"), _NO_INFORMATION),
     )
 
 

@@ -241,3 +241,35 @@ def test_faults_over_http(box: Sandbox, rest: Rest) -> None:
     assert rest("GET", "/v1/nodes")[0] == 404
     post("/sandbox/node", {"node": "node1", "online": False})
     assert rest.ok("GET", "/v1/nodes/node1")["connection_status"] == "OFFLINE"
+
+
+def test_a_rollback_without_its_safety_snapshot_changes_nothing(box: Sandbox, rest: Rest) -> None:
+    rest.spawn("vol")
+    rest.ok("POST", "/v1/resource-definitions/vol/snapshots", {"name": "snap"})
+    box.write("vol", b"newer")
+    box.break_satellite("node2", "snapshot")
+    assert rest("POST", "/v1/resource-definitions/vol/snapshot-rollback/snap", {})[0] == 500
+    assert box.read("vol", 0, 5) == b"newer"
+    assert [snap["name"] for snap in rest.ok("GET", "/v1/view/snapshots")] == ["snap"]
+
+
+def test_a_restart_locks_the_passphrase(box: Sandbox, rest: Rest) -> None:
+    rest.ok("POST", "/v1/encryption/passphrase", {"new_passphrase": "secret"})
+    box.stop_controller()
+    box.start_controller()
+    rest = Rest(box)
+    assert rest.ok("GET", "/v1/encryption/passphrase") == {"status": "locked"}
+    assert rest("PATCH", "/v1/encryption/passphrase", "wrong")[0] == 500
+    rest.ok("PATCH", "/v1/encryption/passphrase", "secret")
+    assert rest.ok("GET", "/v1/encryption/passphrase") == {"status": "unlocked"}
+
+
+def test_one_of_many_gets_the_name(box: Sandbox, rest: Rest) -> None:
+    """Creating a definition is LINSTOR's only lock."""
+    statuses: list[int] = []
+    threads = [threading.Thread(target=lambda: statuses.append(Rest(box)("POST", SPAWN, BODY)[0])) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [201] + [500] * 9

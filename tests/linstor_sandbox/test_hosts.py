@@ -225,3 +225,8 @@ def test_the_state_says_what_lies_on_hosts(ssh: Ssh, box: Sandbox, vol: str) -> 
     changed = box.snapshot_of_state()
     assert changed != before
     assert "lib/one/disk.0" in changed["files"]["node1"]
+
+
+def test_sudo_and_udevadm_do_not_stand_in_the_way(ssh: Ssh, vol: str) -> None:
+    assert ssh("node1", "sudo", "-n", "-u", "root", "--", "blockdev", "--getsize64", DEVICE).stdout == b"71249920\n"
+    assert ssh("node1", "udevadm", "settle").returncode == 0

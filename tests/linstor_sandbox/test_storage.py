@@ -247,3 +247,12 @@ def test_copies_keep_holes(tmp_path: Path) -> None:
 def test_kinds_that_do_not_exist_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Pool data has kind NONE: use one of LVM"):
         Sandbox(tmp_path, pools=(Pool("data", "NONE"),))
+
+
+def test_a_definition_with_its_volumes_in_one_body(rest: Rest) -> None:
+    layers = [{"type": "DRBD", "data": {"peer_slots": 3, "port": 7777}}, {"type": "STORAGE"}]
+    rest.ok("POST", "/v1/resource-definitions", {"resource_definition": {
+        "name": "vol", "layer_data": layers, "volume_definitions": [{"size_kib": MIB64}], "props": {"Aux/a": "b"}}})
+    found = rest.ok("GET", "/v1/resource-definitions", query="with_volume_definitions=true&resource_definitions=VOL")[0]
+    assert found["volume_definitions"][0]["size_kib"] == MIB64
+    assert found["layer_data"][0]["data"]["peer_slots"] == 3

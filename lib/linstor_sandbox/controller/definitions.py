@@ -5,11 +5,12 @@ from typing import Any
 
 from .. import answers, names, properties
 from ..answers import Answer, ApiError, Context
-from ..model import DEFAULT_GROUP, Resource, ResourceDefinition
+from ..model import DEFAULT_GROUP, Resource, ResourceDefinition, VolumeDefinition
 from ..views import definition_json
 from .base import Controller, Request, Response, catching, name_filter, paginate, respond, route
 from .deployment import Deployment
 from .placement import check_layers
+from .sizes import check_size
 
 
 def exists(name: str) -> ApiError:
@@ -99,14 +100,23 @@ def _build(controller: Controller, answer: Answer, body: dict[str, Any], outer: 
     props = properties.check(body.get("props") or {})
     layers = _layers(answer, body.get("layer_data") or [])
     definition = ResourceDefinition(name, group, external, props, layers=layers)
-    definition.peer_slots = int(outer.get("drbd_peer_slots") or group.peer_slots or 7)
-    definition.port = int(outer.get("drbd_port") or -1)
-    definition.secret = outer.get("drbd_secret") or ""
+    below = next((layer.get("data") or {} for layer in body.get("layer_data") or [] if layer.get("type") == "DRBD"), {})
+    definition.peer_slots = int(outer.get("drbd_peer_slots") or below.get("peer_slots") or group.peer_slots or 7)
+    definition.port = int(outer.get("drbd_port") or below.get("port") or -1)
+    definition.secret = outer.get("drbd_secret") or below.get("secret") or ""
+    for index, volume in enumerate(body.get("volume_definitions") or []):
+        number = int(volume.get("volume_number", index))
+        check_size(name, number, int(volume.get("size_kib") or 0))
+        definition.volumes[number] = VolumeDefinition(number, int(volume["size_kib"]),
+                                                      properties.check(volume.get("props") or {}))
     if layers:
         controller.satellites.prepare(definition, layers)
     warn_missing_passphrase(controller, answer, layers)
     if props:
         answer.add(answers.CREATED, "Successfully set property key(s): " + ",".join(props))
+    for number in sorted(definition.volumes):
+        answer.add(answers.CREATED, f"Volume definition with number '{number}' successfully  created in resource "
+                   f"definition '{name}'.", obj=answers.VLM_DFN, refs={"VlmNr": str(number)})
     created_entry(answer, definition)
     return definition
 

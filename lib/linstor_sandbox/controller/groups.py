@@ -12,7 +12,8 @@ from .base import Controller, Request, Response, catching, name_filter, respond,
 from .definitions import choose_name, created_entry
 from .deployment import Deployment
 from .placement import DEFAULT_LAYERS, Placement, check_layers
-from .volumes import check_size, new_volume
+from .sizes import check_size
+from .volumes import new_volume
 
 _BASE = "/v1/resource-groups"
 

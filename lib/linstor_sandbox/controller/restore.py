@@ -198,6 +198,9 @@ class Rollback:
         self._check()
         before = [(res.node.name, res.diskless) for res in self.definition.resources]
         safety = self._safety()
+        if safety is not None and "SUCCESSFUL" not in safety.flags:
+            remove(self.controller, safety, self.answer)
+            return
         self._delete()
         for number, volume in self.snapshot.volumes.items():
             self._reset(number, volume)
@@ -228,8 +231,8 @@ class Rollback:
         name = "safety-snap-" + "".join(secrets.choice(letters) for _ in range(10))
         plan = Plan(self.controller, self.definition, name, [], self.answer)
         safety = plan.register()
-        safety.flags.add("SAFETY_SNAPSHOT")
         Taking([plan], [safety], self.answer).run()
+        safety.flags.add("SAFETY_SNAPSHOT")
         return safety
 
     def _delete(self) -> None:

@@ -11,21 +11,9 @@ from ..model import ResourceDefinition, VolumeDefinition
 from ..views import volume_definition_json
 from .base import Controller, Request, Response, catching, respond, route
 from .deployment import Deployment
+from .sizes import check_size
 
-MIN_KIB = 4
-MAX_KIB = 1099511627776
 _BASE = "/v1/resource-definitions/{rd}/volume-definitions"
-
-
-def check_size(name: str, number: int, size: int) -> None:
-    """206 for a size that no volume can have; below 4 KiB is refused only when there is nothing at all."""
-    if 0 < size <= MAX_KIB:
-        return
-    raise ApiError(
-        answers.FAIL_INVLD_VLM_SIZE,
-        f"The volume definition with number '{number}' of resource definition '{name}' has an invalid size of "
-        f"'{size}'. Valid sizes range from {MIN_KIB} to {MAX_KIB}.",
-        cause=f"Volume size value {size} is out of range [1 - 9223372036854775807] for non-DRBD")
 
 
 def new_volume(number: int, size: int, props: properties.Props, flags: list[str]) -> VolumeDefinition:

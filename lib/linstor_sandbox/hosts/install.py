@@ -11,7 +11,7 @@ TOOLS = (
     "blkdiscard", "blkid", "blockdev", "cat", "cmp", "cp", "dd", "drbdadm", "drbdsetup", "e2fsck", "file", "find",
     "fsck", "head", "hexdump", "lsblk", "md5sum", "mke2fs", "mkfs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "mkfs.xfs",
     "mkfs.vfat", "mkswap", "od", "qemu-img", "readlink", "resize2fs", "sha1sum", "sha256sum",
-    "tail", "tune2fs", "virsh", "wipefs", "xxd",
+    "sudo", "tail", "tune2fs", "udevadm", "virsh", "wipefs", "xxd",
 )
 DIRECTORIES = ("bin", "dev/drbd/by-res", "dev/mapper", "etc", "root", "tmp", "var/lib/one/datastores", "var/tmp",
                "var/log", "run")

@@ -110,6 +110,7 @@ def _parse(arguments: list[str]) -> tuple[str, list[str]]:
 def environment(root: str, host_root: str, node: str) -> dict[str, str]:
     """A clean login's environment on a host."""
     home = host_root + "/var/lib/one"
+    # A directory of tools that this machine lacks may be named for all hosts, with its ":" behind it.
     path = host_root + "/bin:" + os.environ.get("LINSTOR_SANDBOX_PATH", "") + \
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {"PATH": path, "HOME": home, "USER": "oneadmin", "LOGNAME": "oneadmin", "SHELL": "/bin/sh",
