@@ -5,6 +5,7 @@ An entry script names its action and calls `main`. Here alone is anything printe
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import re
@@ -35,6 +36,8 @@ class Call(NamedTuple):
     def answer(self, line: str) -> None:
         """Print the line that the action's success consists of; raises AnswerUnread where nobody reads it any more."""
         try:
+            if sys.stdout is None:
+                raise OSError(errno.EBADF, "stdout is closed")
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
         except OSError as failure:
@@ -142,6 +145,8 @@ def _fail(sentence: str) -> int:
 
 
 def _print(lines: list[str]) -> None:
+    if not lines or sys.stderr is None:
+        return
     try:
         sys.stderr.write("".join(line + "\n" for line in lines))
         sys.stderr.flush()

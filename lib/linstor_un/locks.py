@@ -53,18 +53,24 @@ def shared_guest(directory: str, resource: str, node: str) -> Iterator[Callable[
             break
         os.close(descriptor)
 
+    last = False
+
     def is_last() -> bool:
+        nonlocal last
         try:
             # Where this fails the shared lock is gone too, and another one who tries after us is the last.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        os.unlink(path)
+        last = True
         return True
 
     try:
         yield is_last
     finally:
+        if last:
+            # Not before: whoever comes meanwhile would make a new file and begin at once.
+            os.unlink(path)
         os.close(descriptor)
 
 

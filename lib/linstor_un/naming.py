@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 
 _BY_RESOURCE = re.compile(r"/dev/drbd/by-res/([^/]+)/0")
 _RESOURCE = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}")
-_BACKING_DEVICE = re.compile(r"/dev/(?:[\w.+-]+/)+(?:Linstor-Crypt-)?([A-Za-z_][A-Za-z0-9_-]{1,47})_00000(?:\.img)?")
+_BACKING_DEVICE = re.compile(r"/dev/(?:(?!\.\.?/)[\w.+-]+/)+(?:Linstor-Crypt-)?([A-Za-z_][A-Za-z0-9_-]{1,47})_00000(?:\.img)?")
 
 # One kept snapshot per image from which VM disks are restored.
 BASE_SNAPSHOT = "base"
@@ -22,13 +22,26 @@ class Names(NamedTuple):
         """Return the resource definition of an image."""
         return f"{self.prefix}-image-{image_id}"
 
+    def image_id_of(self, resource: str) -> Optional[int]:
+        """Return the image whose volume has this name, or None where it is no image's of ours."""
+        match = re.fullmatch(rf"{re.escape(self.prefix)}-image-(\d+)", resource, re.IGNORECASE)
+        return int(match.group(1)) if match else None
+
     def disk(self, vm_id: int, disk_id: int) -> str:
         """Return the resource definition of a VM's own disk: a clone, a volatile disk or swap."""
         return f"{self.prefix}-vm-{vm_id}-disk-{disk_id}"
 
+    def passing(self, image: str) -> str:
+        """Return the volume that a snapshot needs for as long as it is copied to this image's."""
+        return f"{image}-saved"
+
     def checkpoint(self, vm_id: int) -> str:
         """Return the resource definition that holds the memory of a suspended VM."""
         return f"{self.prefix}-vm-{vm_id}-checkpoint"
+
+    def snapshot(self, snapshot_id: int) -> str:
+        """Return the name of OpenNebula's snapshot of a disk or an image: the same for both."""
+        return f"snapshot-{snapshot_id}"
 
     def is_of_vm(self, resource: str, vm_id: int) -> bool:
         """Tell whether `resource` is a disk or the checkpoint of that VM, by its name."""

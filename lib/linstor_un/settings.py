@@ -21,6 +21,9 @@ ALIASES = {"AUTO_PLACE": "REPLICA_COUNT", "CHECKPOINT_AUTO_PLACE": "CHECKPOINT_R
 # Settings of the bash scripts for the tools that they called: an old linstor_un.conf stays valid.
 OBSOLETE = frozenset({"LINSTOR", "JQ", "DD_BLOCK_SIZE", "DD_CONV", "LEGACY_MONITORING"})
 
+# Values that no message may show.
+SECRET = frozenset({"LS_TOKEN"})
+
 
 class Settings(NamedTuple):
     """All that an operator can decide, for one action."""
@@ -60,6 +63,7 @@ class Settings(NamedTuple):
     request_timeout_seconds: int = 180
     device_timeout_seconds: int = 20
     in_use_timeout_seconds: int = 10
+    freeze_timeout_seconds: int = 10
     ssh: tuple[str, ...] = ("ssh",)
     ssh_connect_timeout_seconds: int = 10
     frontend_hostname: str = ""
@@ -91,10 +95,23 @@ class _Reader:
         self.origin = origin
 
     def refuse(self, key: str, allowed: str) -> InvalidSetting:
-        return InvalidSetting(f'{key}="{self.values[key]}" of {self.origin} is not valid: set it to {allowed}')
+        shown = "(hidden)" if key in SECRET else re.sub(r"//[^/@\s]*@", "//(hidden)@", self.values[key])
+        return InvalidSetting(f'{key}="{shown}" of {self.origin} is not valid: set it to {allowed}')
 
     def text(self, key: str) -> str:
         return self.values[key].strip()
+
+    def token(self, key: str) -> str:
+        token = self.text(key)
+        if not re.fullmatch(r"[!-~]*", token):
+            raise self.refuse(key, "a token of printable characters without blanks")
+        return token
+
+    def command(self, key: str) -> tuple[str, ...]:
+        words = self.words(key)
+        if not words:
+            raise self.refuse(key, "a command such as ssh, with its options")
+        return words
 
     def absolute_path(self, key: str) -> str:
         path = self.text(key)
@@ -205,7 +222,7 @@ ATTRIBUTES: dict[str, tuple[str, _Parser]] = {
     "LS_CERTFILE": ("certificate_file", _Reader.absolute_path),
     "LS_KEYFILE": ("key_file", _Reader.absolute_path),
     "LS_CAFILE": ("ca_file", _Reader.absolute_path),
-    "LS_TOKEN": ("token", _Reader.text),
+    "LS_TOKEN": ("token", _Reader.token),
     "LS_TOKEN_FILE": ("token_file", _Reader.absolute_path),
     "RESOURCE_GROUP": ("resource_group", _Reader.name),
     "NODE_LIST": ("node_list", _Reader.names),
@@ -239,7 +256,8 @@ CONFIGURATION_ONLY: dict[str, tuple[str, _Parser]] = {
     "REQUEST_TIMEOUT": ("request_timeout_seconds", _Reader.seconds),
     "DEVICE_TIMEOUT": ("device_timeout_seconds", _Reader.seconds),
     "IN_USE_TIMEOUT": ("in_use_timeout_seconds", _Reader.seconds),
-    "SSH": ("ssh", _Reader.words),
+    "FREEZE_TIMEOUT": ("freeze_timeout_seconds", _Reader.seconds),
+    "SSH": ("ssh", _Reader.command),
     "SSH_CONNECT_TIMEOUT": ("ssh_connect_timeout_seconds", _Reader.seconds),
     "FRONTEND_HOSTNAME": ("frontend_hostname", _Reader.name),
 }
@@ -287,10 +305,12 @@ def read_configuration(path: str) -> dict[str, str]:
 
 def _assignment(line: str, place: str) -> tuple[str, str]:
     match = re.fullmatch(
-        r"(?:export\s+)?(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s#\"']*(?:\$\{[^}]*\})?[^\s#\"']*))\s*(?:#.*)?", line
+        r"(?:export\s+)?(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|((?:[^\s#\"'][^\s\"']*)?(?:\$\{[^}]*\})?[^\s#\"']*))\s*(?:#.*)?", line
     )
     if not match:
-        raise InvalidSetting(f'{place} is not valid: {line!r}; write KEY="value"')
+        # Without what may be a secret.
+        shown = line if "TOKEN" not in line else line.partition("=")[0].rstrip() + "=(hidden)"
+        raise InvalidSetting(f'{place} is not valid: {shown!r}; write KEY="value"')
     key = match.group(1)
     if key not in OBSOLETE and key not in ATTRIBUTES and key not in CONFIGURATION_ONLY and key not in ALIASES:
         raise InvalidSetting(

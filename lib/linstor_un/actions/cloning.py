@@ -8,25 +8,26 @@ many at once neither queue behind the image nor suspend it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from linstor_un import log
 from linstor_un import settings as settings_room
 from linstor_un.actions import new_volume
+from linstor_un.actions.image_reader import offered
 from linstor_un.cluster import pools, replicas, snapshots, volumes
 from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
+from linstor_un.cluster.primaries import TWO_PRIMARIES
 from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.errors import AlreadyExists, ControllerFailed, NotFound, NotReady
 from linstor_un.hosts import copies
-from linstor_un.locks import shared_guest, volume_lock
+from linstor_un.locks import volume_lock
 from linstor_un.naming import BASE_SNAPSHOT, drbd_device
+from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 
-_TWO_PRIMARIES = "DrbdOptions/Net/allow-two-primaries"
 _GROW_WAIT_SECONDS = 0.5
 MIB = 1 << 20
 
@@ -51,8 +52,8 @@ def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = ""
     if mode == "snapshot":
         base = _base(gateway, wanted.source)
         if base is not None:
-            return _restore(gateway, undo, wanted, base, near)
-    return _copy(gateway, undo, wanted, near)
+            return restore(gateway, undo, wanted, base, near)
+    return copy(gateway, undo, wanted, near)
 
 
 def _base(gateway: Gateway, source: str) -> Snapshot | None:
@@ -73,8 +74,7 @@ def _usable_base(gateway: Gateway, source: str) -> Snapshot | None:
 
 def _take_base(gateway: Gateway, source: str) -> Snapshot | None:
     # What an image says of itself is copied to its clones: an earlier VM's name must not be.
-    names = gateway.settings.names
-    gateway.modify_resource_definition(source, {}, [names.vm_id, names.disk_id, names.datastore_id, _TWO_PRIMARIES])
+    disown(gateway, source, {})
     try:
         snapshots.take(gateway, source, BASE_SNAPSHOT)
     except (ControllerFailed, NotReady) as error:
@@ -85,10 +85,11 @@ def _take_base(gateway: Gateway, source: str) -> Snapshot | None:
     return _usable_base(gateway, source)
 
 
-def _restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: str) -> tuple[str, ...]:
+def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: str = "") -> tuple[str, ...]:
+    """Make the clone from a snapshot of its source, without moving a byte; return the nodes with a replica."""
     token = new_volume.mark()
     names = gateway.settings.names
-    undo.push(f"volume {wanted.target}", lambda: new_volume.remove_made(gateway, wanted.target, names.run, token))
+    undo.push(f"volume {wanted.target}", lambda: new_volume.remove_made(gateway, wanted.target, token))
     properties = {**wanted.owner, names.run: token}
     try:
         volumes.define(gateway, wanted.target, wanted.placement, properties)
@@ -96,7 +97,7 @@ def _restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: 
         new_volume.discard(gateway, wanted.target, wanted.owner)
         volumes.define(gateway, wanted.target, wanted.placement, properties)
     if not snapshots.restore_definition(gateway, wanted.source, base.name, wanted.target):
-        raise NotFound(f"The base snapshot of {wanted.source} went away while it was cloned: retry")
+        raise NotFound(f"Snapshot {base.name} of {wanted.source} went away while it was cloned: retry")
     nodes = _restored_on(base, wanted.placement.replica_count, near)
     snapshots.restore(gateway, wanted.source, base.name, wanted.target, nodes if len(nodes) < len(base.nodes) else ())
     count = wanted.placement.replica_count or 0
@@ -127,7 +128,8 @@ def _grow(gateway: Gateway, wanted: Clone) -> None:
             time.sleep(_GROW_WAIT_SECONDS)
 
 
-def _copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str) -> tuple[str, ...]:
+def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> tuple[str, ...]:
+    """Make the clone by copying its source, which nobody may write to; return the nodes with a replica."""
     there = replicas.of(gateway, wanted.source)
     holders = [replica.node for replica in there if replica.holds_data]
     if not holders:
@@ -143,27 +145,41 @@ def _copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str) -> tuple[str, 
     )
     has_drbd = any("DRBD" in replica.layers for replica in there)
     source = drbd_device(wanted.source) if has_drbd else new_volume.reported_device(gateway, wanted.source)
-    copy = copies.copy(made.writer, source, made.device, wanted.source_size_mib * MIB, made.reads_zero)
-    with _offered(gateway, wanted.source, made.writer.name, holders):
-        made.writer.run(f"Copying {wanted.source} to {wanted.target}", copy)
+    step = copies.copy(made.writer, source, made.device, wanted.source_size_mib * MIB, made.reads_zero)
+    with offered(gateway, wanted.source, made.writer.name, holders):
+        made.writer.run(f"Copying {wanted.source} to {wanted.target}", step)
     new_volume.leave_writer(gateway, made)
     new_volume.finish(gateway, made)
     return made.nodes
 
 
-@contextmanager
-def _offered(gateway: Gateway, resource: str, node: str, holders: Sequence[str]) -> Iterator[None]:
-    """Have the volume on `node` for the length of the block, as a guest where it holds no replica."""
-    if node.lower() in {holder.lower() for holder in holders}:
-        yield
-        return
-    with shared_guest(settings_room.lock_directory(gateway.settings), resource, node) as is_last:
-        replicas.attach(gateway, resource, node)
-        try:
-            yield
-        finally:
-            if is_last():
-                replicas.detach(gateway, resource, node)
+def disown(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:
+    """Rid a volume of what it says of a VM, whose disk it was or was restored from; say `owner` instead."""
+    names = gateway.settings.names
+    theirs = [names.vm_id, names.disk_id, names.datastore_id, names.run, TWO_PRIMARIES]
+    gateway.modify_resource_definition(resource, owner, theirs)
+
+
+def is_alike(gateway: Gateway, source: str, placement: Placement) -> bool:
+    """Tell whether what is restored from a snapshot, on its nodes, in its pools and layers, is as `placement` asks."""
+    asked = pools.criteria(gateway, placement)
+    layers = tuple(asked.get("layer_stack") or ())
+    allowed_pools = {name.lower() for name in asked.get("storage_pool_list") or ()}
+    allowed_nodes = {name.lower() for name in asked.get("node_name_list") or ()}
+    holders = [replica for replica in replicas.of(gateway, source) if replica.holds_data]
+    return bool(holders) and all(
+        layers in ((), replica.layers)
+        and (not allowed_pools or replica.storage_pool.lower() in allowed_pools)
+        and (not allowed_nodes or replica.node.lower() in allowed_nodes)
+        for replica in holders
+    )
+
+
+def differ(ours: Settings, theirs: Settings) -> bool:
+    """Tell whether two datastores ask for layers or pools that a restored snapshot cannot both have."""
+    if ours.layers != theirs.layers:
+        return True
+    return bool(ours.storage_pools and theirs.storage_pools and not set(ours.storage_pools) & set(theirs.storage_pools))
 
 
 def forget_base(gateway: Gateway, resource: str) -> None:

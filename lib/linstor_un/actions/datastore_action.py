@@ -44,14 +44,15 @@ class DatastoreAction(NamedTuple):
 
 
 def decode(call: Call, image: str = "with id") -> DatastoreAction:
-    """Decode and check the input; `image` is `with id`, `without id` (stat) or `none` (monitor).
+    """Decode and check the input.
 
+    `image` is `with id`, `with another's id` (export), `without id` (stat) or `none` (monitor).
     Raises InvalidInput and InvalidSetting.
     """
     document, identifier = decoding.action_data(call.arguments, call.standard_input)
     tree = model.parse_action_data(document)
     datastore = model.action_datastore(tree)
-    found = None if image == "none" else model.action_image(tree, with_id=image == "with id")
+    found = None if image == "none" else model.action_image(tree, with_id=image != "without id")
     number = arguments.identifier(identifier, "The action's id")
     if found is not None and image == "with id" and number != found.image_id:
         raise InvalidInput(f"The action is called for image {number} and its XML is of image {found.image_id}")
@@ -86,9 +87,14 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
         return sources.from_file(
             image.path, descriptor, image.checksums, settings.limit_transfer_bandwidth, not settings.no_decompress
         )
-    if scheme not in sources.SCHEMES or image.path.split("://", 1)[1].startswith("-"):
+    if scheme not in sources.SCHEMES:
         raise InvalidInput(
             f"PATH {image.path[:200]!r} has a scheme that is not allowed: use {', '.join(sorted(sources.SCHEMES))}"
+        )
+    if not sources.is_plain_url(image.path):
+        raise InvalidInput(
+            f"PATH {image.path[:200]!r} is no plain {scheme}:// URL: write blanks and special characters as %XX, or "
+            "rename the file"
         )
     return sources.from_url(
         image.path,

@@ -60,10 +60,11 @@ def make(
     What exists under the name is discarded if it is the same owner's, and in nobody's use. Raises AlreadyExists where
     the name belongs to something else.
     """
-    incomplete = gateway.settings.names.incomplete
+    names = gateway.settings.names
     token = mark()
-    undo.push(f"volume {resource}", lambda: remove_made(gateway, resource, incomplete, token))
-    properties = {**owner, incomplete: token}
+    undo.push(f"volume {resource}", lambda: remove_made(gateway, resource, token))
+    # The second stays: an action may still fail when its volume is complete, for want of a reader of its answer.
+    properties = {**owner, names.incomplete: token, names.run: token}
     try:
         home = volumes.create(gateway, resource, size_mib, placement, properties)
     except AlreadyExists:
@@ -73,7 +74,7 @@ def make(
         raise ControllerFailed(
             f"LINSTOR made {resource} without any replica: see `linstor resource list -r {resource}`"
         )
-    node = writer or _writer(gateway.settings, home.nodes, resource, preferred_writers)
+    node = writer or choose(gateway.settings, home.nodes, resource, preferred_writers)
     if node.lower() not in {name.lower() for name in home.nodes}:
         replicas.attach(gateway, resource, node)
     is_encrypted = "LUKS" in (placement.layers or _deployed_layers(gateway, resource))
@@ -144,15 +145,15 @@ def reported_device(gateway: Gateway, resource: str, node: str = "") -> str:
     raise ControllerFailed(f"LINSTOR reports no device for {resource}{where}: see `linstor volume list -r {resource}`")
 
 
-def remove_made(gateway: Gateway, resource: str, key: str, token: str) -> None:
-    """Remove the volume if this very run has made it: if its property `key` is the run's `token`."""
+def remove_made(gateway: Gateway, resource: str, token: str) -> None:
+    """Remove the volume if this very run has made it, as its properties say by the run's `token`."""
     existing = volumes.find(gateway, resource)
-    if existing is not None and existing.properties.get(key) == token:
+    if existing is not None and existing.properties.get(gateway.settings.names.run) == token:
         volumes.remove(gateway, resource)
 
 
-def _writer(settings: Settings, holders: Sequence[str], resource: str, preferred: Sequence[str]) -> str:
-    """Choose the host that fills the volume: one with a replica, among BRIDGE_LIST where there is one."""
+def choose(settings: Settings, holders: Sequence[str], resource: str, preferred: Sequence[str]) -> str:
+    """Return the host that copies: one with a replica, of BRIDGE_LIST if there is one, of `preferred` if possible."""
     bridges = {name.lower(): name for name in settings.bridge_list}
     allowed = [node for node in holders if not bridges or node.lower() in bridges]
     wanted = {name.lower() for name in preferred}

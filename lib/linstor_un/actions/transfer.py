@@ -47,6 +47,11 @@ class Transfer(NamedTuple):
         """Return the names that this OpenNebula gives in LINSTOR."""
         return self.settings.names
 
+    def settings_of(self, call: Call, datastore_id: int) -> Settings:
+        """Return the settings of another datastore that the action has asked oned for."""
+        datastore = self.datastores[datastore_id]
+        return settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
+
     def need_disk(self, disk_id: int) -> Disk:
         """Return a disk that the VM must have; raises InvalidInput."""
         disk = self.vm.disk(disk_id) if self.vm else None

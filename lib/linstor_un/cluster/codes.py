@@ -135,4 +135,6 @@ def _sentence(item: Entry) -> str:
 def _remedy(item: Entry, kind: type[DriverError]) -> str:
     reports = f" (error report {', '.join(item.reports)})" if item.reports else ""
     correction = " ".join(item.correction.split()).rstrip(".")
+    if not correction and "master key" in item.message + item.cause:
+        correction = "give LINSTOR its passphrase with `linstor encryption create-passphrase` or `enter-passphrase`"
     return (correction or _REMEDIES[kind]) + reports

@@ -13,7 +13,11 @@ from urllib.parse import urlsplit
 
 import linstor
 
+from linstor_un.errors import InvalidSetting
 from linstor_un.settings import Settings
+
+# The base class would read a token of LINBIT's own tools, which oneadmin may not be allowed to.
+linstor.Linstor.AUTH_JSON_PATH = ""
 
 
 class Connection(linstor.Linstor):  # type: ignore[misc]
@@ -22,9 +26,6 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
     Differs from its base in how it connects: one probe instead of two or three, a short time-out until the controller
     has proved to be alive and a long one for its work, certificates always verified, and nothing is ever re-sent.
     """
-
-    # The base would read a token of LINBIT's own tools, which oneadmin may not be allowed to.
-    AUTH_JSON_PATH = ""
 
     def __init__(self, uri: str, settings: Settings, token: str) -> None:
         super().__init__(uri, timeout=settings.connect_timeout_seconds, agent_info="linstor_un")
@@ -65,9 +66,18 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
         self._rest_conn.connect()
 
     def _tls(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self._settings.ca_file or None)
-        if self._settings.certificate_file:
-            context.load_cert_chain(self._settings.certificate_file, self._settings.key_file or None)
+        settings = self._settings
+        setting = f"LS_CAFILE={settings.ca_file}"
+        try:
+            context = ssl.create_default_context(cafile=settings.ca_file or None)
+            if settings.certificate_file:
+                setting = f"LS_CERTFILE={settings.certificate_file} with LS_KEYFILE={settings.key_file}"
+                # With a password, as OpenSSL would else ask the terminal for that of an encrypted key.
+                context.load_cert_chain(settings.certificate_file, settings.key_file or None, password="")
+        except ssl.SSLError as failure:
+            raise InvalidSetting(
+                f"{setting} cannot be used ({failure.reason}): provide unencrypted PEM files"
+            ) from None
         return context
 
     def _learn(self, version: dict[str, Any]) -> None:

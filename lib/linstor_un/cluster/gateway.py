@@ -34,6 +34,15 @@ class Gateway:
         self._connection: Optional[Connection] = None
         self._last_used = 0.0
 
+    @property
+    def rest_version(self) -> tuple[int, ...]:
+        """Return the controller's REST version; fields that it does not know are hard errors there."""
+        return self._connected().rest_version
+
+    def connect(self) -> None:
+        """Connect now, for an action that must lose no time later."""
+        self._connected()
+
     def close(self) -> None:
         """Give the connection back."""
         if self._connection is not None:
@@ -42,9 +51,30 @@ class Gateway:
 
     # --- requests that python-linstor has a method for ----------------------------------------------------------
 
-    def make_available(self, resource: str, node: str) -> list[Entry]:
-        """Offer `resource` on `node`, diskless where the node has no replica; does nothing where it is offered."""
-        return self._ask(f"Attaching {resource} on {node}", lambda c: c.resource_make_available(node, resource), True)
+    def make_available(self, resource: str, node: str, for_migration: bool = False) -> list[Entry]:
+        """Offer `resource` on `node`, diskless where the node has no replica; does nothing where it is offered.
+
+        `for_migration` also allows two primaries, from REST 1.29 on.
+        """
+
+        def call(connection: Connection) -> Any:
+            return connection.resource_make_available(node, resource, auto_manage_dual_primary=for_migration)
+
+        return self._ask(f"Attaching {resource} on {node}", call, True)
+
+    def unmake_available(self, resource: str, node: str) -> list[Entry]:
+        """Take back `make_available` for a migration, from REST 1.29 on: never removes a replica or a tie-breaker."""
+        what = f"Detaching {resource} from {node}"
+        return self._ask(what, lambda c: c.resource_unmake_available(node, resource), True)
+
+    def modify_connection(
+        self, resource: str, node: str, other: str, properties: Mapping[str, str], deleted: Sequence[str] = ()
+    ) -> list[Entry]:
+        """Set and delete properties of the connection of two nodes that both have the resource."""
+        what = f"Setting properties of {resource} between {node} and {other}"
+        return self._ask(
+            what, lambda c: c.resource_conn_modify(resource, node, other, dict(properties), list(deleted)), True
+        )
 
     def delete_resource(self, resource: str, node: str) -> list[Entry]:
         """Delete `resource` on `node`, keeping a tie-breaker; the caller has made sure that it is diskless."""
@@ -95,6 +125,11 @@ class Gateway:
             f"Restoring snapshot {snapshot} of {resource} to {target}",
             lambda c: c.snapshot_resource_restore(list(nodes), resource, snapshot, target),
         )
+
+    def roll_back(self, resource: str, snapshot: str) -> list[Entry]:
+        """Give `resource` the content of a snapshot."""
+        what = f"Rolling {resource} back to snapshot {snapshot}"
+        return self._ask(what, lambda c: c.snapshot_rollback(resource, snapshot), True)
 
     # --- requests with fields that python-linstor has no argument for --------------------------------------------
 
@@ -269,8 +304,11 @@ def _token(settings: Settings) -> str:
         return settings.token
     try:
         with open(settings.token_file, encoding="utf-8") as file:
-            return file.read().strip()
+            token = file.read().strip()
     except (OSError, UnicodeDecodeError) as reason:
         raise InvalidSetting(
             f"LS_TOKEN_FILE={settings.token_file} cannot be read ({reason}): let oneadmin read it"
         ) from None
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidSetting(f"LS_TOKEN_FILE={settings.token_file} must hold the token alone, in one line: correct it")
+    return token

@@ -89,6 +89,8 @@ def _filter(settings: Settings) -> dict[str, Any]:
 
 def _replica_count(settings: Settings, origin: str) -> Optional[int]:
     nodes = settings.node_list
+    if len({node.lower() for node in nodes}) < len(nodes):
+        raise InvalidSetting(f'NODE_LIST="{" ".join(nodes)}" of {origin} names a node twice: remove one of them')
     if nodes and settings.replica_count not in (None, len(nodes)):
         raise InvalidSetting(
             f'REPLICA_COUNT="{settings.replica_count}" of {origin} contradicts NODE_LIST="{" ".join(nodes)}", which '

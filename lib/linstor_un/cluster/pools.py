@@ -85,7 +85,7 @@ def near(gateway: Gateway, placement: Placement, node: str, size_kib: int) -> Pl
 
     The placement itself where `node` has no room or it cannot be known which nodes would do: PREFER_NODE is a wish.
     """
-    chosen = _criteria(gateway, placement)
+    chosen = criteria(gateway, placement)
     if any(chosen.get(key) for key in ("node_name_list", "replicas_on_same", "replicas_on_different")):
         return placement
     free: dict[str, int] = {}
@@ -100,7 +100,7 @@ def near(gateway: Gateway, placement: Placement, node: str, size_kib: int) -> Pl
     return placement.on([here, *others[: count - 1]])
 
 
-def _criteria(gateway: Gateway, placement: Placement) -> dict[str, Any]:
+def criteria(gateway: Gateway, placement: Placement) -> dict[str, Any]:
     """Return the whole filter by which LINSTOR places: the group's own, and the request's over it."""
     if placement.is_own_group:
         return dict(placement.select_filter)
@@ -117,7 +117,7 @@ def _matching(gateway: Gateway, chosen: Mapping[str, Any]) -> list[Pool]:
 
 def capacity(gateway: Gateway, placement: Placement) -> Capacity:
     """Return what can be stored by this placement, and could if its pools were empty."""
-    chosen = _criteria(gateway, placement)
+    chosen = criteria(gateway, placement)
     per_node: dict[str, tuple[int, int]] = {}
     for pool in _matching(gateway, chosen):
         free, total = per_node.get(pool.node, (0, 0))

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from linstor_un import log
-from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION
-from linstor_un.errors import AlreadyExists, ControllerFailed, DriverError, NotFound, NotReady
+from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION, WARN_NOT_CONNECTED
+from linstor_un.errors import AlreadyExists, ControllerFailed, DriverError, InUse, NotFound, NotReady
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
@@ -36,6 +36,14 @@ def of(gateway: Gateway, resource: str) -> list[Snapshot]:
     except NotFound:
         return []
     return [_snapshot(item) for item in data]
+
+
+def forget(gateway: Gateway, resource: str, name: str) -> None:
+    """Delete a snapshot; absent is done."""
+    entries = gateway.delete_snapshot(resource, name)
+    if any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries):
+        log.warning(f"snapshot {name} of {resource} goes for good when its offline nodes are back")
+    log.info(f"deleted snapshot {name} of {resource}")
 
 
 def _snapshot(data: Mapping[str, Any]) -> Snapshot:
@@ -125,3 +133,22 @@ def restore(gateway: Gateway, resource: str, snapshot: str, target: str, nodes: 
     if any("No volumes" in item.message for item in entries if item.is_warning):
         raise ControllerFailed(f"LINSTOR restored {target} from {resource} without its volume: retry")
     log.info(f"restored {target} from snapshot {snapshot} of {resource}")
+
+
+def roll_back(gateway: Gateway, resource: str, name: str) -> None:
+    """Give the volume the content and the size that it had when the snapshot was taken; other snapshots stay.
+
+    LINSTOR deletes the replicas and restores them, which needs every node of the volume online and the volume open
+    nowhere. Raises InUse, NotReady and NotFound.
+    """
+    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
+    while True:
+        try:
+            gateway.roll_back(resource, name)
+            break
+        except InUse:
+            # LINSTOR hears of a close a moment after it happened.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_WAIT_SECONDS)
+    log.info(f"rolled {resource} back to snapshot {name}")

@@ -124,6 +124,13 @@ def _home(entries: Iterable[Entry]) -> Home:
 def _no_room(gateway: Gateway, resource: str, size_mib: int, placement: Placement) -> NoRoom:
     names = placement.select_filter.get("storage_pool_list") or ()
     candidates = pools.of(gateway, names)
+    answering = {pool.node.lower() for pool in candidates}
+    missing = [node for node in placement.select_filter.get("node_name_list") or () if node.lower() not in answering]
+    if missing:
+        return NoRoom(
+            f"LINSTOR finds no place for {resource}: NODE_LIST names {', '.join(missing)}, where no pool "
+            f"{' '.join(names)} answers; see `linstor node list`, or correct NODE_LIST or STORAGE_POOL"
+        )
     count = placement.replica_count
     found = ", ".join(
         f"{pool.name} on {pool.node} has {pool.free_kib / 1048576:.1f} GiB free" for pool in candidates[:6]

@@ -7,6 +7,7 @@ zero, zeroes are skipped and thin pools stay thin; elsewhere they are written, a
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from linstor_un.errors import CommandFailed
 from linstor_un.hosts.devices import WAIT_FOR_DEVICE
@@ -101,6 +102,24 @@ dd if="$source" of="$device" bs=$block iflag=fullblock,count_bytes count="$bytes
 """
 )
 
+_EXPORT = (
+    WAIT_FOR_DEVICE
+    + """
+directory=$1 device=$2 bytes=$3 seconds=$4
+wait_for_device "$device" "$bytes" "$seconds"
+mkdir -p "$directory"
+file=$(mktemp "$directory/linstor_un-export.XXXXXXXXXX")
+trap '[ $? -eq 0 ] || rm -f "$file"' EXIT
+trap 'exit 1' HUP INT TERM
+qemu-img convert -U -f raw -O qcow2 -W -m 8 "$device" "$file"
+# A device is larger than its image: it is cut to what OpenNebula knows.
+qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
+chmod 644 "$file"
+sum=$(md5sum "$file")
+echo "$file ${sum%% *}"
+"""
+)
+
 _ZERO = (
     WAIT_FOR_DEVICE
     + _ZERO_REST
@@ -143,6 +162,21 @@ def write_staged(host: Host, device: str, size_bytes: int, target_is_zero: bool,
 def copy(host: Host, source: str, device: str, size_bytes: int, target_is_zero: bool) -> Step:
     """Copy `size_bytes` from one device to another on the same host."""
     return Step(_COPY, (source, device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero)))
+
+
+class ExportedFile(NamedTuple):
+    """A file on a host, and its checksum."""
+
+    path: str
+    md5: str
+
+
+def export(host: Host, device: str, size_bytes: int) -> ExportedFile:
+    """Make a qcow2 file, in the host's staging directory, of the first `size_bytes` of the device."""
+    settings = host.settings
+    values = (settings.staging_directory, device, size_bytes, settings.device_timeout_seconds)
+    path, md5 = host.run(f"Exporting {device}", Step(_EXPORT, values)).split()[-2:]
+    return ExportedFile(path, md5)
 
 
 def zero(host: Host, device: str, size_bytes: int) -> Step:

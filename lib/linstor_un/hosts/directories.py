@@ -54,9 +54,30 @@ else
     echo "Total bytes written: 0" >&2
 fi
 read -r word
-[ "$word" = remove ] && remove_directory "$1"
+if [ "$word" = remove ]; then remove_directory "$1"; fi
 """
 )
+
+_REMOVE_UNMARKED = (
+    _REMOVE
+    + """
+[ -e "$1/$2" ] || remove_directory "$1"
+"""
+)
+
+_MARK = """
+cd "$1" 2>/dev/null || { echo ready; exit 0; }
+: >"$2"
+trap 'rm -f "$2"' EXIT
+echo ready
+cat >/dev/null
+"""
+
+_COPY_HERE = """
+mkdir -p "$2"
+cd "$1" 2>/dev/null || exit 0
+find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
+"""
 
 _RECEIVE = """
 mkdir -p "$1"
@@ -99,18 +120,36 @@ def move(source: Host, directory: str, target: Host, target_directory: str) -> l
     """
     if source.name.lower() == target.name.lower():
         return source.run(f"Moving {directory}", Step(_MOVE_HERE, (directory, target_directory))).splitlines()
-    mark = f".linstor_un.{os.uname().nodename}.{os.getpid()}"
+    return _transport(source, directory, target, target_directory, b"remove\n")
+
+
+def copy(source: Host, directory: str, target: Host, target_directory: str) -> None:
+    """Copy a VM's directory as `move` does, and keep the source's."""
+    if source.name.lower() != target.name.lower():
+        _transport(source, directory, target, target_directory, b"keep\n")
+    elif directory != target_directory:
+        source.run(f"Copying {directory}", Step(_COPY_HERE, (directory, target_directory)))
+
+
+def _transport(source: Host, directory: str, target: Host, target_directory: str, last_word: bytes) -> list[str]:
+    mark = _new_mark()
     sender = source.start(Step(_SEND, (directory, mark)))
     feed = target.feed(f"Copying {directory} from {source.name}", Step(_RECEIVE, (target_directory, mark)))
     try:
-        return _move(source, directory, target, sender, feed)
+        return _shake_hands(source, directory, target, sender, feed, last_word)
     except BaseException:
         sender.kill()
         feed.stop()
         raise
 
 
-def _move(source: Host, directory: str, target: Host, sender: subprocess.Popen[bytes], feed: Feed) -> list[str]:
+def _new_mark() -> str:
+    return f".linstor_un.{os.uname().nodename}.{os.getpid()}"
+
+
+def _shake_hands(
+    source: Host, directory: str, target: Host, sender: subprocess.Popen[bytes], feed: Feed, last_word: bytes
+) -> list[str]:
     if not feed.stdout.readline():
         feed.finish()
     told = _tell(sender, b"go\n") and _forward(sender, feed.stdin)
@@ -123,9 +162,9 @@ def _move(source: Host, directory: str, target: Host, sender: subprocess.Popen[b
         log.info(f"{source.name} and {target.name} share {directory}")
         sender.wait()
         return []
-    unlinked, errors = sender.communicate(b"remove\n")
+    unlinked, errors = sender.communicate(last_word)
     source.judge(f"Removing {directory}", sender.returncode, errors)
-    log.info(f"moved {directory} from {source.name} to {target.name}")
+    log.info(f"took {directory} from {source.name} to {target.name}")
     return unlinked.decode("utf-8", "replace").splitlines()
 
 
@@ -171,6 +210,22 @@ def remove(host: Host, directory: str) -> list[str]:
     unlinked = host.run(f"Removing {directory}", Step(_REMOVE_ONLY, (directory,))).splitlines()
     log.info(f"removed {directory} on {host.name}")
     return unlinked
+
+
+def remove_unless_shared(left: Host, stays: Host, directory: str) -> list[str]:
+    """Remove a VM's directory on the host that it has left; not where the host that it is on sees the same one.
+
+    Returns the devices that no VM's disk on `left` is a link to any more. Raises HostUnreachable, for `stays` too: what
+    cannot be told apart is not removed.
+    """
+    mark = _new_mark()
+    feed = stays.feed(f"Marking {directory}", Step(_MARK, (directory, mark)))
+    try:
+        if not feed.stdout.readline():
+            feed.finish()
+        return left.run(f"Removing {directory}", Step(_REMOVE_UNMARKED, (directory, mark))).splitlines()
+    finally:
+        feed.stop()
 
 
 def write_file(host: Host, path: str, local_file: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -34,6 +35,10 @@ SCHEMES = frozenset(
     | {"onebex"}
 )
 _OWN_SCHEMES = frozenset({"http", "https"})
+# downloader.sh puts the URL into a line of shell: quoted for http, between double quotes or bare for others.
+_HTTP_URL = re.compile(r"[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]+")
+_SSH_URL = re.compile(r"ssh://[A-Za-z0-9_][A-Za-z0-9._@-]*:[A-Za-z0-9._~:/@+,=%-]+")
+_OTHER_URL = re.compile(r"[a-z0-9+]+://[A-Za-z0-9._~:/][A-Za-z0-9._~:/?#@&+,=%-]*")
 
 
 class Reader(Protocol):
@@ -253,11 +258,9 @@ class _Program:
     """The output of downloader.sh."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        import tempfile  # only downloads pay for it
-
         self._name = name
         # A file, since a pipe that nobody reads stops whoever has much to say; and a group, to end all that it started.
-        self._errors = tempfile.TemporaryFile()
+        self._errors = os.memfd_create("downloader.sh")
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -282,11 +285,18 @@ class _Program:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.stdout.close()
         if self._process.wait() and self._is_at_end:
-            self._errors.seek(0)
-            reason = " ".join(self._errors.read().decode("utf-8", "replace").split())[-300:]
+            said = os.pread(self._errors, _BLOCK_BYTES, max(0, os.fstat(self._errors).st_size - _BLOCK_BYTES))
+            reason = " ".join(said.decode("utf-8", "replace").split())[-300:]
             raise UnusableImage(
                 f"Image {self._name} cannot be fetched ({reason or 'downloader.sh failed'}): correct PATH"
             )
+
+
+def is_plain_url(url: str) -> bool:
+    """Tell whether no shell and no option parser can take any part of the URL for something else."""
+    scheme = url.partition("://")[0]
+    pattern = _HTTP_URL if scheme in _OWN_SCHEMES else _SSH_URL if scheme == "ssh" else _OTHER_URL
+    return pattern.fullmatch(url) is not None
 
 
 def from_file(

@@ -15,7 +15,7 @@ from linstor_un.errors import InvalidInput
 from linstor_un.opennebula.model import LARGEST_MIB
 
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_DIRECTORY = re.compile(r"/(?:[\w.+@-]+/)*(\d+)/(\d+)", re.ASCII)
+_DIRECTORY = re.compile(r"/(?:[\w.+@-]+/)*(\d{1,10})/(\d{1,10})", re.ASCII)
 NO_DISK = -1
 _DISK = re.compile(r"disk\.(\d{1,6})", re.ASCII)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
@@ -26,7 +27,7 @@ def action_data(arguments: Sequence[str], standard_input: bytes) -> tuple[bytes,
     Raises InvalidInput for any other shape.
     """
     if len(arguments) == 2 and arguments[0] != "-":
-        return decode(arguments[0].encode()), arguments[1]
+        return decode(arguments[0].encode("utf-8", "surrogateescape")), arguments[1]
     if len(arguments) == 1 or len(arguments) == 2:
         return decode(standard_input), arguments[-1]
     raise InvalidInput(
@@ -88,12 +89,10 @@ def number(tree: _Element, path: str) -> Optional[int]:
     value = text(tree, path)
     if not value:
         return None
-    try:
-        if len(value) > 20:
-            raise ValueError
-        return int(value)
-    except ValueError:
-        raise InvalidInput(f"<{path}> is {value[:40]!r} and must be a whole number") from None
+    # int() alone would take 1_000 and digits of other scripts.
+    if not re.fullmatch(r"-?[0-9]{1,19}", value):
+        raise InvalidInput(f"<{path}> is {value[:40]!r} and must be a whole number of at most 19 digits")
+    return int(value)
 
 
 def required_number(tree: _Element, path: str) -> int:

@@ -12,6 +12,8 @@ SOURCE_DEAD = frozenset({60, 61})
 ENDING = frozenset({1, 11, 15, 23, 39, 40})
 # VM states (STATE) in which it will never run again.
 DONE_STATES = frozenset({6})
+# HOTPLUG_SAVEAS: the disk is written to while it is saved; in the other save-as states it is not.
+SAVING_LIVE = frozenset({26})
 # STATE of a VM that is on a host; DISK_RESIZE of a running one.
 ACTIVE_STATE = 3
 RESIZING_LIVE = frozenset({62})

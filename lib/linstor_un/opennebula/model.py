@@ -41,6 +41,8 @@ class Image(NamedTuple):
     is_save_as: bool
     checksums: Mapping[str, str]
     registered: int
+    target_snapshot: int = -1
+    snapshot_ids: tuple[int, ...] = ()
 
 
 class Disk(NamedTuple):
@@ -76,13 +78,16 @@ class Disk(NamedTuple):
 
 
 class VirtualMachine(NamedTuple):
-    """A VM with its disks; `hostnames` are the hosts of its history, in order, the last is the current one."""
+    """A VM with its disks; `hostnames` and `datastore_ids` are its history, in order, the last is now."""
 
     vm_id: int
     state: int
     lifecycle_state: int
+    deploy_id: str
+    memory_mib: int
     disks: tuple[Disk, ...]
     hostnames: tuple[str, ...]
+    datastore_ids: tuple[int, ...]
 
     def disk(self, disk_id: int) -> Optional[Disk]:
         """Return the disk with that id, or None where the VM has none (any more)."""
@@ -127,6 +132,7 @@ def action_image(tree: _Element, *, with_id: bool = True) -> Image:
         raise InvalidInput("<IMAGE> is missing from the action's XML: call it as OpenNebula does")
     file_system = text(element, "FS") or text(element, "FSTYPE")
     template = "TEMPLATE/"
+    target = number(element, "TARGET_SNAPSHOT")
     return Image(
         image_id=required_number(element, "ID") if with_id else -1,
         path=text(element, "PATH"),
@@ -138,6 +144,8 @@ def action_image(tree: _Element, *, with_id: bool = True) -> Image:
             kind: text(element, template + kind).lower() for kind in ("MD5", "SHA1") if text(element, template + kind)
         },
         registered=number(element, "REGTIME") or 0,
+        target_snapshot=-1 if target is None else target,
+        snapshot_ids=tuple(required_number(item, "ID") for item in element.iterfind("SNAPSHOTS/SNAPSHOT")),
     )
 
 
@@ -150,12 +158,16 @@ def size_mib(value: int, what: str) -> int:
 
 def virtual_machine(tree: _Element) -> VirtualMachine:
     """Read a <VM>; raises InvalidInput."""
+    history = tree.findall("HISTORY_RECORDS/HISTORY")
     return VirtualMachine(
         vm_id=required_number(tree, "ID"),
         state=number(tree, "STATE") or 0,
         lifecycle_state=number(tree, "LCM_STATE") or 0,
+        deploy_id=text(tree, "DEPLOY_ID"),
+        memory_mib=max(number(tree, "TEMPLATE/MEMORY") or 0, number(tree, "TEMPLATE/MEMORY_MAX") or 0),
         disks=tuple(_disk(element) for element in tree.iterfind("TEMPLATE/DISK")),
-        hostnames=tuple(text(element, "HOSTNAME") for element in tree.iterfind("HISTORY_RECORDS/HISTORY")),
+        hostnames=tuple(text(element, "HOSTNAME") for element in history),
+        datastore_ids=tuple(number(element, "DS_ID") or 0 for element in history),
     )
 
 

@@ -91,9 +91,14 @@ class _Client:
     def _post(self, body: str) -> _Element:
         from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
-        url = urlsplit(self.endpoint)
-        kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-        connection = kind(url.hostname or "localhost", url.port, timeout=_CONNECT_SECONDS)
+        try:
+            url = urlsplit(self.endpoint)
+            kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+            connection = kind(url.hostname or "localhost", url.port, timeout=_CONNECT_SECONDS)
+        except ValueError as failure:
+            raise OnedUnreachable(
+                f"{self.endpoint} is no address of oned ({failure}): correct ONE_XMLRPC or ~/.one/one_endpoint"
+            ) from None
         try:
             connection.connect()
             connection.sock.settimeout(_ANSWER_SECONDS)

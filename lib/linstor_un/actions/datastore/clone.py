@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from linstor_un import log
 from linstor_un import settings as settings_room
 from linstor_un.actions import cloning, datastore_action, new_volume
 from linstor_un.cluster import placement as placements
@@ -27,6 +28,13 @@ def run(call: Call) -> None:
     owner = datastore_action.owner(action, image)
     wanted = cloning.Clone(source, image.size_mib, target, image.size_mib, placement, owner)
     gateway = action.gateway()
+    mode = settings.clone_mode
+    if mode == "snapshot" and not cloning.is_alike(gateway, source, placement):
+        log.info(f"{action.datastore.label} asks for other nodes, pools or layers than {source} has: copying")
+        mode = "copy"
     with volume_lock(settings_room.lock_directory(settings), target, settings.lock_timeout_seconds), Undo() as undo:
-        cloning.clone(gateway, undo, wanted, settings.clone_mode)
+        cloning.clone(gateway, undo, wanted, mode)
+        if mode == "snapshot":
+            # What is restored says of itself what the original says.
+            cloning.disown(gateway, target, owner)
         call.answer(drbd_device(target) if placement.has_drbd else new_volume.reported_device(gateway, target))

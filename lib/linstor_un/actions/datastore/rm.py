@@ -26,6 +26,8 @@ def run(call: Call) -> None:
     lock = volume_lock(settings_room.lock_directory(settings), resource, settings.lock_timeout_seconds, True)
     with lock:
         volume = volumes.find(gateway, resource)
+        if volume is None or action.names.incomplete in volume.properties:
+            volumes.remove(gateway, action.names.passing(resource))
         if volume is None:
             return
         if volume.properties.get(action.names.image_id, str(image.image_id)) != str(image.image_id):

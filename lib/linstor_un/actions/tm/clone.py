@@ -6,7 +6,6 @@ Arguments: FE:SOURCE HOST:SYSDIR/disk.N VMID DSID (of the image).
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un import settings as settings_room
 from linstor_un.actions import cloning, transfer
 from linstor_un.actions.datastore_action import resource_of_source
 from linstor_un.actions.transfer import Transfer
@@ -17,7 +16,6 @@ from linstor_un.errors import InvalidInput
 from linstor_un.opennebula import arguments
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
-from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 
 
@@ -60,14 +58,8 @@ def _disk(action: Transfer, place: Place, source: str) -> Disk:
 def _mode(call: Call, action: Transfer, image_datastore: int) -> str:
     """Return how to clone: a snapshot cannot change the layers or the pools that the image has."""
     origin = action.datastores[image_datastore]
-    theirs = settings_room.for_datastore(call.configuration, origin.attributes, origin.label)
-    if action.settings.clone_mode == "snapshot" and _differ(action.settings, theirs):
+    theirs = action.settings_of(call, image_datastore)
+    if action.settings.clone_mode == "snapshot" and cloning.differ(action.settings, theirs):
         log.info(f"{action.datastore.label} and {origin.label} ask for different layers or pools: copying")
         return "copy"
     return action.settings.clone_mode
-
-
-def _differ(ours: Settings, theirs: Settings) -> bool:
-    if ours.layers != theirs.layers:
-        return True
-    return bool(ours.storage_pools and theirs.storage_pools and not set(ours.storage_pools) & set(theirs.storage_pools))

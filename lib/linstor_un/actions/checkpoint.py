@@ -1,0 +1,80 @@
+"""The memory of a suspended VM, on a replicated volume: any host can resume it.
+
+Both overrides replace a stock action of the hypervisor for all VMs, so that a VM of another driver's system datastore
+goes through to the stock action, unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from linstor_un import settings as settings_room
+from linstor_un.actions import transfer
+from linstor_un.cluster.gateway import Gateway
+from linstor_un.driver import Call
+from linstor_un.errors import InvalidInput
+from linstor_un.hosts import runner, virsh
+from linstor_un.hosts.runner import Host
+from linstor_un.opennebula import arguments, decoding, model
+from linstor_un.opennebula.model import Datastore, VirtualMachine
+from linstor_un.settings import Settings
+
+_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Checkpoint(NamedTuple):
+    """The decoded call: the VM's domain on a host, and the path at which the stock action would keep its memory."""
+
+    vm: VirtualMachine
+    domain: str
+    path: str
+    host: Host
+    datastore: Datastore
+    settings: Settings
+    document: bytes
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether the VM's system datastore is this driver's."""
+        return self.datastore.transfer_driver == transfer.DRIVER
+
+    @property
+    def resource(self) -> str:
+        """Return the checkpoint's volume."""
+        return self.settings.names.checkpoint(self.vm.vm_id)
+
+    def gateway(self) -> Gateway:
+        """Return the way to the system datastore's LINSTOR."""
+        return Gateway(self.settings)
+
+    def hand_over(self, call: Call, verb: str) -> None:
+        """Run the stock action on the host, as one_vmm_exec would have."""
+        virsh.stock_action(self.host, verb, call.arguments, self.document)
+
+
+def decode(call: Call, domain: str, path: str, host: str, vm_id: str) -> Checkpoint:
+    """Decode and check the input; raises InvalidInput and InvalidSetting."""
+    document = decoding.decode(call.standard_input)
+    tree = decoding.parse(document, "VMM_DRIVER_ACTION_DATA")
+    machine, datastore = tree.find("VM"), tree.find("DATASTORE")
+    if machine is None or datastore is None:
+        raise InvalidInput("<VM> or <DATASTORE> is missing from the action's XML: call it as OpenNebula does")
+    vm = model.virtual_machine(machine)
+    if arguments.identifier(vm_id, "VMID") != vm.vm_id:
+        raise InvalidInput(f"The action is called for VM {vm_id} and its XML is of VM {vm.vm_id}")
+    if not _DOMAIN.fullmatch(domain):
+        raise InvalidInput(f"{domain[:80]!r} is not the name of a domain: call the action as OpenNebula does")
+    if not path.startswith("/") or ".." in path.split("/") or not re.fullmatch(r"[\w./+@-]+", path):
+        raise InvalidInput(f"{path[:200]!r} is not the path of a checkpoint: call the action as OpenNebula does")
+    own = model.datastore(datastore)
+    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+    return Checkpoint(vm, domain, path, runner.host(arguments.hostname(host), settings), own, settings, document)
+
+
+def replicated(settings: Settings) -> Settings:
+    """Return the settings by which a checkpoint is placed: CHECKPOINT_REPLICA_COUNT instead of REPLICA_COUNT."""
+    count = settings.checkpoint_replica_count
+    if count is None:
+        return settings
+    return settings._replace(replica_count=count, node_list=settings.node_list[:count])

@@ -1,0 +1,15 @@
+"""datastore/snap_revert: give an image the content of one of its snapshots; the others stay."""
+
+from __future__ import annotations
+
+from linstor_un.actions import cloning, image_snapshot
+from linstor_un.cluster import snapshots
+from linstor_un.driver import Call
+
+
+def run(call: Call) -> None:
+    """Roll the image's volume back to the snapshot that IMAGE/TARGET_SNAPSHOT names."""
+    wanted = image_snapshot.begin(call)
+    with wanted.lock():
+        cloning.forget_base(wanted.gateway, wanted.resource)
+        snapshots.roll_back(wanted.gateway, wanted.resource, wanted.name)

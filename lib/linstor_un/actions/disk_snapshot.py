@@ -1,0 +1,38 @@
+"""What the actions on a disk's snapshots begin with.
+
+Arguments of all of them: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from linstor_un.actions import transfer
+from linstor_un.actions.transfer import Transfer
+from linstor_un.driver import Call
+from linstor_un.errors import InvalidInput
+from linstor_un.opennebula import arguments
+from linstor_un.opennebula.arguments import Place
+from linstor_un.opennebula.model import Disk
+
+
+class DiskSnapshot(NamedTuple):
+    """A snapshot of a disk: the volume is the image's own or the VM's, the name is the same for both."""
+
+    action: Transfer
+    place: Place
+    disk: Disk
+    resource: str
+    name: str
+
+
+def begin(call: Call) -> DiskSnapshot:
+    """Decode and check the arguments; raises InvalidInput."""
+    arguments.expect(call.arguments, "HOST:PATH", "SNAPID", "VMID", "DSID")
+    place = arguments.disk_place(call.arguments[0], arguments.identifier(call.arguments[2], "VMID"))
+    snapshot_id = arguments.identifier(call.arguments[1], "SNAPID")
+    action = transfer.begin(call, place, arguments.identifier(call.arguments[3], "DSID"))
+    disk = action.need_disk(place.disk_id)
+    if disk.is_volatile:
+        raise InvalidInput(f"Disk {place.disk_id} of VM {place.vm_id} is volatile: only images' disks have snapshots")
+    return DiskSnapshot(action, place, disk, action.resource(disk), action.names.snapshot(snapshot_id))

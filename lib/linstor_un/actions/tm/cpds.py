@@ -1,0 +1,132 @@
+"""tm/cpds: save a disk, or a snapshot of it, as a new image.
+
+Arguments: HOST:SYSDIR/disk.N SOURCE SNAPID VMID DSID (of the image, and of the new one).
+SOURCE is what mkfs said for the new image; SNAPID -1 is the disk as it is now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from linstor_un.actions import cloning, transfer
+from linstor_un.actions.cloning import Clone
+from linstor_un.actions.datastore_action import resource_of_source
+from linstor_un.actions.transfer import Transfer
+from linstor_un.cluster import placement as placements
+from linstor_un.cluster import snapshots, volumes
+from linstor_un.cluster.snapshots import Snapshot
+from linstor_un.driver import Call
+from linstor_un.errors import InvalidInput, NotFound
+from linstor_un.hosts import virsh
+from linstor_un.opennebula import arguments, lifecycle
+from linstor_un.opennebula.arguments import Place
+from linstor_un.opennebula.model import Disk
+from linstor_un.undo import Undo
+
+_CURRENT = "-1"
+
+
+class SaveAs(NamedTuple):
+    """What is saved: `snapshot` of the disk's volume, empty for its current content, as the volume `target`."""
+
+    action: Transfer
+    place: Place
+    disk: Disk
+    source: str
+    snapshot: str
+    target: str
+    clone: Clone
+    moves_bytes: bool
+
+    @property
+    def is_written_to(self) -> bool:
+        """Tell whether the VM runs, so that only a snapshot of the disk holds still."""
+        return bool(self.action.vm and self.action.vm.lifecycle_state in lifecycle.SAVING_LIVE)
+
+
+def run(call: Call) -> None:
+    """Make the new image's volume from a snapshot: the VM waits for that alone.
+
+    Where the image's datastore asks for independent images, or for other pools or layers, the bytes are copied.
+    """
+    wanted = _decode(call)
+    gateway = wanted.action.gateway
+    with wanted.action.lock(wanted.target), Undo() as undo:
+        if not wanted.snapshot and wanted.moves_bytes and not wanted.is_written_to:
+            cloning.copy(gateway, undo, wanted.clone)
+        else:
+            with _snapshot(wanted) as snapshot:
+                _from_snapshot(wanted, undo, snapshot)
+        cloning.disown(gateway, wanted.target, wanted.clone.owner)
+
+
+def _decode(call: Call) -> SaveAs:
+    arguments.expect(call.arguments, "HOST:PATH", "SOURCE", "SNAPID", "VMID", "DSID")
+    place = arguments.disk_place(call.arguments[0], arguments.identifier(call.arguments[3], "VMID"))
+    target = resource_of_source(call.arguments[1])
+    datastore_id = arguments.identifier(call.arguments[4], "DSID")
+    action = transfer.begin(call, place, datastore_id)
+    image_id = action.names.image_id_of(target)
+    if image_id is None:
+        raise InvalidInput(f"SOURCE {call.arguments[1][:200]!r} is not a new image's: it comes from datastore/mkfs")
+    name = ""
+    if call.arguments[2] != _CURRENT:
+        name = action.names.snapshot(arguments.identifier(call.arguments[2], "SNAPID"))
+    disk = action.need_disk(place.disk_id)
+    if disk.is_volatile or not disk.size_mib:
+        raise InvalidInput(f"Disk {place.disk_id} of VM {place.vm_id} cannot be saved: it is volatile or has no SIZE")
+    theirs = action.settings_of(call, datastore_id)
+    placement = placements.of(theirs, action.datastores[datastore_id].label)
+    source = action.resource(disk)
+    owner = action.names.image_properties(image_id)
+    clone = Clone(source, disk.size_mib, target, disk.size_mib, placement, owner)
+    moves_bytes = theirs.clone_mode == "copy" or cloning.differ(action.settings, theirs)
+    return SaveAs(action, place, disk, source, name, target, clone, moves_bytes)
+
+
+@contextmanager
+def _snapshot(wanted: SaveAs) -> Iterator[Snapshot]:
+    """Have the snapshot that is saved: the disk's own, or one of now that goes at the end of the block."""
+    gateway, source = wanted.action.gateway, wanted.source
+    name = wanted.snapshot or f"save-as-{wanted.target}"[:48]
+    if not wanted.snapshot:
+        _take(wanted, name)
+    try:
+        found = snapshots.find(gateway, source, name)
+        if found is None or not found.is_usable:
+            raise NotFound(f"{source} has no usable snapshot {name}: see `linstor snapshot list -r {source}`")
+        yield found
+    finally:
+        if not wanted.snapshot:
+            snapshots.forget(gateway, source, name)
+
+
+def _take(wanted: SaveAs, name: str) -> None:
+    action = wanted.action
+    # What an earlier run has left under this name is older than what is to be saved.
+    snapshots.forget(action.gateway, wanted.source, name)
+    if not wanted.is_written_to or action.vm is None:
+        snapshots.take(action.gateway, wanted.source, name)
+        return
+    host = action.host(wanted.place.host)
+    with virsh.held(host, action.vm.deploy_id, action.settings.freeze_timeout_seconds):
+        snapshots.take(action.gateway, wanted.source, name)
+
+
+def _from_snapshot(wanted: SaveAs, undo: Undo, snapshot: Snapshot) -> None:
+    gateway = wanted.action.gateway
+    if not wanted.moves_bytes:
+        cloning.restore(gateway, undo, wanted.clone, snapshot)
+        return
+    # A snapshot of a volume has no device of its own: it gets a volume for as long as it is copied.
+    passing = wanted.action.names.passing(wanted.target)
+    ours = placements.of(wanted.action.settings, wanted.action.datastore.label)
+    cloning.restore(gateway, undo, wanted.clone._replace(target=passing, placement=ours), snapshot)
+    made = volumes.find(gateway, passing)
+    size_mib = made.size_kib // volumes.KIB_PER_MIB if made else 0
+    # A snapshot may be smaller than the disk has become.
+    whole = wanted.clone._replace(source=passing, source_size_mib=size_mib, size_mib=size_mib)
+    cloning.copy(gateway, undo, whole)
+    volumes.remove(gateway, passing)

@@ -1,0 +1,18 @@
+"""tm/failmigrate: undo premigrate: the VM runs on at its source, and nothing is left at the destination.
+
+Arguments and stdin: see actions/migration.py.
+"""
+
+from __future__ import annotations
+
+from linstor_un.actions import migration
+from linstor_un.driver import Call
+
+
+def run(call: Call) -> None:
+    """Take two primaries back, detach and unlink the destination's disks, call the other drivers."""
+    move = migration.begin(call)
+    if not move.is_on_one_host:
+        unlinked = migration.remove_directory(move, move.target, move.source)
+        migration.leave(move, move.target.host, move.source.host, unlinked)
+    migration.relay(call, move, "failmigrate")

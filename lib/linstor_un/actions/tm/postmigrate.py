@@ -1,0 +1,18 @@
+"""tm/postmigrate: let go of a VM's disks on the host that it has left live.
+
+Arguments and stdin: see actions/migration.py.
+"""
+
+from __future__ import annotations
+
+from linstor_un.actions import migration
+from linstor_un.driver import Call
+
+
+def run(call: Call) -> None:
+    """Take two primaries back, detach and unlink the source's disks, call the other drivers."""
+    move = migration.begin(call)
+    if not move.is_on_one_host:
+        unlinked = migration.remove_directory(move, move.source, move.target)
+        migration.leave(move, move.source.host, move.target.host, unlinked)
+    migration.relay(call, move, "postmigrate")

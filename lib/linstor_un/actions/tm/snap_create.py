@@ -1,0 +1,17 @@
+"""tm/snap_create: take a snapshot of a disk of a VM that does not run.
+
+Arguments: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
+"""
+
+from __future__ import annotations
+
+from linstor_un.actions import disk_snapshot
+from linstor_un.cluster import snapshots
+from linstor_un.driver import Call
+
+
+def run(call: Call) -> None:
+    """Take the snapshot; one of this name that is there is this one, as ids are never used twice."""
+    wanted = disk_snapshot.begin(call)
+    with wanted.action.lock(wanted.resource):
+        snapshots.take(wanted.action.gateway, wanted.resource, wanted.name)

@@ -1,0 +1,23 @@
+"""tm/snap_revert: give a disk of a VM that does not run the content of a snapshot; younger snapshots stay.
+
+Arguments: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
+"""
+
+from __future__ import annotations
+
+from linstor_un.actions import cloning, disk_snapshot, transfer
+from linstor_un.cluster import snapshots
+from linstor_un.driver import Call
+from linstor_un.undo import Undo
+
+
+def run(call: Call) -> None:
+    """Roll the volume back and offer it to the VM's host again, where LINSTOR may have taken it away."""
+    wanted = disk_snapshot.begin(call)
+    action = wanted.action
+    with action.lock(wanted.resource), Undo() as undo:
+        if wanted.disk.is_image:
+            cloning.forget_base(action.gateway, wanted.resource)
+        snapshots.roll_back(action.gateway, wanted.resource, wanted.name)
+        if not action.is_parked(wanted.place.host):
+            transfer.offer(action, undo, wanted.place, wanted.disk._replace(size_mib=0))

@@ -1,0 +1,51 @@
+"""vmm/kvm/save_linstor_un: suspend a VM, its memory on a volume.
+
+Arguments: DOMAIN CHECKPOINT HOST VMID HOST; stdin is the base64 of <VMM_DRIVER_ACTION_DATA>. Runs on the front-end
+instead of kvm/save (VM_MAD: `-l save=save_linstor_un`).
+"""
+
+from __future__ import annotations
+
+from linstor_un import settings as settings_room
+from linstor_un.actions import checkpoint, new_volume
+from linstor_un.actions.checkpoint import Checkpoint
+from linstor_un.cluster import placement as placements
+from linstor_un.driver import Call
+from linstor_un.hosts import virsh
+from linstor_un.locks import volume_lock
+from linstor_un.opennebula import arguments
+from linstor_un.undo import Undo
+
+# Beyond the guest's RAM: the domain's XML, video RAM, the state of devices, headers of pages.
+_OVERHEAD_MIB = 512
+_OVERHEAD_PERCENT = 5
+
+
+def run(call: Call) -> None:
+    """Save the VM to a new volume; where that fails the VM runs on and the volume goes."""
+    arguments.expect(call.arguments, "DOMAIN", "CHECKPOINT", "HOST", "VMID", "HOST")
+    domain, path, host, vm_id, _ = call.arguments
+    wanted = checkpoint.decode(call, domain, path, host, vm_id)
+    if not wanted.is_ours:
+        wanted.hand_over(call, "save")
+        return
+    _save(wanted)
+
+
+def _save(wanted: Checkpoint) -> None:
+    settings, gateway, names = wanted.settings, wanted.gateway(), wanted.settings.names
+    placement = placements.of(checkpoint.replicated(settings), wanted.datastore.label)
+    owner = {names.vm_id: str(wanted.vm.vm_id)}
+    lock = volume_lock(settings_room.lock_directory(settings), wanted.resource, settings.lock_timeout_seconds)
+    with lock, Undo() as undo:
+        volume = new_volume.make(
+            gateway, undo, wanted.resource, _size_mib(wanted), placement, owner, writer=wanted.host.name
+        )
+        virsh.save(wanted.host, wanted.domain, volume.device, volume.size_bytes)
+        new_volume.leave_writer(gateway, volume)
+        new_volume.finish(gateway, volume)
+
+
+def _size_mib(wanted: Checkpoint) -> int:
+    memory_mib = max(wanted.vm.memory_mib, 1)
+    return memory_mib * (100 + _OVERHEAD_PERCENT) // 100 + _OVERHEAD_MIB
