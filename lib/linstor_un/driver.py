@@ -105,6 +105,10 @@ def _stop(number: int, _: Optional[FrameType]) -> NoReturn:
 
 def _missing(error: ModuleNotFoundError) -> MissingDependency:
     name = (error.name or "").split(".")[0]
+    if name == "linstor_un":
+        return MissingDependency(
+            f"The driver is not installed completely: {error.name} is missing below {_ROOT}; copy the library again"
+        )
     package = _PACKAGES.get(name, name)
     return MissingDependency(
         f"The Python package {package} is missing for {sys.executable} on the front-end: install it with "

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable
 
 from linstor_un import log
 from linstor_un.errors import Busy, InvalidSetting
@@ -34,16 +33,38 @@ def volume_lock(
         yield
     finally:
         # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
-        os.unlink(path)
+        _unlink(path)
         os.close(descriptor)
 
 
+class SharedGuest:
+    """A volume that is attached somewhere only for copying from it, by one action or by several at once."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.is_last = False
+
+    def note_attached(self) -> None:
+        """Remember, for whoever is the last, that the volume was not there before."""
+        os.pwrite(self._descriptor, b"attached", 0)
+
+    def may_detach(self) -> bool:
+        """Tell whether this was the last to share the volume, and one of them has attached it."""
+        try:
+            # Where this fails the shared lock is gone too, and another one who tries after us is the last.
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self.is_last = True
+        return os.pread(self._descriptor, 8, 0) == b"attached"
+
+
 @contextmanager
-def shared_guest(directory: str, resource: str, node: str) -> Iterator[Callable[[], bool]]:
+def shared_guest(directory: str, resource: str, node: str) -> Iterator[SharedGuest]:
     """Share, for the length of the block, a volume that is attached on `node` only for copying from it.
 
-    Yields a function that tells whether this was the last to share it; until the block ends nobody else begins then, so
-    that the last one can detach the volume while nobody reads.
+    After may_detach has said yes nobody else begins until the block ends, so that the volume is detached while nobody
+    reads.
     """
     path = os.path.join(directory, f"linstor_un-{resource.lower()}@{node.lower()}.lock")
     while True:
@@ -52,25 +73,13 @@ def shared_guest(directory: str, resource: str, node: str) -> Iterator[Callable[
         if os.fstat(descriptor).st_nlink:
             break
         os.close(descriptor)
-
-    last = False
-
-    def is_last() -> bool:
-        nonlocal last
-        try:
-            # Where this fails the shared lock is gone too, and another one who tries after us is the last.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        last = True
-        return True
-
+    guest = SharedGuest(descriptor)
     try:
-        yield is_last
+        yield guest
     finally:
-        if last:
+        if guest.is_last:
             # Not before: whoever comes meanwhile would make a new file and begin at once.
-            os.unlink(path)
+            _unlink(path)
         os.close(descriptor)
 
 
@@ -102,6 +111,13 @@ def _open(path: str) -> int:
             f"The lock {path} cannot be made ({failure.strerror}): set LOCK_DIR in linstor_un.conf to a directory that "
             "belongs to the user that runs the driver"
         ) from None
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        log.warning(f"somebody has removed the lock file {path}: keep clean-up tools out of LOCK_DIR")
 
 
 def _try(path: str) -> int | None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, Optional
 
+from linstor_un.errors import InvalidInput
+
 _BY_RESOURCE = re.compile(r"/dev/drbd/by-res/([^/]+)/0")
 _RESOURCE = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}")
-_BACKING_DEVICE = re.compile(r"/dev/(?:(?!\.\.?/)[\w.+-]+/)+(?:Linstor-Crypt-)?([A-Za-z_][A-Za-z0-9_-]{1,47})_00000(?:\.img)?")
+_BACKING_DEVICE = re.compile(
+    r"/dev/(?:(?!\.\.?/)[\w.+-]+/)+(?:Linstor-Crypt-)?([A-Za-z_][A-Za-z0-9_-]{1,47})_00000(?:\.img)?"
+)
 
 # One kept snapshot per image from which VM disks are restored.
-BASE_SNAPSHOT = "base"
+BASE_SNAPSHOT = "linstor_un-base"
 
 
 class Names(NamedTuple):
@@ -120,3 +124,13 @@ def resource_of(source: str) -> Optional[str]:
 def is_resource_name(name: str) -> bool:
     """Tell whether LINSTOR accepts `name` for a resource definition."""
     return _RESOURCE.fullmatch(name) is not None and name.lower() not in ("all", "proxy")
+
+
+def resource_of_source(source: str) -> str:
+    """Return the resource definition that a SOURCE names; raises InvalidInput where it names none."""
+    resource = resource_of(source)
+    if resource is None:
+        raise InvalidInput(
+            f"SOURCE {source[:200]!r} names no LINSTOR volume: it should look like /dev/drbd/by-res/one-image-1/0"
+        )
+    return resource

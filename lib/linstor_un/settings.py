@@ -64,9 +64,11 @@ class Settings(NamedTuple):
     device_timeout_seconds: int = 20
     in_use_timeout_seconds: int = 10
     freeze_timeout_seconds: int = 10
+    hold_timeout_seconds: int = 30
     ssh: tuple[str, ...] = ("ssh",)
     ssh_connect_timeout_seconds: int = 10
     frontend_hostname: str = ""
+    datastore_location: str = "/var/lib/one/datastores"
 
     def __repr__(self) -> str:
         """Say nothing of the token, which must reach no log and no error."""
@@ -257,9 +259,11 @@ CONFIGURATION_ONLY: dict[str, tuple[str, _Parser]] = {
     "DEVICE_TIMEOUT": ("device_timeout_seconds", _Reader.seconds),
     "IN_USE_TIMEOUT": ("in_use_timeout_seconds", _Reader.seconds),
     "FREEZE_TIMEOUT": ("freeze_timeout_seconds", _Reader.seconds),
+    "HOLD_TIMEOUT": ("hold_timeout_seconds", _Reader.seconds),
     "SSH": ("ssh", _Reader.command),
     "SSH_CONNECT_TIMEOUT": ("ssh_connect_timeout_seconds", _Reader.seconds),
     "FRONTEND_HOSTNAME": ("frontend_hostname", _Reader.name),
+    "DATASTORE_LOCATION": ("datastore_location", _Reader.absolute_path),
 }
 
 
@@ -305,7 +309,8 @@ def read_configuration(path: str) -> dict[str, str]:
 
 def _assignment(line: str, place: str) -> tuple[str, str]:
     match = re.fullmatch(
-        r"(?:export\s+)?(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|((?:[^\s#\"'][^\s\"']*)?(?:\$\{[^}]*\})?[^\s#\"']*))\s*(?:#.*)?", line
+        r"(?:export\s+)?(\w+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|((?:[^\s#\"'][^\s\"']*)?(?:\$\{[^}]*\})?[^\s#\"']*))\s*(?:#.*)?",
+        line,
     )
     if not match:
         # Without what may be a secret.

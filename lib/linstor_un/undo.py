@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Callable, Optional
 
@@ -13,6 +15,16 @@ STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 class Stopped(BaseException):
     """A signal asks the action to stop; not an Exception, so that nothing but the frame takes it for handled."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put stopping signals off until the end of the block, for a request whose outcome undo has to know."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Undo:
@@ -27,6 +39,10 @@ class Undo:
         Pushed before the thing is made, since an answer can get lost: the step must do nothing where there is nothing.
         """
         self._steps.append((description, step))
+
+    def forget(self) -> None:
+        """Take nothing back any more: what was made may be all that there is."""
+        self._steps.clear()
 
     def __enter__(self) -> Undo:
         return self

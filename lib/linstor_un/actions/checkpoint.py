@@ -6,16 +6,20 @@ goes through to the stock action, unchanged.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import NamedTuple
 
 from linstor_un import settings as settings_room
-from linstor_un.actions import transfer
+from linstor_un.actions import new_volume, transfer
+from linstor_un.cluster import placement as placements
+from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
 from linstor_un.hosts import runner, virsh
 from linstor_un.hosts.runner import Host
+from linstor_un.naming import drbd_device
 from linstor_un.opennebula import arguments, decoding, model
 from linstor_un.opennebula.model import Datastore, VirtualMachine
 from linstor_un.settings import Settings
@@ -36,8 +40,9 @@ class Checkpoint(NamedTuple):
 
     @property
     def is_ours(self) -> bool:
-        """Tell whether the VM's system datastore is this driver's."""
-        return self.datastore.transfer_driver == transfer.DRIVER
+        """Tell whether the VM's system datastore and all its disks are this driver's."""
+        drivers = {self.datastore.transfer_driver, *(disk.transfer_driver for disk in self.vm.disks)}
+        return drivers - {""} == {transfer.DRIVER}
 
     @property
     def resource(self) -> str:
@@ -68,8 +73,20 @@ def decode(call: Call, domain: str, path: str, host: str, vm_id: str) -> Checkpo
     if not path.startswith("/") or ".." in path.split("/") or not re.fullmatch(r"[\w./+@-]+", path):
         raise InvalidInput(f"{path[:200]!r} is not the path of a checkpoint: call the action as OpenNebula does")
     own = model.datastore(datastore)
-    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
-    return Checkpoint(vm, domain, path, runner.host(arguments.hostname(host), settings), own, settings, document)
+    # Another driver's attributes may mean anything.
+    attributes = own.attributes if own.transfer_driver == transfer.DRIVER else {}
+    settings = settings_room.for_datastore(call.configuration, attributes, own.label)
+    where = runner.host(arguments.hostname(host), settings)
+    return Checkpoint(vm, domain, "/" + posixpath.normpath(path).lstrip("/"), where, own, settings, document)
+
+
+def attach(wanted: Checkpoint, gateway: Gateway) -> str:
+    """Make the checkpoint's volume available on the VM's host and return its device there."""
+    replicas.attach(gateway, wanted.resource, wanted.host.name)
+    placement = placements.of(replicated(wanted.settings), wanted.datastore.label)
+    if placement.has_drbd:
+        return drbd_device(wanted.resource)
+    return new_volume.reported_device(gateway, wanted.resource, wanted.host.name)
 
 
 def replicated(settings: Settings) -> Settings:

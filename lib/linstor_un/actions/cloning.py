@@ -21,15 +21,15 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
 from linstor_un.cluster.primaries import TWO_PRIMARIES
 from linstor_un.cluster.snapshots import Snapshot
-from linstor_un.errors import AlreadyExists, ControllerFailed, NotFound, NotReady
+from linstor_un.errors import AlreadyExists, ControllerFailed, NoRoom, NotFound, NotReady
 from linstor_un.hosts import copies
 from linstor_un.locks import volume_lock
 from linstor_un.naming import BASE_SNAPSHOT, drbd_device
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
+from linstor_un.units import KIB_PER_MIB, MIB
 
 _GROW_WAIT_SECONDS = 0.5
-MIB = 1 << 20
 
 
 class Clone(NamedTuple):
@@ -50,21 +50,33 @@ def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = ""
     is better than one that does not start.
     """
     if mode == "snapshot":
-        base = _base(gateway, wanted.source)
+        base = _base(gateway, wanted)
         if base is not None:
             return restore(gateway, undo, wanted, base, near)
     return copy(gateway, undo, wanted, near)
 
 
-def _base(gateway: Gateway, source: str) -> Snapshot | None:
+def _base(gateway: Gateway, wanted: Clone) -> Snapshot | None:
     """Return the base snapshot of an image, taken now where there is none; None where it cannot be had."""
+    source, settings = wanted.source, gateway.settings
     existing = _usable_base(gateway, source)
-    if existing is not None:
+    if existing is not None and not _is_outgrown(gateway, wanted, existing):
         return existing
-    settings = gateway.settings
     with volume_lock(settings_room.lock_directory(settings), source, settings.lock_timeout_seconds):
         # Whoever had the lock before may have taken it.
-        return _usable_base(gateway, source) or _take_base(gateway, source)
+        existing = _usable_base(gateway, source)
+        if existing is not None and _is_outgrown(gateway, wanted, existing):
+            forget_base(gateway, source)
+            existing = None
+        return existing or _take_base(gateway, source)
+
+
+def _is_outgrown(gateway: Gateway, wanted: Clone, base: Snapshot) -> bool:
+    """Tell whether a base that was taken while replicas were away can be had from more of them now."""
+    if len(base.nodes) >= (wanted.placement.replica_count or 0):
+        return False
+    alive = [item for item in replicas.of(gateway, wanted.source) if item.holds_data and item.is_online]
+    return len(alive) > len(base.nodes)
 
 
 def _usable_base(gateway: Gateway, source: str) -> Snapshot | None:
@@ -76,7 +88,7 @@ def _take_base(gateway: Gateway, source: str) -> Snapshot | None:
     # What an image says of itself is copied to its clones: an earlier VM's name must not be.
     disown(gateway, source, {})
     try:
-        snapshots.take(gateway, source, BASE_SNAPSHOT)
+        snapshots.take(gateway, source, BASE_SNAPSHOT, may_be_partial=True)
     except (ControllerFailed, NotReady) as error:
         if isinstance(error, ControllerFailed) and error.code != SNAPSHOTS_NOT_SUPPORTED:
             raise
@@ -96,23 +108,41 @@ def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: s
     except AlreadyExists:
         new_volume.discard(gateway, wanted.target, wanted.owner)
         volumes.define(gateway, wanted.target, wanted.placement, properties)
+    # From here on it is known to be ours, whatever the restore makes it say of itself.
+    undo.push(f"volume {wanted.target}", lambda: volumes.remove(gateway, wanted.target))
     if not snapshots.restore_definition(gateway, wanted.source, base.name, wanted.target):
         raise NotFound(f"Snapshot {base.name} of {wanted.source} went away while it was cloned: retry")
-    nodes = _restored_on(base, wanted.placement.replica_count, near)
+    nodes = _restored_on(gateway, wanted, base, near)
     snapshots.restore(gateway, wanted.source, base.name, wanted.target, nodes if len(nodes) < len(base.nodes) else ())
-    count = wanted.placement.replica_count or 0
-    if len(nodes) < count:
-        gateway.autoplace(wanted.target, wanted.placement.select_filter)
-        nodes = tuple(replica.node for replica in replicas.of(gateway, wanted.target) if replica.holds_data)
+    # Before any replica is added: LINSTOR resizes nothing while one is being filled.
     if wanted.size_mib > wanted.source_size_mib:
         _grow(gateway, wanted)
+    if len(nodes) < (wanted.placement.replica_count or 0):
+        nodes = _add_replicas(gateway, wanted)
     return nodes
 
 
-def _restored_on(base: Snapshot, count: int | None, near: str) -> tuple[str, ...]:
-    """Return as many of the snapshot's nodes as there shall be replicas, the host that will use the disk first."""
-    ordered = sorted(base.nodes, key=lambda node: node.lower() != near.lower())
-    return tuple(ordered[: count or len(ordered)])
+def _restored_on(gateway: Gateway, wanted: Clone, base: Snapshot, near: str) -> tuple[str, ...]:
+    """Return as many of the snapshot's nodes as there shall be replicas: the VM's host, then those that answer."""
+    count = wanted.placement.replica_count or len(base.nodes)
+    if count >= len(base.nodes):
+        return base.nodes
+    alive = {item.node for item in replicas.of(gateway, wanted.source) if item.holds_data and item.is_online}
+    ordered = sorted(base.nodes, key=lambda node: (node.lower() != near.lower(), node not in alive))
+    first = sum(wanted.target.encode()) % len(base.nodes)
+    if ordered[0].lower() != near.lower() and alive.issuperset(base.nodes):
+        # Spread, so that one node does not get a replica of every disk.
+        ordered = ordered[first:] + ordered[:first]
+    return tuple(ordered[:count])
+
+
+def _add_replicas(gateway: Gateway, wanted: Clone) -> tuple[str, ...]:
+    """Add the replicas that the snapshot could not give; where there is no room now, LINSTOR's balancing adds them."""
+    try:
+        gateway.autoplace(wanted.target, wanted.placement.select_filter)
+    except NoRoom as error:
+        log.warning(f"{error}; LINSTOR adds the missing replicas of {wanted.target} when it can")
+    return tuple(replica.node for replica in replicas.of(gateway, wanted.target) if replica.holds_data)
 
 
 def _grow(gateway: Gateway, wanted: Clone) -> None:
@@ -138,10 +168,9 @@ def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> tuple[s
         )
     placement = wanted.placement
     if near and gateway.settings.prefer_node:
-        placement = pools.near(gateway, placement, near, wanted.size_mib * volumes.KIB_PER_MIB)
-    preferred = [near] if near in holders else holders
+        placement = pools.near(gateway, placement, near, wanted.size_mib * KIB_PER_MIB)
     made = new_volume.make(
-        gateway, undo, wanted.target, wanted.size_mib, placement, wanted.owner, preferred_writers=preferred
+        gateway, undo, wanted.target, wanted.size_mib, placement, wanted.owner, preferred_writers=holders
     )
     has_drbd = any("DRBD" in replica.layers for replica in there)
     source = drbd_device(wanted.source) if has_drbd else new_volume.reported_device(gateway, wanted.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Optional
 
 from linstor_un import settings as settings_room
@@ -11,12 +12,12 @@ from linstor_un.driver import Call, remotes
 from linstor_un.errors import InvalidInput, UnusableImage
 from linstor_un.hosts import sources
 from linstor_un.hosts.sources import ImageSource
-from linstor_un.naming import Names, resource_of
+from linstor_un.locks import volume_lock
+from linstor_un.naming import Names
 from linstor_un.opennebula import arguments, decoding, model, paths
 from linstor_un.opennebula.model import Datastore, Image
 from linstor_un.settings import Settings
-
-MIB = 1 << 20
+from linstor_un.units import MIB
 
 
 class DatastoreAction(NamedTuple):
@@ -31,6 +32,11 @@ class DatastoreAction(NamedTuple):
     def names(self) -> Names:
         """Return the names that this OpenNebula gives in LINSTOR."""
         return self.settings.names
+
+    def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
+        """Return the lock of a volume."""
+        directory = settings_room.lock_directory(self.settings)
+        return volume_lock(directory, resource, self.settings.lock_timeout_seconds, interrupt_holder)
 
     def gateway(self) -> Gateway:
         """Return the way to this datastore's LINSTOR."""
@@ -104,16 +110,6 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
         settings.limit_transfer_bandwidth,
         not settings.no_decompress,
     )
-
-
-def resource_of_source(source: str) -> str:
-    """Return the resource definition that a SOURCE names; raises InvalidInput where it names none."""
-    resource = resource_of(source)
-    if resource is None:
-        raise InvalidInput(
-            f"SOURCE {source[:200]!r} names no LINSTOR volume: it should look like /dev/drbd/by-res/one-image-1/0"
-        )
-    return resource
 
 
 def check_fits(source: ImageSource, size_mib: int) -> None:

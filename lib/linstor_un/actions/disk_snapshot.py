@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from linstor_un.actions import transfer
 from linstor_un.actions.transfer import Transfer
+from linstor_un.cluster import snapshots
 from linstor_un.driver import Call
-from linstor_un.errors import InvalidInput
+from linstor_un.errors import InvalidInput, NotReady
+from linstor_un.hosts import virsh
 from linstor_un.opennebula import arguments
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
@@ -36,3 +38,18 @@ def begin(call: Call) -> DiskSnapshot:
     if disk.is_volatile:
         raise InvalidInput(f"Disk {place.disk_id} of VM {place.vm_id} is volatile: only images' disks have snapshots")
     return DiskSnapshot(action, place, disk, action.resource(disk), action.names.snapshot(snapshot_id))
+
+
+def take_live(action: Transfer, place: Place, resource: str, name: str) -> None:
+    """Take a snapshot of a running VM's volume: the VM is held for the one request alone.
+
+    The connection to LINSTOR is made before, and what the answer means is found out afterwards.
+    Raises CommandFailed where the VM can be neither held nor let go, and as snapshots.take.
+    """
+    if action.vm is None or not action.vm.deploy_id:
+        raise InvalidInput(f"oned knows no domain of VM {place.vm_id}: call the action for a running VM")
+    action.gateway.connect()
+    with virsh.held(action.host(place.host), action.vm.deploy_id):
+        attempt = snapshots.attempt(action.gateway, resource, name)
+    if attempt.judge(action.gateway) is None:
+        raise NotReady(f"An earlier snapshot {name} of {resource} had failed and is deleted now: retry")

@@ -13,6 +13,7 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput, NotFound
 from linstor_un.locks import volume_lock
+from linstor_un.naming import resource_of_source
 
 
 class ImageSnapshot(NamedTuple):
@@ -44,6 +45,6 @@ def begin(call: Call) -> ImageSnapshot:
     image = action.need_image()
     if image.target_snapshot < 0:
         raise InvalidInput("<IMAGE/TARGET_SNAPSHOT> is missing from the action's XML: call it as OpenNebula does")
-    resource = datastore_action.resource_of_source(image.source)
+    resource = resource_of_source(image.source)
     name = action.names.snapshot(image.target_snapshot)
     return ImageSnapshot(action, action.gateway(), resource, name, image.snapshot_ids)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un import settings as settings_room
@@ -17,12 +19,14 @@ from linstor_un.actions import transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import primaries, replicas
 from linstor_un.cluster.gateway import Gateway
+from linstor_un.cluster.replicas import Replica
 from linstor_un.driver import Call, remotes
 from linstor_un.errors import CommandFailed, DriverError, HostUnreachable, InvalidInput
 from linstor_un.hosts import directories
 from linstor_un.opennebula import arguments, decoding, model, oned
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
+from linstor_un.undo import Undo
 
 
 class Migration(NamedTuple):
@@ -33,6 +37,7 @@ class Migration(NamedTuple):
     target: Place
     disks: tuple[Disk, ...]
     is_relayed: bool
+    other_drivers: tuple[str, ...]
 
     @property
     def is_on_one_host(self) -> bool:
@@ -67,78 +72,153 @@ def begin(call: Call) -> Migration:
     known = facts.virtual_machine or machine._replace(hostnames=(source_host, target_host))
     action = Transfer(vm_id, known, facts.datastores, own, settings, gateway)
     source = target._replace(host=arguments.hostname(source_host))
-    return Migration(action, source, target, disks, is_relayed)
+    others = {disk.transfer_driver for disk in machine.disks} - {"", transfer.DRIVER}
+    return Migration(action, source, target, disks, is_relayed, tuple(sorted(others)))
 
 
-def source_datastore(migration: Migration) -> int:
-    """Return the system datastore that the VM is in before the migration, by oned's history of the VM."""
-    vm = migration.action.vm
-    target = migration.target.datastore_id
+def source_place(migration: Migration) -> Place:
+    """Return the VM's directory on the source: in the system datastore that it was in before, by oned's history."""
+    vm, source, target = migration.action.vm, migration.source, migration.target
     for hostname, datastore_id in zip(reversed(vm.hostnames), reversed(vm.datastore_ids)) if vm else ():
-        is_before = not migration.is_on_one_host or datastore_id != target
-        if datastore_id and hostname.lower() == migration.source.host.lower() and is_before:
-            return datastore_id
-    return target
+        is_before = not migration.is_on_one_host or datastore_id != target.datastore_id
+        if datastore_id and hostname.lower() == source.host.lower() and is_before:
+            parent, _, name = source.directory.rpartition("/")
+            directory = f"{parent.rpartition('/')[0]}/{datastore_id}/{name}"
+            return source._replace(directory=directory, datastore_id=datastore_id)
+    return source
 
 
-def relay(call: Call, migration: Migration, verb: str) -> None:
+def relay(call: Call, migration: Migration, verb: str, undo: Optional[Undo] = None) -> None:
     """Call the same action of every other driver that the VM's disks have, once each, as the core's drivers do.
 
-    Raises CommandFailed with what the other driver said.
+    With `undo`, what a driver has prepared is taken back by its failmigrate. Raises CommandFailed with what it said.
     """
     if migration.is_relayed:
         return
-    vm = model.virtual_machine(decoding.parse(decoding.decode(call.standard_input), "VM"))
-    for driver in sorted({disk.transfer_driver for disk in vm.disks} - {"", transfer.DRIVER}):
-        script = os.path.join(remotes(), "tm", os.path.basename(driver), verb)
-        if not os.access(script, os.X_OK):
-            raise CommandFailed(f"VM {vm.vm_id} has a disk of driver {driver}, and {script} is not there: install it")
-        done = subprocess.run(
-            [script, *call.arguments, transfer.DRIVER],
-            input=call.standard_input,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-        if done.returncode:
-            reason = " ".join(done.stderr.decode("utf-8", "replace").split())[-300:]
-            raise CommandFailed(
-                f"{script} failed: {reason or f'exit status {done.returncode}'}; correct that and retry"
-            )
+    for driver in migration.other_drivers:
+        if undo is not None:
+            undo.push(f"what {driver} prepared", partial(_call_other, call, driver, "failmigrate"))
+        _call_other(call, driver, verb)
 
 
-def prepare(migration: Migration, disk: Disk) -> None:
-    """Offer a disk on the destination, where it may be primary too if it is ever written to."""
-    action = migration.action
-    resource = action.resource(disk)
-    with action.lock(resource):
-        if disk.is_shared or migration.is_on_one_host:
-            replicas.attach(action.gateway, resource, migration.target.host)
-        else:
-            primaries.allow(action.gateway, resource, migration.source.host, migration.target.host)
-    step = transfer.link(action, migration.place(disk), action.device(disk), disk.size_mib, disk.is_shared)
-    action.host(migration.target.host).run(f"Linking disk {disk.disk_id} of VM {action.vm_id}", step)
+def _call_other(call: Call, driver: str, verb: str) -> None:
+    script = os.path.join(remotes(), "tm", os.path.basename(driver), verb)
+    if not os.access(script, os.X_OK):
+        raise CommandFailed(f"The VM has a disk of driver {driver}, and {script} is not there: install it")
+    done = subprocess.run(
+        [script, *call.arguments, transfer.DRIVER],
+        input=call.standard_input,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if done.returncode:
+        reason = " ".join(done.stderr.decode("utf-8", "replace").split())[-300:]
+        raise CommandFailed(f"{script} failed: {reason or f'exit status {done.returncode}'}; correct that and retry")
 
 
-def leave(migration: Migration, left: str, stays: str, unlinked: list[str]) -> None:
-    """Let go of the VM's disks on the host that it has left, or never came to; every disk is tried.
-
-    Arguments: `unlinked` are the devices that no VM's disk on that host is a link to any more.
-    """
-    action = migration.action
+def offer(migration: Migration) -> None:
+    """Attach every disk on the destination, where it may be primary too if the VM writes to it."""
+    action, source, target = migration.action, migration.source.host, migration.target.host
+    if migration.is_on_one_host:
+        return
+    written = {action.resource(disk) for disk in migration.disks if disk.is_writable}
     for disk in migration.disks:
         resource = action.resource(disk)
+        with action.lock(resource):
+            replicas.attach(action.gateway, resource, target, for_migration=_is_managed(migration, resource in written))
+    if not written or primaries.are_managed(action.gateway):
+        return
+    primaries.forget_earlier(action.gateway, written)
+    for resource, known in replicas.of_several(action.gateway, sorted(written)).items():
+        with action.lock(resource):
+            primaries.allow(action.gateway, resource, known, source, target)
+
+
+def _is_managed(migration: Migration, is_written: bool) -> bool:
+    return is_written and primaries.are_managed(migration.action.gateway)
+
+
+def link(migration: Migration) -> None:
+    """Copy the VM's directory to the destination and link every disk in it."""
+    action, target = migration.action, migration.target
+    links = [
+        transfer.link(action, migration.place(disk), action.device(disk), disk.size_mib, not disk.is_writable)
+        for disk in migration.disks
+    ]
+    there = action.host(target.host)
+    if not migration.is_relayed:
+        before = source_place(migration)
+        directories.copy(action.host(before.host), before.directory, there, target.directory, *links)
+    elif links:
+        there.run(f"Linking the disks of VM {action.vm_id}", *links)
+
+
+def leave(migration: Migration, left: Place, stays: Place) -> None:
+    """Let go of the VM on the host that it has left, or never came to; a host that does not answer keeps its files.
+
+    Every disk is tried; then the first error is raised.
+    """
+    if migration.is_on_one_host:
+        _leave_directory(migration, left, stays)
+        return
+    unlinked = _remove_directory(migration, left, stays)
+    action = migration.action
+    failures = []
+    known = _known(migration)
+    for disk in migration.disks:
+        resource = action.resource(disk)
+        may_detach = not disk.is_shared or action.device(disk) in unlinked
         try:
             with action.lock(resource):
-                if not disk.is_shared:
-                    primaries.forbid(action.gateway, resource, left, stays)
-                elif action.device(disk) in unlinked:
-                    replicas.detach(action.gateway, resource, left)
+                _leave_volume(migration, disk, known.get(resource, []), left.host, stays.host, may_detach)
         except DriverError as error:
-            log.error(f"disk {disk.disk_id} of VM {action.vm_id} is not let go of on {left}: {error}")
+            log.warning(f"disk {disk.disk_id} of VM {action.vm_id} is not let go of on {left.host}: {error}")
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
-def remove_directory(migration: Migration, left: Place, stays: Place) -> list[str]:
+def adopt(migration: Migration) -> None:
+    """Tell the VM's own volumes which system datastore they are in now."""
+    action, target = migration.action, migration.target
+    if source_place(migration).datastore_id == target.datastore_id or migration.is_relayed:
+        return
+    for disk in migration.disks:
+        if not disk.is_image:
+            owner = action.owner(disk.disk_id, target.datastore_id)
+            action.gateway.modify_resource_definition(action.resource(disk), owner)
+
+
+def _known(migration: Migration) -> Mapping[str, list[Replica]]:
+    """Return where the volumes are of which that decides what is to be done."""
+    action = migration.action
+    are_managed = primaries.are_managed(action.gateway)
+    wanted = [action.resource(disk) for disk in migration.disks if disk.is_shared or not are_managed]
+    return replicas.of_several(action.gateway, wanted)
+
+
+def _leave_volume(
+    migration: Migration, disk: Disk, known: Sequence[Replica], left: str, stays: str, may_detach: bool
+) -> None:
+    gateway, resource = migration.action.gateway, migration.action.resource(disk)
+    if disk.is_writable and primaries.are_managed(gateway):
+        primaries.leave(gateway, resource, left)
+        return
+    if disk.is_writable:
+        primaries.forbid(gateway, resource, known, left, stays)
+    for replica in known:
+        if may_detach and replica.node.lower() == left.lower():
+            replicas.detach_replica(gateway, resource, replica)
+
+
+def _leave_directory(migration: Migration, left: Place, stays: Place) -> None:
+    """Remove the directory of the system datastore that the VM is not in: its disks stay attached to the host."""
+    if left.directory != stays.directory and not migration.is_relayed:
+        directories.remove(migration.action.host(left.host), left.directory)
+
+
+def _remove_directory(migration: Migration, left: Place, stays: Place) -> list[str]:
     """Remove the VM's directory on the host that it has left, unless both hosts see the same one."""
     action = migration.action
     if migration.is_relayed:

@@ -18,8 +18,7 @@ from linstor_un.hosts.runner import Host, Step
 from linstor_un.naming import drbd_device
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
-
-MIB = 1 << 20
+from linstor_un.units import MIB
 
 
 class NewVolume(NamedTuple):
@@ -70,11 +69,13 @@ def make(
     except AlreadyExists:
         discard(gateway, resource, owner)
         home = volumes.create(gateway, resource, size_mib, placement, properties)
+    # From here on it is known to be ours, marked or not.
+    undo.push(f"volume {resource}", lambda: volumes.remove(gateway, resource))
     if not home.nodes:
         raise ControllerFailed(
             f"LINSTOR made {resource} without any replica: see `linstor resource list -r {resource}`"
         )
-    node = writer or choose(gateway.settings, home.nodes, resource, preferred_writers)
+    node = writer or choose_copier(gateway.settings, home.nodes, resource, preferred_writers)
     if node.lower() not in {name.lower() for name in home.nodes}:
         replicas.attach(gateway, resource, node)
     is_encrypted = "LUKS" in (placement.layers or _deployed_layers(gateway, resource))
@@ -109,9 +110,9 @@ def finish(gateway: Gateway, volume: NewVolume) -> None:
 
 
 def leave_writer(gateway: Gateway, volume: NewVolume) -> None:
-    """Take the volume from a host that only filled it."""
+    """Take the volume from a host that only filled it; LINSTOR may have given it a replica meanwhile (auto-diskful)."""
     if volume.is_writer_a_guest:
-        replicas.detach_diskless(gateway, volume.resource, volume.writer.name)
+        replicas.detach(gateway, volume.resource, volume.writer.name)
 
 
 def discard(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:
@@ -152,7 +153,7 @@ def remove_made(gateway: Gateway, resource: str, token: str) -> None:
         volumes.remove(gateway, resource)
 
 
-def choose(settings: Settings, holders: Sequence[str], resource: str, preferred: Sequence[str]) -> str:
+def choose_copier(settings: Settings, holders: Sequence[str], resource: str, preferred: Sequence[str]) -> str:
     """Return the host that copies: one with a replica, of BRIDGE_LIST if there is one, of `preferred` if possible."""
     bridges = {name.lower(): name for name in settings.bridge_list}
     allowed = [node for node in holders if not bridges or node.lower() in bridges]

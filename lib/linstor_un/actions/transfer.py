@@ -23,9 +23,9 @@ from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Datastore, Disk, VirtualMachine
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
+from linstor_un.units import MIB
 
 DRIVER = "linstor_un"
-MIB = 1 << 20
 
 
 class Transfer(NamedTuple):
@@ -135,7 +135,7 @@ def offer(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> None:
     resource = transfer.resource(disk)
     if replicas.attach(transfer.gateway, resource, place.host):
         undo.push(f"attachment on {place.host}", lambda: replicas.detach(transfer.gateway, resource, place.host))
-    step = link(transfer, place, transfer.device(disk), disk.size_mib, disk.is_shared)
+    step = link(transfer, place, transfer.device(disk), disk.size_mib, not disk.is_writable)
     transfer.host(place.host).run(f"Linking {place.path} to {resource}", step)
 
 

@@ -6,9 +6,9 @@ from linstor_un.actions import new_volume, transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import pools
-from linstor_un.cluster.volumes import KIB_PER_MIB
 from linstor_un.opennebula.arguments import Place
 from linstor_un.undo import Undo
+from linstor_un.units import KIB_PER_MIB
 
 
 def make(action: Transfer, place: Place, size_mib: int, kind: str) -> None:

@@ -21,25 +21,20 @@ _WARNING = 0x8000000000000000
 _SEVERITY = 0xC000000000000000
 _CODE = 0x7FFF
 
-INVALID_PROVIDER = 227
+INVALID_SIZE = 206
 NOT_FOUND_NODE = 300
-NOT_FOUND_RESOURCE_DEFINITION = 301
 NOT_FOUND_STORAGE_POOL = 310
 NOT_FOUND_SNAPSHOT_DEFINITION = 313
-NOT_FOUND_SNAPSHOT = 315
 NOT_FOUND_RESOURCE_GROUP = 317
-EXISTS_RESOURCE_DEFINITION = 501
 EXISTS_SNAPSHOT = 514
 EXISTS_RESOURCE_GROUP = 522
 SNAPSHOTS_NOT_SUPPORTED = 994
-IN_USE = 997
 WARN_NOT_CONNECTED = 1002
 WARN_SAME_SIZE = 1023
-WARN_NOT_FOUND = 3000
 
 _CLASSES: dict[int, type[DriverError]] = {
     202: InvalidInput,
-    206: InvalidInput,
+    INVALID_SIZE: InvalidInput,
     213: InvalidInput,
     218: InvalidInput,
     310: NotFound,
@@ -109,12 +104,14 @@ def refusal(what: str, entries: Sequence[Entry]) -> DriverError:
 
     The deciding entry is often not the first: successes come before the satellite's error.
     """
-    decisive = next(item for item in entries if item.is_error)
+    decisive = next((item for item in entries if item.is_error), None) or entry({})
     code = decisive.code
     if 300 <= code < 400:
         kind: type[DriverError] = NotFound
     elif 500 <= code < 600:
         kind = AlreadyExists
+    elif code == INVALID_SIZE and "free space" in decisive.message:
+        kind = NoRoom
     else:
         kind = _CLASSES.get(code, ControllerFailed)
     if code == 999 or "transMgr" in decisive.message:
@@ -135,6 +132,8 @@ def _sentence(item: Entry) -> str:
 def _remedy(item: Entry, kind: type[DriverError]) -> str:
     reports = f" (error report {', '.join(item.reports)})" if item.reports else ""
     correction = " ".join(item.correction.split()).rstrip(".")
+    if item.code == SNAPSHOTS_NOT_SUPPORTED:
+        correction = "keep disks that need snapshots in a pool of kind LVM_THIN, ZFS, ZFS_THIN or FILE_THIN"
     if not correction and "master key" in item.message + item.cause:
         correction = "give LINSTOR its passphrase with `linstor encryption create-passphrase` or `enter-passphrase`"
     return (correction or _REMEDIES[kind]) + reports

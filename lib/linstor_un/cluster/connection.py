@@ -49,9 +49,19 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
         if response.status != 200:
             raise linstor.LinstorError(_refusal(response.status, body))
         self._learn(json.loads(body))
-        self._rest_conn.sock.settimeout(self._settings.request_timeout_seconds)
+        self.stay()
         self._connected = True
         return True
+
+    def stay(self) -> None:
+        """Make sure that the connection is there for a request that may take long.
+
+        A controller closes it after each answer with an error; http.client would connect anew by itself, with the short
+        time-out for the whole request.
+        """
+        if self._rest_conn.sock is None:
+            self._rest_conn.connect()
+        self._rest_conn.sock.settimeout(self._settings.request_timeout_seconds)
 
     def _open(self, host: str, port: int | None, secure: bool) -> None:
         timeout = self._settings.connect_timeout_seconds

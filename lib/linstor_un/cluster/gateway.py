@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from linstor_un import log
 from linstor_un.cluster.codes import Entry, entry, refusal
 from linstor_un.errors import AnswerLost, ControllerFailed, ControllerUnreachable, InvalidSetting
 from linstor_un.settings import Settings
+from linstor_un.undo import undisturbed
 
 if TYPE_CHECKING:
     from linstor_un.cluster.connection import Connection
@@ -56,9 +58,11 @@ class Gateway:
 
         `for_migration` also allows two primaries, from REST 1.29 on.
         """
+        # Older releases of python-linstor do not have the argument.
+        migration = {"auto_manage_dual_primary": True} if for_migration else {}
 
         def call(connection: Connection) -> Any:
-            return connection.resource_make_available(node, resource, auto_manage_dual_primary=for_migration)
+            return connection.resource_make_available(node, resource, **migration)
 
         return self._ask(f"Attaching {resource} on {node}", call, True)
 
@@ -197,7 +201,7 @@ class Gateway:
                 f"{what} failed: LINSTOR answered status {status} without JSON; see its log"
             ) from None
         if status >= 400:
-            raise refusal(what, [entry(item) for item in data])
+            raise refusal(what, [entry(item) for item in (data if isinstance(data, list) else [])])
         return data
 
     def _attempt(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
@@ -206,7 +210,8 @@ class Gateway:
 
         started = time.monotonic()
         try:
-            return call(self._connected())
+            with nullcontext() if repeatable else undisturbed():
+                return call(self._connected())
         except (linstor.LinstorNetworkError, OSError, HTTPException) as lost:
             self.close()
             if not repeatable:
@@ -221,7 +226,8 @@ class Gateway:
         except linstor.LinstorError as refused:
             raise ControllerFailed(f"{what} failed: {refused}; see the controller's log") from None
         finally:
-            log.debug(f"{what}: {time.monotonic() - started:.3f} s")
+            self._last_used = time.monotonic()
+            log.debug(f"{what}: {self._last_used - started:.3f} s")
         try:
             return call(self._connected())
         except (linstor.LinstorError, OSError, HTTPException) as lost:
@@ -231,13 +237,13 @@ class Gateway:
             ) from None
 
     def _connected(self) -> Connection:
-        now = time.monotonic()
-        if self._connection is not None and now - self._last_used > _IDLE_SECONDS:
+        if self._connection is not None and time.monotonic() - self._last_used > _IDLE_SECONDS:
             # The controller closes idle connections, which shows only when a request has gone into the void.
             self.close()
         if self._connection is None:
             self._connection = self._connect()
-        self._last_used = now
+            self._last_used = time.monotonic()
+        self._connection.stay()
         return self._connection
 
     def _connect(self) -> Connection:

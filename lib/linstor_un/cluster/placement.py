@@ -30,6 +30,8 @@ class Placement(NamedTuple):
     layers: tuple[str, ...]
     select_filter: Mapping[str, Any]
     is_own_group: bool = False
+    # What to fall back to where this is only a wish.
+    otherwise: Optional[Placement] = None
 
     @property
     def has_drbd(self) -> bool:
@@ -43,9 +45,9 @@ class Placement(NamedTuple):
         return {BALANCE_PROPERTY: "false"} if overrides else {}
 
     def on(self, nodes: Sequence[str]) -> Placement:
-        """Return this placement with its replicas on exactly these nodes."""
+        """Return this placement with its replicas on exactly these nodes where there is room, else as it is."""
         wanted = {**self.select_filter, "node_name_list": list(nodes), "place_count": len(nodes)}
-        return self._replace(select_filter=wanted)
+        return self._replace(select_filter=wanted, otherwise=self)
 
 
 def of(settings: Settings, origin: str) -> Placement:
@@ -55,6 +57,11 @@ def of(settings: Settings, origin: str) -> Placement:
     """
     wanted = _filter(settings)
     count = _replica_count(settings, origin)
+    if settings.layers and "DRBD" not in settings.layers and count is not None and count > 1:
+        raise InvalidSetting(
+            f'LAYER_LIST="{",".join(settings.layers)}" of {origin} has no DRBD and cannot hold {count} replicas: '
+            "set REPLICA_COUNT to 1, or add DRBD"
+        )
     if settings.resource_group:
         return Placement(settings.resource_group, count, settings.layers, wanted)
     if not settings.storage_pools:
@@ -62,11 +69,6 @@ def of(settings: Settings, origin: str) -> Placement:
     if count is None:
         raise InvalidSetting(f"REPLICA_COUNT is missing from {origin}: set it, or set NODE_LIST or RESOURCE_GROUP")
     wanted["layer_stack"] = list(settings.layers or _DEFAULT_LAYERS)
-    if "DRBD" not in wanted["layer_stack"] and count > 1:
-        raise InvalidSetting(
-            f'LAYER_LIST="{",".join(wanted["layer_stack"])}" of {origin} has no DRBD and cannot hold {count} replicas: '
-            "set REPLICA_COUNT to 1, or add DRBD"
-        )
     return Placement(_group_name(settings, count, wanted), count, tuple(wanted["layer_stack"]), wanted, True)
 
 

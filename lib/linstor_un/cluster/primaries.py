@@ -2,75 +2,95 @@
 
 The destination's QEMU opens the disk while the source's still has it (linstor-contract.md, 5.5). Controllers from REST
 1.29 on manage this themselves; for older ones it is set at the connection of the two nodes, or at the resource
-definition where both are diskless and have no connection, and always taken back.
+definition where both are diskless and have no connection, and always taken back: by whatever ends the migration, or by
+the next one where the front-end died in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from linstor_un import log
-from linstor_un.cluster import replicas
-from linstor_un.errors import DriverError
+from linstor_un.cluster import volumes
+from linstor_un.cluster.replicas import Replica
+from linstor_un.errors import InUse
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
 
 TWO_PRIMARIES = "DrbdOptions/Net/allow-two-primaries"
 _PROTOCOL = "DrbdOptions/Net/protocol"
+# Protocol C is what two primaries need, whatever the group says.
+_ALLOWED = {TWO_PRIMARIES: "yes", _PROTOCOL: "C"}
 _MANAGED_SINCE = (1, 29)
+_WAIT_SECONDS = 0.2
 
 
-def allow(gateway: Gateway, resource: str, source: str, target: str) -> None:
-    """Make the volume available on `target` and let it be primary there while it is on `source`."""
-    if gateway.rest_version >= _MANAGED_SINCE:
-        gateway.make_available(resource, target, for_migration=True)
-        return
-    replicas.attach(gateway, resource, target)
-    # Protocol C is what two primaries need, whatever the group says.
-    wanted = {TWO_PRIMARIES: "yes", _PROTOCOL: "C"}
-    if _are_diskless(replicas.of(gateway, resource), source, target):
-        gateway.modify_resource_definition(resource, wanted)
+def are_managed(gateway: Gateway) -> bool:
+    """Tell whether LINSTOR itself allows two primaries for a migration, and takes that back."""
+    return gateway.rest_version >= _MANAGED_SINCE
+
+
+def allow(gateway: Gateway, resource: str, known: Sequence[Replica], source: str, target: str) -> None:
+    """Let the volume, which is attached on both nodes, be primary on both; `known` is where it is.
+
+    Only for controllers that do not manage this themselves.
+    """
+    _forget_other_pairs(gateway, resource, source, target)
+    if _are_diskless(known, source, target):
+        gateway.modify_resource_definition(resource, _ALLOWED)
     else:
-        gateway.modify_connection(resource, source, target, wanted)
+        gateway.modify_connection(resource, source, target, _ALLOWED)
     log.info(f"{resource} may be primary on {source} and {target}")
 
 
-def forbid(gateway: Gateway, resource: str, left: str, stays: str) -> None:
-    """Take back what `allow` did, and detach the volume from `left` where it is only attached; absent is done."""
-    known = replicas.of(gateway, resource)
-    if gateway.rest_version >= _MANAGED_SINCE:
-        gateway.unmake_available(resource, left)
-        return
-    for revoke in (_revoke_connection, _revoke_definition):
-        try:
-            revoke(gateway, resource, known, left, stays)
-        except DriverError as error:
-            if not error.code:
-                raise
-            log.error(f"two primaries stay allowed for {resource}: {error}")
-    for replica in known:
-        if replica.node.lower() == left.lower():
-            replicas.detach_replica(gateway, resource, replica)
+def forget_earlier(gateway: Gateway, resources: Collection[str]) -> None:
+    """Take back what a migration between diskless nodes has left allowed because its front-end died."""
+    wanted = {resource.lower() for resource in resources}
+    for volume in volumes.with_property(gateway, TWO_PRIMARIES, _ALLOWED[TWO_PRIMARIES]):
+        if volume.resource.lower() in wanted:
+            log.warning(f"{volume.resource} was still allowed to be primary on all nodes: it no longer is")
+            gateway.modify_resource_definition(volume.resource, {}, list(_ALLOWED))
 
 
-def _are_diskless(known: Sequence[replicas.Replica], *nodes: str) -> bool:
-    names = {node.lower() for node in nodes}
-    return all(replica.is_diskless for replica in known if replica.node.lower() in names)
-
-
-def _revoke_connection(
-    gateway: Gateway, resource: str, known: Sequence[replicas.Replica], left: str, stays: str
-) -> None:
-    there = {replica.node.lower() for replica in known}
-    # LINSTOR stumbles over a connection to a node that the resource is not on, and has forgotten its properties anyway.
-    if {left.lower(), stays.lower()} <= there and not _are_diskless(known, left, stays):
-        gateway.modify_connection(resource, left, stays, {}, [TWO_PRIMARIES, _PROTOCOL])
-
-
-def _revoke_definition(
-    gateway: Gateway, resource: str, known: Sequence[replicas.Replica], left: str, stays: str
-) -> None:
+def forbid(gateway: Gateway, resource: str, known: Sequence[Replica], left: str, stays: str) -> None:
+    """Take back what `allow` did; absent is done. As `allow`, only for controllers that do not manage this."""
+    nodes = {replica.node.lower() for replica in known}
     if _are_diskless(known, left, stays):
-        gateway.modify_resource_definition(resource, {}, [TWO_PRIMARIES, _PROTOCOL])
+        gateway.modify_resource_definition(resource, {}, list(_ALLOWED))
+    # LINSTOR stumbles over a connection to a node that the resource is not on, and has forgotten its properties anyway.
+    elif {left.lower(), stays.lower()} <= nodes:
+        gateway.modify_connection(resource, left, stays, {}, list(_ALLOWED))
+
+
+def leave(gateway: Gateway, resource: str, left: str) -> None:
+    """Take back two primaries and detach the volume from the node that it has left, where LINSTOR manages both."""
+    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
+    while True:
+        try:
+            gateway.unmake_available(resource, left)
+            return
+        except InUse:
+            # LINSTOR hears of a close a moment after it happened.
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_WAIT_SECONDS)
+
+
+def _are_diskless(known: Sequence[Replica], *nodes: str) -> bool:
+    names = {node.lower() for node in nodes}
+    there = [replica for replica in known if replica.node.lower() in names]
+    return len(there) == len(names) and all(replica.is_diskless for replica in there)
+
+
+def _forget_other_pairs(gateway: Gateway, resource: str, source: str, target: str) -> None:
+    """Take back what a migration whose front-end died has left allowed between other nodes."""
+    what = f"Looking for connections of {resource}"
+    for connection in gateway.get(what, ("resource-definitions", resource, "resource-connections")):
+        nodes = connection["node_a"], connection["node_b"]
+        is_ours = {node.lower() for node in nodes} == {source.lower(), target.lower()}
+        if TWO_PRIMARIES in (connection.get("props") or {}) and not is_ours:
+            log.warning(f"{resource} was still allowed to be primary on {nodes[0]} and {nodes[1]}: it no longer is")
+            gateway.modify_connection(resource, *nodes, {}, list(_ALLOWED))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from linstor_un import log
-from linstor_un.cluster.codes import WARN_NOT_CONNECTED
+from linstor_un.cluster.codes import NOT_FOUND_NODE, NOT_FOUND_STORAGE_POOL, WARN_NOT_CONNECTED
 from linstor_un.errors import DriverError, InUse, NotFound, NotReady
 
 if TYPE_CHECKING:
@@ -41,9 +41,14 @@ class Replica(NamedTuple):
         return "TIE_BREAKER" in self.flags
 
     @property
+    def is_online(self) -> bool:
+        """Tell whether its node answers: of one that does not, LINSTOR does not say whether it is in use."""
+        return self.in_use is not None
+
+    @property
     def holds_data(self) -> bool:
         """Tell whether the node has a replica that is there to stay."""
-        return not self.is_diskless and not self.flags & {"DELETE", "INACTIVE"}
+        return not self.is_diskless and not self.flags & {"DELETE", "INACTIVE", "EVICTED", "EVACUATE"}
 
 
 def of(gateway: Gateway, resource: str) -> list[Replica]:
@@ -90,20 +95,21 @@ def _device(layer: Mapping[str, Any]) -> tuple[str, int, tuple[str, ...]]:
     return str(first.get("device_path", "")), int(first.get("usable_size_kib", 0)), layers
 
 
-def attach(gateway: Gateway, resource: str, node: str) -> bool:
+def attach(gateway: Gateway, resource: str, node: str, for_migration: bool = False) -> bool:
     """Make the volume available on `node`, diskless where there is no replica; return whether it was not yet.
 
+    `for_migration` lets LINSTOR allow two primaries too, from REST 1.29 on.
     Raises NotFound where LINSTOR does not know the node or cannot offer the volume there, NotReady where it is offline.
     """
     try:
-        entries = gateway.make_available(resource, node)
+        entries = gateway.make_available(resource, node, for_migration)
     except NotFound as error:
-        if error.code == 300:
+        if error.code == NOT_FOUND_NODE:
             raise NotFound(
                 f"Host {node} is not a node of LINSTOR, so that {resource} cannot be attached there: register it with "
                 f"`linstor node create {node}`, under the same name that OpenNebula has for it"
             ) from None
-        if error.code == 310:
+        if error.code == NOT_FOUND_STORAGE_POOL:
             raise NotReady(
                 f"LINSTOR cannot attach {resource} on {node}: the node is offline, or the volume has no DRBD layer and "
                 f"its data is elsewhere; see `linstor node list` and LAYER_LIST"
@@ -130,12 +136,9 @@ def detach(gateway: Gateway, resource: str, node: str) -> None:
 
 def detach_replica(gateway: Gateway, resource: str, replica: Replica) -> None:
     """Remove one resource if it is diskless and no tie-breaker; see `detach`."""
-    if replica.is_diskless and not replica.is_tie_breaker:
-        detach_diskless(gateway, resource, replica.node)
-
-
-def detach_diskless(gateway: Gateway, resource: str, node: str) -> None:
-    """Remove a resource that is known to be diskless: one that this action has attached, or has just looked at."""
+    if not replica.is_diskless or replica.is_tie_breaker:
+        return
+    node = replica.node
     deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
     wait = _FIRST_WAIT_SECONDS
     while True:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from linstor_un import log
-from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION, WARN_NOT_CONNECTED
-from linstor_un.errors import AlreadyExists, ControllerFailed, DriverError, InUse, NotFound, NotReady
+from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION, WARN_NOT_CONNECTED, Entry
+from linstor_un.errors import AlreadyExists, AnswerLost, ControllerFailed, DriverError, InUse, NotFound, NotReady
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
@@ -56,35 +56,53 @@ def find(gateway: Gateway, resource: str, name: str) -> Optional[Snapshot]:
     return next((item for item in of(gateway, resource) if item.name.lower() == name.lower()), None)
 
 
-def take(gateway: Gateway, resource: str, name: str) -> bool:
+def take(gateway: Gateway, resource: str, name: str, may_be_partial: bool = False) -> bool:
     """Take a snapshot of all replicas and return whether this call made it; a usable one that is there is as good.
 
-    A failed or partial one would keep its name for ever, so that it is deleted again. Raises NotReady where a replica
-    is away or not up to date, ControllerFailed where the pool cannot take snapshots.
+    A failed one would keep its name for ever, so that it is deleted again, as is a partial one unless it may be.
+    Raises NotReady where a replica is away or not up to date, ControllerFailed where the pool cannot take snapshots.
     """
     while True:
-        try:
-            entries = gateway.create_snapshot(resource, name)
-            break
-        except AlreadyExists as error:
-            if error.code != EXISTS_SNAPSHOT:
-                raise
-            if _settled(gateway, resource, name):
-                return False
-        except DriverError as error:
-            if error.code:
+        taken = attempt(gateway, resource, name).judge(gateway, may_be_partial)
+        if taken is not None:
+            return taken
+
+
+class Attempt(NamedTuple):
+    """The answer to the one request for a snapshot, not yet judged, as that may cost more requests."""
+
+    resource: str
+    name: str
+    entries: Sequence[Entry]
+    error: Optional[DriverError]
+
+    def judge(self, gateway: Gateway, may_be_partial: bool = False) -> Optional[bool]:
+        """Return whether the request made the snapshot, or None where it is worth another; raises as `take`."""
+        resource, name = self.resource, self.name
+        if isinstance(self.error, AlreadyExists) and self.error.code == EXISTS_SNAPSHOT:
+            return False if _settled(gateway, resource, name) else None
+        if self.error is not None:
+            if self.error.code or isinstance(self.error, AnswerLost):
                 _forget_failed(gateway, resource, name)
-            raise
-    if any(item.is_warning for item in entries):
-        # LINSTOR leaves replicas on offline nodes out and reports success.
-        gateway.delete_snapshot(resource, name)
-        warning = next(item.message for item in entries if item.is_warning)
-        raise NotReady(
-            f"A snapshot of {resource} would miss replicas ({warning.rstrip('.')}): "
-            "bring the offline nodes back and retry"
-        )
-    log.info(f"took snapshot {name} of {resource}")
-    return True
+            raise self.error
+        if any(item.is_warning for item in self.entries) and not may_be_partial:
+            # LINSTOR leaves replicas on offline nodes out and reports success.
+            gateway.delete_snapshot(resource, name)
+            warning = next(item.message for item in self.entries if item.is_warning)
+            raise NotReady(
+                f"A snapshot of {resource} would miss replicas ({warning.rstrip('.')}): "
+                "bring the offline nodes back and retry"
+            )
+        log.info(f"took snapshot {name} of {resource}")
+        return True
+
+
+def attempt(gateway: Gateway, resource: str, name: str) -> Attempt:
+    """Ask for a snapshot, in exactly one request: a VM may be held meanwhile."""
+    try:
+        return Attempt(resource, name, gateway.create_snapshot(resource, name), None)
+    except DriverError as error:
+        return Attempt(resource, name, (), error)
 
 
 def _settled(gateway: Gateway, resource: str, name: str) -> bool:

@@ -16,6 +16,7 @@ from linstor_un.cluster.codes import (
     Entry,
 )
 from linstor_un.errors import AlreadyExists, Busy, ControllerFailed, InUse, NoRoom, NotFound
+from linstor_un.units import KIB_PER_MIB
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
-KIB_PER_MIB = 1024
 
 
 class Volume(NamedTuple):
@@ -56,12 +56,12 @@ class Home(NamedTuple):
 def find(gateway: Gateway, resource: str) -> Optional[Volume]:
     """Return the volume, or None where there is none; one request."""
     found = _list(gateway, [("resource_definitions", resource)])
-    return found[0] if found else None
+    return next((volume for volume in found if volume.resource.lower() == resource.lower()), None)
 
 
 def with_property(gateway: Gateway, key: str, value: str) -> list[Volume]:
     """Return the volumes that have this property."""
-    return _list(gateway, [("props", f"{key}={value}")])
+    return [item for item in _list(gateway, [("props", f"{key}={value}")]) if item.properties.get(key) == value]
 
 
 def _list(gateway: Gateway, query: Sequence[tuple[str, str]]) -> list[Volume]:
@@ -96,6 +96,9 @@ def create(gateway: Gateway, resource: str, size_mib: int, placement: Placement,
     try:
         entries = placements.in_group(gateway, placement, lambda: gateway.spawn(placement.group, body))
     except NoRoom as error:
+        if placement.otherwise is not None:
+            log.info(f"{error}; placing it anywhere")
+            return create(gateway, resource, size_mib, placement.otherwise, properties)
         raise _no_room(gateway, resource, size_mib, placement) from error
     log.info(f"made {resource} of {size_mib} MiB")
     return _home(entries)
@@ -155,6 +158,8 @@ def grow(gateway: Gateway, resource: str, size_mib: int) -> bool:
     holders = [replica for replica in replicas.of(gateway, resource) if replica.holds_data]
     if not holders:
         raise NotFound(f"LINSTOR has no volume {resource} with data: see `linstor resource list -r {resource}`")
+    # Of a node that is away LINSTOR tells what it knew last.
+    holders = [replica for replica in holders if replica.is_online] or holders
     smallest_kib = min(replica.usable_size_kib for replica in holders)
     if smallest_kib >= wanted_kib:
         return False

@@ -6,10 +6,8 @@ zero, zeroes are skipped and thin pools stay thin; elsewhere they are written, a
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-from linstor_un.errors import CommandFailed
 from linstor_un.hosts.devices import WAIT_FOR_DEVICE
 from linstor_un.hosts.runner import Feed, Host, Step
 
@@ -35,14 +33,15 @@ device=$1 bytes=$2 seconds=$3 zeroed=$4
 wait_for_device "$device" "$bytes" "$seconds"
 sparse=
 [ "$zeroed" = no ] || sparse=,sparse
-report=$(dd of="$device" bs=64k iflag=fullblock conv=notrunc,nocreat,fsync$sparse 2>&1) || {
-    cat >/dev/null
+report=$(receive | dd of="$device" bs=64k iflag=fullblock conv=notrunc,nocreat,fsync$sparse 2>&1) || {
     printf '%s\\n' "$report" >&2
     exit 1
 }
 written=$(printf '%s\\n' "$report" | sed -n 's/^\\([0-9]*\\) bytes\\{0,1\\}.*/\\1/p')
-[ "$zeroed" = yes ] || zero_rest "$device" "$written"
 echo "$written"
+read -r verdict
+watch
+[ "$zeroed" = yes ] || zero_rest "$device" "$written"
 """
 )
 
@@ -52,7 +51,8 @@ mkdir -p "$directory"
 file=$(mktemp "$directory/linstor_un.XXXXXXXXXX")
 trap 'rm -f "$file"' EXIT
 trap 'exit 1' HUP INT TERM
-cat >"$file"
+receive >"$file"
+watch
 """
 
 _CONVERT = """
@@ -131,17 +131,13 @@ zero_rest "$1" 0
 
 
 def write(host: Host, device: str, size_bytes: int, target_is_zero: bool) -> Feed:
-    """Start writing a raw stream to `device`; `written` reads how much it was from what `finish` returns."""
+    """Start writing a raw stream to `device`.
+
+    When it has all of it the feed's next line says how many bytes were written; what is behind them is zeroed where
+    that is due, once the feed is told that they are right.
+    """
     values = (device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero))
     return host.feed(f"Writing {device}", Step(_WRITE, values))
-
-
-def written(report: str) -> int:
-    """Return the bytes that `write` has written, from what its feed's `finish` returned."""
-    match = re.search(r"(\d+)\s*$", report)
-    if not match:
-        raise CommandFailed("dd did not say how much it wrote: install GNU coreutils on the host")
-    return int(match.group(1))
 
 
 def write_staged(host: Host, device: str, size_bytes: int, target_is_zero: bool, image_format: str) -> Feed:

@@ -58,6 +58,12 @@ def link(host: Host, device: str, path: str, size_bytes: int, read_only: bool = 
     return Step(_LINK, (device, size_bytes, seconds, directory, path, "read" if read_only else "write"))
 
 
+_FIND = """
+[ -d "$1" ] || exit 0
+find "$1" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$2" -print -quit
+"""
+
+
 class Unlinked(NamedTuple):
     """What a link pointed to, and whether another VM's disk on the same host is a link to the same device."""
 
@@ -70,6 +76,11 @@ def unlink(host: Host, device: str, path: str) -> Unlinked:
     datastores = path.rsplit("/", 3)[0]
     printed = host.run(f"Unlinking {path}", Step(_UNLINK, (path, device, datastores))).splitlines()
     return Unlinked(printed[0] if printed else device, len(printed) > 1)
+
+
+def is_linked(host: Host, device: str, datastores: str) -> bool:
+    """Tell whether a VM's disk on the host, in any datastore below `datastores`, is a link to the device."""
+    return bool(host.run(f"Looking for links to {device}", Step(_FIND, (datastores, device))).strip())
 
 
 def wait(host: Host, device: str, size_bytes: int) -> None:

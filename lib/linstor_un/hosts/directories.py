@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import subprocess
-from typing import IO
+from collections.abc import Sequence
 
 from linstor_un import log
 from linstor_un.errors import CommandFailed
-from linstor_un.hosts.runner import Feed, Host, Step
+from linstor_un.hosts.runner import Feed, Host, Step, joined
 
 # Removes $1 and prints each device that was linked in it and is linked in no other VM's directory of this host.
 _REMOVE = """
@@ -75,18 +74,20 @@ cat >/dev/null
 
 _COPY_HERE = """
 mkdir -p "$2"
-cd "$1" 2>/dev/null || exit 0
-find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
+if [ "$1" != "$2" ] && cd "$1" 2>/dev/null; then
+    find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
+fi
 """
 
 _RECEIVE = """
 mkdir -p "$1"
 cd "$1"
 : >"$2"
-trap 'rm -f "$2" "$2.tar"' EXIT
+trap 'rm -f "$2"' EXIT
+trap 'exit 1' HUP INT TERM
 echo ready
-cat >"$2.tar"
-[ ! -s "$2.tar" ] || tar --extract --sparse --file="$2.tar"
+read -r what
+[ "$what" != archive ] || receive | tar --extract --sparse --file=-
 """
 
 _MOVE_HERE = (
@@ -103,7 +104,8 @@ remove_directory "$1"
 _WRITE_FILE = """
 mkdir -p "$1"
 trap 'rm -f "$2.$$"' EXIT
-cat >"$2.$$"
+trap 'exit 1' HUP INT TERM
+receive >"$2.$$"
 mv -fT "$2.$$" "$2"
 """
 
@@ -123,23 +125,25 @@ def move(source: Host, directory: str, target: Host, target_directory: str) -> l
     return _transport(source, directory, target, target_directory, b"remove\n")
 
 
-def copy(source: Host, directory: str, target: Host, target_directory: str) -> None:
-    """Copy a VM's directory as `move` does, and keep the source's."""
+def copy(source: Host, directory: str, target: Host, target_directory: str, *after: Step) -> None:
+    """Copy a VM's directory as `move` does, and keep the source's; then make the steps on the target."""
     if source.name.lower() != target.name.lower():
-        _transport(source, directory, target, target_directory, b"keep\n")
-    elif directory != target_directory:
-        source.run(f"Copying {directory}", Step(_COPY_HERE, (directory, target_directory)))
+        _transport(source, directory, target, target_directory, b"keep\n", after)
+    else:
+        source.run(f"Copying {directory}", Step(_COPY_HERE, (directory, target_directory)), *after)
 
 
-def _transport(source: Host, directory: str, target: Host, target_directory: str, last_word: bytes) -> list[str]:
+def _transport(
+    source: Host, directory: str, target: Host, target_directory: str, last_word: bytes, after: Sequence[Step] = ()
+) -> list[str]:
     mark = _new_mark()
     sender = source.start(Step(_SEND, (directory, mark)))
-    feed = target.feed(f"Copying {directory} from {source.name}", Step(_RECEIVE, (target_directory, mark)))
+    receive = joined([Step(_RECEIVE, (target_directory, mark)), *after])
     try:
-        return _shake_hands(source, directory, target, sender, feed, last_word)
+        with target.feed(f"Copying {directory} from {source.name}", receive) as feed:
+            return _shake_hands(source, directory, target, sender, feed, last_word)
     except BaseException:
-        sender.kill()
-        feed.stop()
+        source.stop(sender)
         raise
 
 
@@ -150,12 +154,12 @@ def _new_mark() -> str:
 def _shake_hands(
     source: Host, directory: str, target: Host, sender: subprocess.Popen[bytes], feed: Feed, last_word: bytes
 ) -> list[str]:
-    if not feed.stdout.readline():
+    if not feed.line():
         feed.finish()
-    told = _tell(sender, b"go\n") and _forward(sender, feed.stdin)
+    told, said = _forward(sender, feed) if _tell(sender, b"go\n") else ("", b"")
     if not told:
         _, errors = sender.communicate()
-        source.judge(f"Reading {directory}", sender.wait(), errors)
+        source.judge(f"Reading {directory}", sender.wait(), said + errors)
         raise CommandFailed(f"Reading {directory} on {source.name} ended early: retry")
     feed.finish()
     if told == _SHARED:
@@ -178,10 +182,11 @@ def _tell(process: subprocess.Popen[bytes], word: bytes) -> bool:
     return True
 
 
-def _forward(sender: subprocess.Popen[bytes], sink: IO[bytes]) -> str:
-    """Pass the archive on until all of it has come, as tar counts it on stderr; return what it said, empty if nothing.
+def _forward(sender: subprocess.Popen[bytes], feed: Feed) -> tuple[str, bytes]:
+    """Pass the archive on until all of it has come, as tar counts it on stderr.
 
-    The end of the stream is no sign: the connection stays open for the word that everything has arrived.
+    Returns the count, empty where the archive ended early, and all that came on stderr. The end of the stream is no
+    sign: the connection stays open for the word that everything has arrived.
     """
     assert sender.stdout is not None and sender.stderr is not None
     data, messages = sender.stdout.fileno(), sender.stderr.fileno()
@@ -190,19 +195,23 @@ def _forward(sender: subprocess.Popen[bytes], sink: IO[bytes]) -> str:
     while True:
         total = re.search(rb"Total bytes written: (\w+)", said)
         if total and (total.group(1) == _SHARED.encode() or int(total.group(1)) <= passed):
-            return total.group(1).decode()
+            feed.end() if passed else feed.say("nothing")
+            return total.group(1).decode(), said
         ready, _, _ = select.select([data, messages], [], [])
-        if data in ready:
-            block = os.read(data, 1 << 20)
-            if not block:
-                return ""
-            sink.write(block)
-            passed += len(block)
-        elif messages in ready:
+        # What it says comes first: the end of the data is no failure where it has said that there is none to send.
+        if messages in ready:
             text = os.read(messages, 1 << 16)
             if not text:
-                return ""
+                return "", said
             said += text
+        elif data in ready:
+            block = os.read(data, 1 << 20)
+            if not block:
+                return "", said
+            if not passed:
+                feed.say("archive")
+            feed.send(block)
+            passed += len(block)
 
 
 def remove(host: Host, directory: str) -> list[str]:
@@ -221,7 +230,7 @@ def remove_unless_shared(left: Host, stays: Host, directory: str) -> list[str]:
     mark = _new_mark()
     feed = stays.feed(f"Marking {directory}", Step(_MARK, (directory, mark)))
     try:
-        if not feed.stdout.readline():
+        if not feed.line():
             feed.finish()
         return left.run(f"Removing {directory}", Step(_REMOVE_UNMARKED, (directory, mark))).splitlines()
     finally:
@@ -230,13 +239,9 @@ def remove_unless_shared(left: Host, stays: Host, directory: str) -> list[str]:
 
 def write_file(host: Host, path: str, local_file: str) -> None:
     """Put a file of the front-end at `path` on the host, at once or not at all."""
-    feed = host.feed(f"Copying {path}", Step(_WRITE_FILE, (path.rpartition("/")[0], path)))
-    try:
-        with open(local_file, "rb") as file:
-            shutil.copyfileobj(file, feed.stdin, 1 << 20)
-    except BrokenPipeError:
-        pass
-    except BaseException:
-        feed.stop()
-        raise
-    feed.finish()
+    step = Step(_WRITE_FILE, (path.rpartition("/")[0], path))
+    with host.feed(f"Copying {path}", step) as feed, open(local_file, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            feed.send(block)
+        feed.end()
+        feed.finish()

@@ -10,17 +10,36 @@ import os
 import shlex
 import subprocess
 from collections.abc import Sequence
-from typing import IO, NamedTuple, Optional, Union
+from types import TracebackType
+from typing import IO, NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un.errors import CommandFailed, HostUnreachable, MissingDependency
 from linstor_un.settings import Settings
 
 # Remote shells that are not login shells often lack the system administrator's directories.
-_PREAMBLE = "set -eu\nPATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin\nLC_ALL=C\nexport PATH LC_ALL\n"
+#
+# ssh leaves a script running when it dies itself, and the volume that the script writes to stays open for ever. So
+# stdin is a lifeline: each script leads a session of its own, and when stdin ends before its time, that session ends.
+_PREAMBLE = """set -eu
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+LC_ALL=C
+export PATH LC_ALL
+exec 3<&0
+watch() {
+    (cat <&3 >/dev/null 2>&1; kill -s TERM -- "-$$") >/dev/null 2>&1 &
+}
+receive() {
+    while read -r length; do
+        [ "$length" -gt 0 ] || return 0
+        head -c "$length"
+    done
+    kill -s TERM -- "-$$"
+}
+"""
+_WATCHED = "watch\nexec </dev/null\n"
 _SSH_FAILED = 255
 _COMMAND_MISSING = 127
-_Stream = Union[None, int, IO[bytes]]
 
 
 class Step(NamedTuple):
@@ -52,25 +71,28 @@ class Host(NamedTuple):
     def run(self, what: str, *steps: Step) -> str:
         """Run the steps in one connection and return what they printed.
 
-        `what` begins the sentence of a failure, for example `Linking disk 0`. The script comes on stdin.
+        `what` begins the sentence of a failure, for example `Linking disk 0`.
         Raises HostUnreachable, MissingDependency and CommandFailed.
         """
         step = steps[0] if len(steps) == 1 else joined(steps)
-        command = self._command("sh -s --", step.values)
-        return self._finish(what, self._start(command, subprocess.PIPE), (_PREAMBLE + step.script).encode())
+        return self._finish(what, self.start(step._replace(script=_WATCHED + step.script)))
 
     def feed(self, what: str, step: Step) -> Feed:
-        """Start the step with its stdin open for data; its script travels as a quoted argument."""
+        """Start the step with its stdin open for data, which it takes with `receive`."""
         return Feed(self, what, self.start(step))
 
     def start(self, step: Step) -> subprocess.Popen[bytes]:
         """Start the step with all its streams open; its script travels as a quoted argument."""
-        return self._start(
-            self._command(f"sh -c {shlex.quote(_PREAMBLE + step.script)} sh", step.values), subprocess.PIPE
-        )
+        shell = f"setsid -w sh -c {shlex.quote(_PREAMBLE + step.script)} sh"
+        command = " ".join([shell, *(shlex.quote(str(value)) for value in step.values)])
+        try:
+            return subprocess.Popen(
+                self._command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+        except OSError as failure:
+            raise MissingDependency(f"ssh cannot be run on the front-end ({failure}): install it") from None
 
-    def _command(self, shell: str, values: tuple[object, ...]) -> list[str]:
-        command = " ".join([shell, *(shlex.quote(str(value)) for value in values)])
+    def _command(self, command: str) -> list[str]:
         if self.is_frontend:
             return ["sh", "-c", command]
         timeout = self.settings.ssh_connect_timeout_seconds
@@ -79,21 +101,31 @@ class Host(NamedTuple):
         options += ["-o", f"ServerAliveInterval={timeout}", "-o", "ServerAliveCountMax=3"]
         return [*self.settings.ssh, *options, self.name, command]
 
-    def _start(self, command: list[str], standard_input: _Stream) -> subprocess.Popen[bytes]:
+    def _finish(self, what: str, process: subprocess.Popen[bytes]) -> str:
+        """Wait for the script, whose stdin stays open as long as it works."""
+        lifeline, process.stdin = process.stdin, None
+        assert lifeline is not None
         try:
-            return subprocess.Popen(command, stdin=standard_input, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        except OSError as failure:
-            raise MissingDependency(f"{command[0]} cannot be run on the front-end ({failure}): install it") from None
-
-    def _finish(self, what: str, process: subprocess.Popen[bytes], data: Optional[bytes]) -> str:
-        try:
-            output, errors = process.communicate(data)
+            output, errors = process.communicate()
         except BaseException:
-            process.kill()
-            process.wait()
+            process.stdin = lifeline
+            self.stop(process)
             raise
+        finally:
+            _close(lifeline)
         self.judge(what, process.returncode, errors)
         return output.decode("utf-8", "replace")
+
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """End a script whose work is worth nothing any more, and give it the time to let go of what it holds open."""
+        if process.stdin is not None:
+            _close(process.stdin)
+            process.stdin = None
+        try:
+            process.communicate(timeout=self.settings.in_use_timeout_seconds)
+        except (subprocess.TimeoutExpired, ValueError):
+            process.kill()
+            process.wait()
 
     def judge(self, what: str, status: int, errors: bytes) -> None:
         """Raise what the exit status of a script on this host means; nothing for success."""
@@ -114,8 +146,19 @@ class Host(NamedTuple):
         )
 
 
+def _close(stream: IO[bytes]) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:
+        pass
+
+
 class Feed:
-    """A running script that takes data on its stdin."""
+    """A running script that takes data on its stdin, in blocks with their lengths, and knows when it has all of it.
+
+    For a `with` block: leaving it by an error ends the script; where the error is that nobody reads, the script's own
+    complaint is raised instead.
+    """
 
     def __init__(self, host: Host, what: str, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None and process.stdout is not None
@@ -125,17 +168,44 @@ class Feed:
         self._what = what
         self._process = process
 
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if isinstance(error, BrokenPipeError):
+            self.finish()
+            raise CommandFailed(f"{self._what} on {self._host.name} ended before it had everything: retry") from None
+        if error is not None:
+            self.stop()
+
+    def send(self, block: bytes) -> None:
+        """Pass on a block of data; raises BrokenPipeError where the script has ended, and `finish` then says why."""
+        if block:
+            self.stdin.write(b"%d\n" % len(block))
+            self.stdin.write(block)
+
+    def end(self) -> None:
+        """Say that this was all of the data."""
+        self.say("0")
+
+    def say(self, word: str) -> None:
+        """Pass on one line, once the script waits for it."""
+        self.stdin.write(word.encode() + b"\n")
+        self.stdin.flush()
+
+    def line(self) -> str:
+        """Return the next line that the script prints, empty where it has ended."""
+        return self.stdout.readline().decode("utf-8", "replace").strip()
+
     def finish(self) -> str:
-        """Close stdin, wait for the script and return what it printed; raises as Host.run."""
-        return self._host._finish(self._what, self._process, None)
+        """Wait for the script and return what else it printed; raises as Host.run."""
+        return self._host._finish(self._what, self._process)
 
     def stop(self) -> None:
-        """End the script, whose work is worth nothing any more; it gets the time to let go of what it holds."""
-        try:
-            self._process.communicate(timeout=self._host.settings.in_use_timeout_seconds)
-        except (subprocess.TimeoutExpired, OSError):
-            self._process.kill()
-            self._process.wait()
+        """End the script, whose work is worth nothing any more."""
+        self._host.stop(self._process)
 
 
 def host(name: str, settings: Settings) -> Host:

@@ -14,11 +14,13 @@ LIBVIRT = """
 [ ! -r /var/tmp/one/etc/vmm/kvm/kvmrc ] || . /var/tmp/one/etc/vmm/kvm/kvmrc >/dev/null 2>&1 || true
 uri=${LIBVIRT_URI:-qemu:///system}
 """
-# Holds the VM until a word comes, or the end of stdin: a driver that is killed leaves no VM frozen behind.
+RUNNING, SAVED, GONE, UNKNOWN = "running", "saved", "gone", ""
+# Holds the VM until a word comes, or the end of stdin, or the time is up: no driver that is killed, and no front-end
+# that loses its power, leaves a frozen VM behind.
 _HOLD = (
     LIBVIRT
     + """
-domain=$1 seconds=$2 held=
+domain=$1 seconds=$2 limit=$3 held= late=
 release() {
     status=$?
     trap '' HUP INT TERM PIPE
@@ -29,34 +31,40 @@ release() {
         suspended) timeout 30 virsh --connect "$uri" resume "$domain" >/dev/null && held= ;;
         esac
         tries=$((tries + 1))
-        [ -z "$held" ] || [ "$tries" -lt 3 ] || { echo "$domain stays $held" >&2; exit 1; }
+        [ -z "$held" ] || [ "$tries" -lt 3 ] || { echo "$domain stays $held: let it go with virsh" >&2; exit 1; }
         [ -z "$held" ] || sleep 0.2
     done
+    # An agent that has not answered in time freezes when it comes to it, which may be now that the VM runs again.
+    [ -z "$late" ] || timeout "$limit" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
     exit "$status"
 }
 trap release EXIT
 trap 'exit 1' HUP INT TERM PIPE
 held=frozen
-if ! timeout "$seconds" virsh --connect "$uri" domfsfreeze "$domain" >/dev/null 2>&1; then
-    # An agent that answers too late freezes after all: thaw whatever it did, and hold the whole VM instead.
-    timeout 10 virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
+timeout "$seconds" virsh --connect "$uri" domfsfreeze "$domain" >/dev/null 2>&1 || {
+    [ "$?" -ne 124 ] || late=yes
+    [ -z "$late" ] || timeout "$seconds" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
     held=suspended
     virsh --connect "$uri" suspend "$domain" >/dev/null || { held=; exit 1; }
-fi
+}
 echo "$held"
-read -r word || exit 1
+word=$(timeout "$limit" head -n 1) || true
+[ -n "$word" ] || { echo "$domain was held for $limit s without an answer and is let go" >&2; exit 1; }
 """
 )
 
 
 @contextmanager
-def held(host: Host, domain: str, freeze_timeout_seconds: int) -> Iterator[None]:
+def held(host: Host, domain: str) -> Iterator[None]:
     """Keep the VM's file systems frozen through the guest agent for the length of the block, else the VM suspended.
 
-    Thawed or resumed always. Raises CommandFailed where it can be neither held nor let go.
+    Thawed or resumed always, at the latest after HOLD_TIMEOUT. Raises CommandFailed where it can be neither held nor
+    let go, or was let go before the block had ended.
     """
-    feed = host.feed(f"Freezing {domain}", Step(_HOLD, (domain, freeze_timeout_seconds)))
-    state = feed.stdout.readline().decode().strip()
+    settings = host.settings
+    values = (domain, settings.freeze_timeout_seconds, settings.hold_timeout_seconds)
+    feed = host.feed(f"Holding {domain} for a snapshot", Step(_HOLD, values))
+    state = feed.line()
     if not state:
         feed.finish()
         raise CommandFailed(f"{domain} on {host.name} could not be held for a snapshot: see its libvirt log and retry")
@@ -71,10 +79,12 @@ def held(host: Host, domain: str, freeze_timeout_seconds: int) -> Iterator[None]
 
 def _let_go(feed: Feed, quietly: bool) -> None:
     try:
-        feed.stdin.write(b"go on\n")
-        feed.stdin.flush()
+        feed.say("go on")
+    except BrokenPipeError:
+        log.debug("the VM was let go before")
+    try:
         feed.finish()
-    except (DriverError, OSError) as error:
+    except DriverError as error:
         if not quietly:
             raise
         log.error(f"{error}")
@@ -103,7 +113,9 @@ _RESTORE = (
     WAIT_FOR_DEVICE
     + LIBVIRT
     + """
-device=$1 seconds=$2 directory=$3 datastores=$4 vm=$5
+domain=$1 device=$2 seconds=$3 directory=$4 datastores=$5 vm=$6
+# Restored before, and the action ended before it knew.
+[ "$(virsh --connect "$uri" domstate "$domain" 2>/dev/null | head -n 1)" != running ] || exit 0
 wait_for_device "$device" 1 "$seconds"
 mkdir -p "$directory"
 xml=$(mktemp "$directory/checkpoint.xml.XXXXXX")
@@ -121,8 +133,29 @@ done
 """
 )
 
+_RUN_ON = (
+    LIBVIRT
+    + """
+virsh --connect "$uri" domjobabort "$1" >/dev/null 2>&1 || true
+virsh --connect "$uri" resume "$1" >/dev/null 2>&1 || true
+"""
+)
+
+_STATE = (
+    LIBVIRT
+    + """
+if found=$(virsh --connect "$uri" domstate "$1" 2>/dev/null); then
+    echo "$found" | head -n 1
+elif [ -n "$2" ] && virsh --connect "$uri" save-image-dumpxml "$2" >/dev/null 2>&1; then
+    echo saved
+else
+    echo gone
+fi
+"""
+)
+
 _STOCK = """
-exec "/var/tmp/one/vmm/kvm/$1" "$2" "$3" "$4" "$5" "$6"
+receive | "/var/tmp/one/vmm/kvm/$1" "$2" "$3" "$4" "$5" "$6"
 """
 
 
@@ -132,19 +165,31 @@ def save(host: Host, domain: str, device: str, size_bytes: int) -> None:
     host.run(f"Saving {domain}", Step(_SAVE, (domain, device, size_bytes, seconds)))
 
 
-def restore(host: Host, device: str, path: str) -> None:
+def state(host: Host, domain: str, device: str = "") -> str:
+    """Return RUNNING, SAVED where there is no such domain and it is on the device, else GONE."""
+    return _known(host.run(f"Looking for {domain}", Step(_STATE, (domain, device))))
+
+
+def stop_saving(host: Host, domain: str, device: str) -> str:
+    """Let a domain that is being saved run on where it still can; return as `state`."""
+    return _known(host.run(f"Looking for {domain}", Step(_RUN_ON, (domain,)), Step(_STATE, (domain, device))))
+
+
+def _known(printed: str) -> str:
+    return printed.strip() if printed.strip() in (RUNNING, SAVED, GONE) else UNKNOWN
+
+
+def restore(host: Host, domain: str, device: str, path: str) -> None:
     """Resume a domain from the device; `path` is its checkpoint's in the system datastore that it is in now."""
     directory = path.rpartition("/")[0]
     above, _, vm = directory.rpartition("/")
-    values = (device, host.settings.device_timeout_seconds, directory, above.rpartition("/")[0], vm)
+    values = (domain, device, host.settings.device_timeout_seconds, directory, above.rpartition("/")[0], vm)
     host.run(f"Restoring the VM from {device}", Step(_RESTORE, values))
 
 
 def stock_action(host: Host, verb: str, arguments: Sequence[str], document: bytes) -> None:
     """Run the stock hypervisor action on the host, with its XML on stdin, as one_vmm_exec does."""
-    feed = host.feed(f"vmm/kvm/{verb}", Step(_STOCK, (verb, *arguments)))
-    try:
-        feed.stdin.write(document)
-    except BrokenPipeError:
-        pass
-    feed.finish()
+    with host.feed(f"vmm/kvm/{verb}", Step(_STOCK, (verb, *arguments))) as feed:
+        feed.send(document)
+        feed.end()
+        feed.finish()

@@ -8,8 +8,8 @@ PARKING = frozenset({10, 30, 41, 42})
 UNPARKING = frozenset({9, 31, 49, 50})
 # migration of a VM in UNKNOWN: its host is dead.
 SOURCE_DEAD = frozenset({60, 61})
-# EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE, PROLOG and its failure: nothing of the VM runs.
-ENDING = frozenset({1, 11, 15, 23, 39, 40})
+# EPILOG, CLEANUP_RESUBMIT, CLEANUP_DELETE, EPILOG_FAILURE: nothing of the VM runs, nor is it being made again.
+ENDING = frozenset({11, 15, 23, 40})
 # VM states (STATE) in which it will never run again.
 DONE_STATES = frozenset({6})
 # HOTPLUG_SAVEAS: the disk is written to while it is saved; in the other save-as states it is not.

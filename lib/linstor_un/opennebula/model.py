@@ -72,6 +72,11 @@ class Disk(NamedTuple):
         return not self.is_volatile and not self.is_clone
 
     @property
+    def is_writable(self) -> bool:
+        """Tell whether the VM may write to the volume."""
+        return not (self.is_cdrom or self.is_read_only)
+
+    @property
     def is_shared(self) -> bool:
         """Tell whether other VMs may have the same volume at the same time."""
         return self.is_image and (self.is_cdrom or self.is_read_only or self.is_shareable)

@@ -95,7 +95,7 @@ class _Client:
             url = urlsplit(self.endpoint)
             kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
             connection = kind(url.hostname or "localhost", url.port, timeout=_CONNECT_SECONDS)
-        except ValueError as failure:
+        except (ValueError, HTTPException) as failure:
             raise OnedUnreachable(
                 f"{self.endpoint} is no address of oned ({failure}): correct ONE_XMLRPC or ~/.one/one_endpoint"
             ) from None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un import settings as settings_room
 from linstor_un.actions import cloning, datastore_action, new_volume
 from linstor_un.cluster import placement as placements
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
-from linstor_un.locks import volume_lock
-from linstor_un.naming import drbd_device
+from linstor_un.naming import drbd_device, resource_of_source
 from linstor_un.undo import Undo
 
 
@@ -21,7 +19,7 @@ def run(call: Call) -> None:
     placement = placements.of(settings, action.datastore.label)
     if not image.size_mib:
         raise InvalidInput("<IMAGE/SIZE> is missing or 0: clone an image that has a size")
-    source = datastore_action.resource_of_source(image.path)
+    source = resource_of_source(image.path)
     target = action.names.image(image.image_id)
     if source.lower() == target.lower():
         raise InvalidInput(f"Image {image.image_id} cannot be cloned into itself: call the action as OpenNebula does")
@@ -32,7 +30,7 @@ def run(call: Call) -> None:
     if mode == "snapshot" and not cloning.is_alike(gateway, source, placement):
         log.info(f"{action.datastore.label} asks for other nodes, pools or layers than {source} has: copying")
         mode = "copy"
-    with volume_lock(settings_room.lock_directory(settings), target, settings.lock_timeout_seconds), Undo() as undo:
+    with action.lock(target), Undo() as undo:
         cloning.clone(gateway, undo, wanted, mode)
         if mode == "snapshot":
             # What is restored says of itself what the original says.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from linstor_un import settings as settings_room
 from linstor_un.actions import datastore_action, new_volume
-from linstor_un.actions.datastore_action import MIB
 from linstor_un.actions.new_volume import NewVolume
 from linstor_un.cluster import placement as placements
 from linstor_un.driver import Call
@@ -14,8 +12,8 @@ from linstor_un.errors import InvalidInput, UnusableImage
 from linstor_un.hosts import copies
 from linstor_un.hosts.runner import Feed
 from linstor_un.hosts.sources import ImageSource
-from linstor_un.locks import volume_lock
 from linstor_un.undo import Undo
+from linstor_un.units import MIB
 
 
 def run(call: Call) -> None:
@@ -30,8 +28,7 @@ def run(call: Call) -> None:
     with closing(datastore_action.open_source(action, image)) as source:
         datastore_action.check_fits(source, image.size_mib)
         gateway = action.gateway()
-        lock = volume_lock(settings_room.lock_directory(settings), resource, settings.lock_timeout_seconds)
-        with lock, Undo() as undo:
+        with action.lock(resource), Undo() as undo:
             owner = datastore_action.owner(action, image)
             volume = new_volume.make(gateway, undo, resource, image.size_mib, placement, owner)
             _fill(volume, source, image.size_mib)
@@ -42,37 +39,36 @@ def run(call: Call) -> None:
 
 def _fill(volume: NewVolume, source: ImageSource, size_mib: int) -> None:
     if source.format.is_raw:
-        feed = copies.write(volume.writer, volume.device, volume.size_bytes, volume.reads_zero)
-        sent = _send(source, feed, volume.size_bytes, size_mib)
-        written = copies.written(feed.finish())
-        if written != sent:
-            raise UnusableImage(f"Only {written} of {sent} bytes of image {source.name} reached {volume.device}: retry")
+        _fill_raw(volume, source, size_mib)
         return
     form = source.format
-    feed = copies.write_staged(volume.writer, volume.device, volume.size_bytes, volume.reads_zero, form.name)
-    sent = _send(source, feed, None, size_mib)
-    if sent < form.least_bytes:
-        feed.stop()
-        raise UnusableImage(f"Image {source.name} is cut short: it has {sent} of at least {form.least_bytes} bytes")
-    feed.finish()
-
-
-def _send(source: ImageSource, feed: Feed, limit_bytes: int | None, size_mib: int) -> int:
-    """Feed the image to the host and return its length; the host's own complaint wins over a broken pipe."""
-    sent = 0
-    try:
-        for block in source.blocks():
-            sent += len(block)
-            if limit_bytes is not None and sent > limit_bytes:
-                raise datastore_action.does_not_fit(source.name, max(sent, source.size_bytes or 0), size_mib)
-            feed.stdin.write(block)
-    except BrokenPipeError:
+    with copies.write_staged(volume.writer, volume.device, volume.size_bytes, volume.reads_zero, form.name) as feed:
+        sent = _send(source, feed)
+        if sent < form.least_bytes:
+            raise UnusableImage(f"Image {source.name} is cut short: it has {sent} of at least {form.least_bytes} bytes")
+        feed.end()
         feed.finish()
-        raise UnusableImage(f"The host stopped reading image {source.name} after {sent // MIB} MiB: retry") from None
-    except BaseException:
-        feed.stop()
-        raise
+
+
+def _fill_raw(volume: NewVolume, source: ImageSource, size_mib: int) -> None:
+    with copies.write(volume.writer, volume.device, volume.size_bytes, volume.reads_zero) as feed:
+        sent = _send(source, feed, size_mib)
+        feed.end()
+        written = feed.line()
+        if written and written != str(sent):
+            raise UnusableImage(f"Only {written} of {sent} bytes of image {source.name} reached {volume.device}: retry")
+        feed.say("right")
+        feed.finish()
+
+
+def _send(source: ImageSource, feed: Feed, limit_mib: int = 0) -> int:
+    """Feed the image to the host and return its length in bytes; raises UnusableImage above `limit_mib` (0: none)."""
+    sent = 0
+    for block in source.blocks():
+        sent += len(block)
+        if limit_mib and sent > limit_mib * MIB:
+            raise datastore_action.does_not_fit(source.name, max(sent, source.size_bytes or 0), limit_mib)
+        feed.send(block)
     if not sent:
-        feed.stop()
         raise UnusableImage(f"Image {source.name} is empty: provide another file")
     return sent

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from linstor_un import settings as settings_room
 from linstor_un.actions import datastore_action, new_volume
 from linstor_un.actions.new_volume import blank
 from linstor_un.cluster import placement as placements
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
 from linstor_un.hosts import filesystems
-from linstor_un.locks import volume_lock
 from linstor_un.naming import drbd_device
 from linstor_un.undo import Undo
 
@@ -29,7 +27,7 @@ def run(call: Call) -> None:
     if image.file_system:
         filesystems.check(image.file_system, settings.supported_file_systems)
     gateway = action.gateway()
-    with volume_lock(settings_room.lock_directory(settings), resource, settings.lock_timeout_seconds), Undo() as undo:
+    with action.lock(resource), Undo() as undo:
         owner = datastore_action.owner(action, image)
         volume = new_volume.make(gateway, undo, resource, image.size_mib, placement, owner)
         steps = blank(volume, image.file_system)

@@ -8,12 +8,13 @@ from typing import Optional
 
 from linstor_un import log
 from linstor_un.actions import datastore_action
-from linstor_un.actions.datastore_action import MIB, DatastoreAction
+from linstor_un.actions.datastore_action import DatastoreAction
 from linstor_un.driver import Call
 from linstor_un.errors import UnusableImage
 from linstor_un.hosts import sources
 from linstor_un.hosts.sources import ImageSource
 from linstor_un.opennebula.model import Image
+from linstor_un.units import MIB
 
 # oned gives up after 90 s; a sentence in time is worth more than an answer too late.
 _DEADLINE_SECONDS = 75

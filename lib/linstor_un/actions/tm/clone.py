@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from linstor_un import log
 from linstor_un.actions import cloning, transfer
-from linstor_un.actions.datastore_action import resource_of_source
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import replicas
+from linstor_un.cluster.placement import Placement
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
+from linstor_un.naming import resource_of_source
 from linstor_un.opennebula import arguments
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
@@ -32,7 +33,7 @@ def run(call: Call) -> None:
     target = action.names.disk(place.vm_id, place.disk_id)
     owner = action.owner(place.disk_id, place.datastore_id)
     wanted = cloning.Clone(source, disk.original_size_mib or disk.size_mib, target, disk.size_mib, placement, owner)
-    mode = _mode(call, action, image_datastore)
+    mode = _mode(call, action, image_datastore, source, placement)
     with action.lock(target), Undo() as undo:
         nodes = cloning.clone(action.gateway, undo, wanted, mode, place.host)
         if place.host.lower() not in {node.lower() for node in nodes}:
@@ -55,11 +56,16 @@ def _disk(action: Transfer, place: Place, source: str) -> Disk:
     return disk
 
 
-def _mode(call: Call, action: Transfer, image_datastore: int) -> str:
+def _mode(call: Call, action: Transfer, image_datastore: int, source: str, placement: Placement) -> str:
     """Return how to clone: a snapshot cannot change the layers or the pools that the image has."""
-    origin = action.datastores[image_datastore]
-    theirs = action.settings_of(call, image_datastore)
-    if action.settings.clone_mode == "snapshot" and cloning.differ(action.settings, theirs):
-        log.info(f"{action.datastore.label} and {origin.label} ask for different layers or pools: copying")
-        return "copy"
-    return action.settings.clone_mode
+    ours, theirs = action.settings, action.settings_of(call, image_datastore)
+    if ours.clone_mode != "snapshot":
+        return ours.clone_mode
+    if ours.resource_group == theirs.resource_group:
+        is_alike = not cloning.differ(ours, theirs)
+    else:
+        # What a resource group says is known to LINSTOR alone.
+        is_alike = cloning.is_alike(action.gateway, source, placement)
+    if not is_alike:
+        log.info(f"{action.datastore.label} asks for other pools or layers than {source} has: copying")
+    return "snapshot" if is_alike else "copy"

@@ -10,20 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from linstor_un.actions import cloning, transfer
+from linstor_un import log
+from linstor_un.actions import cloning, disk_snapshot, transfer
 from linstor_un.actions.cloning import Clone
-from linstor_un.actions.datastore_action import resource_of_source
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import snapshots, volumes
+from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
 from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.driver import Call
-from linstor_un.errors import InvalidInput, NotFound
-from linstor_un.hosts import virsh
+from linstor_un.errors import ControllerFailed, InvalidInput, NotFound
+from linstor_un.naming import resource_of_source
 from linstor_un.opennebula import arguments, lifecycle
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
 from linstor_un.undo import Undo
+from linstor_un.units import KIB_PER_MIB
 
 _CURRENT = "-1"
 
@@ -45,6 +47,11 @@ class SaveAs(NamedTuple):
         """Tell whether the VM runs, so that only a snapshot of the disk holds still."""
         return bool(self.action.vm and self.action.vm.lifecycle_state in lifecycle.SAVING_LIVE)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Tell whether the disk itself can be read: its current content is saved and nobody writes to it."""
+        return not self.snapshot and not self.is_written_to
+
 
 def run(call: Call) -> None:
     """Make the new image's volume from a snapshot: the VM waits for that alone.
@@ -52,14 +59,18 @@ def run(call: Call) -> None:
     Where the image's datastore asks for independent images, or for other pools or layers, the bytes are copied.
     """
     wanted = _decode(call)
-    gateway = wanted.action.gateway
     with wanted.action.lock(wanted.target), Undo() as undo:
-        if not wanted.snapshot and wanted.moves_bytes and not wanted.is_written_to:
-            cloning.copy(gateway, undo, wanted.clone)
-        else:
+        if wanted.is_at_rest and wanted.moves_bytes:
+            cloning.copy(wanted.action.gateway, undo, wanted.clone)
+            return
+        try:
             with _snapshot(wanted) as snapshot:
                 _from_snapshot(wanted, undo, snapshot)
-        cloning.disown(gateway, wanted.target, wanted.clone.owner)
+        except ControllerFailed as error:
+            if not wanted.is_at_rest or error.code != SNAPSHOTS_NOT_SUPPORTED:
+                raise
+            log.warning(f"{error}; copying instead")
+            cloning.copy(wanted.action.gateway, undo, wanted.clone)
 
 
 def _decode(call: Call) -> SaveAs:
@@ -107,11 +118,9 @@ def _take(wanted: SaveAs, name: str) -> None:
     action = wanted.action
     # What an earlier run has left under this name is older than what is to be saved.
     snapshots.forget(action.gateway, wanted.source, name)
-    if not wanted.is_written_to or action.vm is None:
-        snapshots.take(action.gateway, wanted.source, name)
-        return
-    host = action.host(wanted.place.host)
-    with virsh.held(host, action.vm.deploy_id, action.settings.freeze_timeout_seconds):
+    if wanted.is_written_to:
+        disk_snapshot.take_live(action, wanted.place, wanted.source, name)
+    else:
         snapshots.take(action.gateway, wanted.source, name)
 
 
@@ -119,13 +128,15 @@ def _from_snapshot(wanted: SaveAs, undo: Undo, snapshot: Snapshot) -> None:
     gateway = wanted.action.gateway
     if not wanted.moves_bytes:
         cloning.restore(gateway, undo, wanted.clone, snapshot)
+        # What is restored says of itself what the VM's disk says.
+        cloning.disown(gateway, wanted.target, wanted.clone.owner)
         return
     # A snapshot of a volume has no device of its own: it gets a volume for as long as it is copied.
     passing = wanted.action.names.passing(wanted.target)
     ours = placements.of(wanted.action.settings, wanted.action.datastore.label)
     cloning.restore(gateway, undo, wanted.clone._replace(target=passing, placement=ours), snapshot)
     made = volumes.find(gateway, passing)
-    size_mib = made.size_kib // volumes.KIB_PER_MIB if made else 0
+    size_mib = made.size_kib // KIB_PER_MIB if made else 0
     # A snapshot may be smaller than the disk has become.
     whole = wanted.clone._replace(source=passing, source_size_mib=size_mib, size_mib=size_mib)
     cloning.copy(gateway, undo, whole)

@@ -12,7 +12,7 @@ from linstor_un.driver import Call
 def run(call: Call) -> None:
     """Take two primaries back, detach and unlink the destination's disks, call the other drivers."""
     move = migration.begin(call)
-    if not move.is_on_one_host:
-        unlinked = migration.remove_directory(move, move.target, move.source)
-        migration.leave(move, move.target.host, move.source.host, unlinked)
-    migration.relay(call, move, "failmigrate")
+    try:
+        migration.leave(move, move.target, migration.source_place(move))
+    finally:
+        migration.relay(call, move, "failmigrate")

@@ -22,6 +22,6 @@ def run(call: Call) -> None:
         raise transfer.not_its_image(action, disk, source)
     resource = action.resource(disk)
     with action.lock(resource), Undo() as undo:
-        if not disk.is_shared:
+        if disk.is_writable:
             cloning.forget_base(action.gateway, resource)
         transfer.offer(action, undo, place, disk)

@@ -9,18 +9,18 @@ it back to without calling any driver.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from linstor_un import log
 from linstor_un.actions import transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import replicas
+from linstor_un.cluster.replicas import Replica
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError, HostUnreachable, InvalidInput
-from linstor_un.hosts import directories
+from linstor_un.hosts import devices, directories
 from linstor_un.hosts.runner import Host
 from linstor_un.opennebula import arguments, lifecycle
 from linstor_un.opennebula.arguments import Place
+from linstor_un.opennebula.model import Disk
 from linstor_un.undo import Undo
 
 
@@ -65,37 +65,47 @@ def _directory(action: Transfer, source: Place, target: Place) -> None:
         return
     here = Host(source.host, action.settings, True) if state in lifecycle.UNPARKING else action.host(source.host)
     there = Host(target.host, action.settings, True) if state in lifecycle.PARKING else action.host(target.host)
-    unlinked = _move_files(here, source, there, target) if state not in lifecycle.SOURCE_DEAD else []
+    if state not in lifecycle.SOURCE_DEAD:
+        _move_files(here, source, there, target)
     # A front-end that is a host too still has what the VM had there when it was parked.
     is_from_host = state not in lifecycle.UNPARKING or not action.is_parked(source.host)
     if is_from_host and not is_same_host:
-        _detach(action, source.host, unlinked)
+        _detach(action, source)
 
 
-def _move_files(here: Host, source: Place, there: Host, target: Place) -> list[str]:
-    """Move the VM's files and return the devices that nothing on the source is a link to any more."""
+def _move_files(here: Host, source: Place, there: Host, target: Place) -> None:
     try:
-        return directories.move(here, source.directory, there, target.directory)
+        directories.move(here, source.directory, there, target.directory)
     except HostUnreachable as error:
         if error.host != here.name:
             raise
         log.warning(f"{error}; the VM's files stay there and the move goes on")
-        return []
 
 
-def _detach(action: Transfer, host: str, unlinked: Sequence[str]) -> None:
+def _detach(action: Transfer, source: Place) -> None:
     """Detach the VM's disks from the host that it has left, as far as they are only attached there.
 
-    An image that other VMs may have is detached where none of them has it on that host.
+    The move is done: what cannot be detached stays, and the volume's next action or its deletion sees to it.
     """
     disks = [disk for disk in (action.vm.disks if action.vm else ()) if disk.transfer_driver in ("", transfer.DRIVER)]
-    resources = [action.resource(disk) for disk in disks if not disk.is_shared or action.device(disk) in unlinked]
+    resources = {action.resource(disk): disk for disk in disks}
     try:
-        found = replicas.of_several(action.gateway, resources)
+        found = replicas.of_several(action.gateway, list(resources))
+        for resource, known in found.items():
+            for replica in known:
+                if replica.node.lower() == source.host.lower():
+                    _detach_disk(action, source, resources[resource], replica)
     except DriverError as error:
-        log.warning(f"{error}; the disks of VM {action.vm_id} stay attached on {host}")
+        log.warning(f"{error}; disks of VM {action.vm_id} stay attached on {source.host}")
+
+
+def _detach_disk(action: Transfer, source: Place, disk: Disk, replica: Replica) -> None:
+    resource = action.resource(disk)
+    if not disk.is_shared:
+        replicas.detach_replica(action.gateway, resource, replica)
         return
-    for resource, known in found.items():
-        for replica in known:
-            if replica.node.lower() == host.lower():
-                replicas.detach_replica(action.gateway, resource, replica)
+    # Another VM may have the image on that host, or be about to get it.
+    with action.lock(resource):
+        datastores = source.directory.rsplit("/", 2)[0]
+        if not devices.is_linked(action.host(source.host), action.device(disk), datastores):
+            replicas.detach_replica(action.gateway, resource, replica)

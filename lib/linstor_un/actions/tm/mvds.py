@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from linstor_un import log
 from linstor_un.actions import removal, transfer
-from linstor_un.actions.datastore_action import resource_of_source
 from linstor_un.driver import Call
-from linstor_un.naming import drbd_device
+from linstor_un.naming import drbd_device, resource_of_source
 from linstor_un.opennebula import arguments
 
 

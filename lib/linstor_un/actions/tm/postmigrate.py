@@ -12,7 +12,8 @@ from linstor_un.driver import Call
 def run(call: Call) -> None:
     """Take two primaries back, detach and unlink the source's disks, call the other drivers."""
     move = migration.begin(call)
-    if not move.is_on_one_host:
-        unlinked = migration.remove_directory(move, move.source, move.target)
-        migration.leave(move, move.source.host, move.target.host, unlinked)
-    migration.relay(call, move, "postmigrate")
+    try:
+        migration.leave(move, migration.source_place(move), move.target)
+        migration.adopt(move)
+    finally:
+        migration.relay(call, move, "postmigrate")

@@ -5,11 +5,12 @@ Arguments: HOST:SYSDIR/disk.N SIZE_MB VMID DSID.
 
 from __future__ import annotations
 
-from linstor_un.actions import cloning, transfer
+from linstor_un.actions import transfer
 from linstor_un.cluster import volumes
 from linstor_un.driver import Call
 from linstor_un.hosts import devices
 from linstor_un.opennebula import arguments, lifecycle
+from linstor_un.units import MIB
 
 
 def run(call: Call) -> None:
@@ -27,4 +28,4 @@ def run(call: Call) -> None:
             and action.vm.state == lifecycle.ACTIVE_STATE
             and action.vm.lifecycle_state in lifecycle.RESIZING_LIVE
         ):
-            devices.wait(action.host(place.host), action.device(disk), size_mib * cloning.MIB)
+            devices.wait(action.host(place.host), action.device(disk), size_mib * MIB)

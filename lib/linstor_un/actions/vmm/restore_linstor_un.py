@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from linstor_un import log
 from linstor_un import settings as settings_room
-from linstor_un.actions import checkpoint, new_volume
+from linstor_un.actions import checkpoint
 from linstor_un.actions.checkpoint import Checkpoint
-from linstor_un.cluster import placement as placements
-from linstor_un.cluster import replicas, volumes
+from linstor_un.cluster import volumes
+from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError, NotFound
 from linstor_un.hosts import virsh
 from linstor_un.locks import volume_lock
-from linstor_un.naming import drbd_device
 from linstor_un.opennebula import arguments
 
 
@@ -26,27 +25,29 @@ def run(call: Call) -> None:
     arguments.expect(call.arguments, "CHECKPOINT", "HOST", "DOMAIN", "VMID", "HOST")
     path, host, domain, vm_id, _ = call.arguments
     wanted = checkpoint.decode(call, domain, path, host, vm_id)
-    volume = volumes.find(wanted.gateway(), wanted.resource) if wanted.is_ours else None
-    if volume is None:
+    if not wanted.is_ours:
         wanted.hand_over(call, "restore")
         return
-    _restore(wanted, volume)
+    gateway = wanted.gateway()
+    volume = volumes.find(gateway, wanted.resource)
+    if volume is not None:
+        _restore(wanted, gateway, volume)
+    elif virsh.state(wanted.host, domain) == virsh.RUNNING:
+        log.info(f"{domain} was restored before")
+    else:
+        wanted.hand_over(call, "restore")
 
 
-def _restore(wanted: Checkpoint, volume: Volume) -> None:
-    settings, gateway, names = wanted.settings, wanted.gateway(), wanted.settings.names
-    if names.incomplete in volume.properties or volume.is_being_deleted:
+def _restore(wanted: Checkpoint, gateway: Gateway, volume: Volume) -> None:
+    settings = wanted.settings
+    if volume.is_being_deleted:
         raise NotFound(
-            f"The memory of VM {wanted.vm.vm_id} was never saved completely to {wanted.resource}: start the VM afresh "
+            f"The memory of VM {wanted.vm.vm_id} is being deleted with {wanted.resource}: start the VM afresh "
             "(`onevm recover --recreate` keeps persistent disks)"
         )
     with volume_lock(settings_room.lock_directory(settings), wanted.resource, settings.lock_timeout_seconds):
-        replicas.attach(gateway, wanted.resource, wanted.host.name)
-        placement = placements.of(checkpoint.replicated(settings), wanted.datastore.label)
-        device = drbd_device(wanted.resource)
-        if not placement.has_drbd:
-            device = new_volume.reported_device(gateway, wanted.resource, wanted.host.name)
-        virsh.restore(wanted.host, device, wanted.path)
+        # A save that was cut short has left an image that libvirt itself refuses.
+        virsh.restore(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway), wanted.path)
         try:
             volumes.remove(gateway, wanted.resource)
         except DriverError as error:

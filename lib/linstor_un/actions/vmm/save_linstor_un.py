@@ -6,11 +6,16 @@ instead of kvm/save (VM_MAD: `-l save=save_linstor_un`).
 
 from __future__ import annotations
 
+from linstor_un import log
 from linstor_un import settings as settings_room
 from linstor_un.actions import checkpoint, new_volume
 from linstor_un.actions.checkpoint import Checkpoint
+from linstor_un.actions.new_volume import NewVolume
 from linstor_un.cluster import placement as placements
+from linstor_un.cluster import volumes
+from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
+from linstor_un.errors import DriverError
 from linstor_un.hosts import virsh
 from linstor_un.locks import volume_lock
 from linstor_un.opennebula import arguments
@@ -38,12 +43,46 @@ def _save(wanted: Checkpoint) -> None:
     owner = {names.vm_id: str(wanted.vm.vm_id)}
     lock = volume_lock(settings_room.lock_directory(settings), wanted.resource, settings.lock_timeout_seconds)
     with lock, Undo() as undo:
+        if _is_saved_already(wanted, gateway):
+            log.info(f"{wanted.domain} was saved to {wanted.resource} before")
+            gateway.modify_resource_definition(wanted.resource, {}, [names.incomplete])
+            return
         volume = new_volume.make(
             gateway, undo, wanted.resource, _size_mib(wanted), placement, owner, writer=wanted.host.name
         )
-        virsh.save(wanted.host, wanted.domain, volume.device, volume.size_bytes)
+        _write(wanted, volume, undo)
         new_volume.leave_writer(gateway, volume)
         new_volume.finish(gateway, volume)
+
+
+def _is_saved_already(wanted: Checkpoint, gateway: Gateway) -> bool:
+    """Tell whether an earlier run has saved the VM: its memory is nowhere else then."""
+    existing = volumes.find(gateway, wanted.resource)
+    if existing is None or existing.is_being_deleted:
+        return False
+    device = checkpoint.attach(wanted, gateway)
+    return virsh.state(wanted.host, wanted.domain, device) == virsh.SAVED
+
+
+def _write(wanted: Checkpoint, volume: NewVolume, undo: Undo) -> None:
+    """Have libvirt save the VM; nothing that may be the only copy of its memory is taken back."""
+    try:
+        virsh.save(wanted.host, wanted.domain, volume.device, volume.size_bytes)
+    except BaseException as error:
+        found = _what_became_of_it(wanted, volume)
+        if found in (virsh.SAVED, virsh.UNKNOWN):
+            undo.forget()
+        if found != virsh.SAVED or not isinstance(error, DriverError):
+            raise
+
+
+def _what_became_of_it(wanted: Checkpoint, volume: NewVolume) -> str:
+    """Return what the VM is after a save that failed, or that went on when we lost sight of it."""
+    try:
+        return virsh.stop_saving(wanted.host, wanted.domain, volume.device)
+    except DriverError as error:
+        log.warning(f"whether {wanted.domain} is saved is not known, so that {wanted.resource} stays: {error}")
+        return virsh.UNKNOWN
 
 
 def _size_mib(wanted: Checkpoint) -> int:

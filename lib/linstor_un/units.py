@@ -1,0 +1,6 @@
+"""Sizes: OpenNebula counts in MiB, LINSTOR in KiB, devices in bytes."""
+
+from __future__ import annotations
+
+KIB_PER_MIB = 1024
+MIB = 1 << 20

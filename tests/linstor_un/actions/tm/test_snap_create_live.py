@@ -1,0 +1,150 @@
+"""tm/snap_create_live: the VM is held for one request of LINSTOR, and let go whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from linstor_sandbox import Pool
+from linstor_sandbox.opennebula import ActionFailed
+from tests.conftest import World
+from tests.linstor_un.living import guest, held_for_one_request, holds, killed_while, snapshots, start, text, write
+from tests.linstor_un.scenes import MIB, add_image, failure, last, own, sentence, volume
+
+SNAPSHOT = r"POST .*/snapshots"
+
+
+def test_a_cloned_and_a_persistent_disk_while_the_guest_is_frozen(world: World) -> None:
+    vm = start(world)
+    resources = own(vm), volume(world.cloud.images[1])
+    for disk_id, resource in enumerate(resources):
+        write(world, vm, disk_id, "before")
+        world.cloud.snapshot_create(vm, vm.disk(disk_id))
+        assert snapshots(world, resource) == {"snapshot-0"} | ({"linstor_un-base"} & snapshots(world, resource))
+        assert last(world, "snap_create_live").counts == {"rest": 2, "ssh": 1}
+        write(world, vm, disk_id, "after")
+    assert [begin.what for begin, _ in holds(world)] == ["freeze", "freeze"]
+    assert held_for_one_request(world)
+    world.cloud.poweroff(vm)
+    for disk_id, resource in enumerate(resources):
+        world.cloud.snapshot_revert(vm, vm.disk(disk_id), vm.snapshots[disk_id].get(0))
+        assert text(world, resource) == "before"
+
+
+@pytest.mark.parametrize("agent", ["off", "hung", "late"])
+def test_a_guest_without_a_good_agent_is_suspended(make_world: Callable[..., World], agent: str) -> None:
+    world = make_world(configuration='FREEZE_TIMEOUT="1"\n')
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    guest(world, vm).agent, guest(world, vm).agent_seconds = agent, 1.3
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    suspended = [
+        (a, b) for a, b in zip(world.sandbox.domains.events, world.sandbox.domains.events[1:]) if a.what == "suspend"
+    ]
+    assert [end.what for _, end in suspended] == ["resume"]
+    assert suspended[0][1].requests - suspended[0][0].requests == 1
+    write(world, vm, 0, "it runs")
+
+
+def test_an_agent_that_freezes_when_all_is_over_is_thawed(make_world: Callable[..., World]) -> None:
+    world = make_world(configuration='FREEZE_TIMEOUT="1"\n')
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    guest(world, vm).agent, guest(world, vm).agent_seconds = "late", 2.5
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    assert [event.what for event in world.sandbox.domains.events] == ["suspend", "resume", "freeze", "thaw"]
+    write(world, vm, 0, "it runs")
+
+
+def test_what_the_file_system_writes_together_is_in_the_snapshot_together(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    target = vm.disk(0).attributes["TARGET"]
+    with guest(world, vm).at_once():
+        guest(world, vm).write(target, b"one")
+        guest(world, vm).write(target, b"one", 2 * MIB)
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    guest(world, vm).write(target, b"two")
+    world.cloud.poweroff(vm)
+    world.cloud.snapshot_revert(vm, vm.disk(0), vm.snapshots[0].get(0))
+    assert world.sandbox.read(own(vm), 0, 3) == world.sandbox.read(own(vm), 2 * MIB, 3) == b"one"
+
+
+@pytest.mark.parametrize("broken", ["refuses", "satellite", "loses the answer"])
+def test_a_failed_snapshot_is_gone_and_the_vm_runs(world: World, broken: str) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    if broken == "refuses":
+        world.sandbox.faults.fail(SNAPSHOT, 998)
+    elif broken == "satellite":
+        world.sandbox.break_satellite("node1", "snapshot")
+        world.sandbox.break_satellite("node2", "snapshot")
+        world.sandbox.break_satellite("node3", "snapshot")
+    else:
+        world.sandbox.faults.drop(SNAPSHOT, after_work=True)
+    assert failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
+    assert snapshots(world, volume(world.cloud.images[1])) == set()
+    assert len(holds(world)) == 1 and held_for_one_request(world)
+    write(world, vm, 0, "it runs")
+    world.sandbox.mend()
+    assert world.cloud.snapshot_create(vm, vm.disk(0)).identifier == 1
+
+
+@pytest.mark.parametrize("agent", ["on", "off"])
+def test_a_killed_driver_leaves_no_vm_held(world: World, agent: str) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    guest(world, vm).agent = agent
+    with killed_while(world, SNAPSHOT), pytest.raises(ActionFailed):
+        world.cloud.snapshot_create(vm, vm.disk(0))
+    write(world, vm, 0, "it runs", wait=True)
+    assert len(holds(world)) == 1
+    (world.folder.parent / "locks" / f"linstor_un-{volume(world.cloud.images[1])}.lock").unlink()
+
+
+def test_a_controller_that_hangs_holds_no_vm_for_long(make_world: Callable[..., World]) -> None:
+    world = make_world(configuration='HOLD_TIMEOUT="1"\nREQUEST_TIMEOUT="3"\n')
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    hang = world.sandbox.faults.hang(SNAPSHOT, 2)
+    told = failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
+    hang.release()
+    assert "was held for 1 s without an answer and is let go" in told
+    begin, end = holds(world)[0]
+    assert end.moment - begin.moment < 2
+    assert snapshots(world, volume(world.cloud.images[1])) == set()
+    write(world, vm, 0, "it runs")
+
+
+def test_a_vm_that_cannot_be_let_go_is_named_and_has_no_snapshot(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    world.sandbox.fail_virsh("domfsthaw", times=3)
+    told = failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
+    assert "stays frozen: let it go with virsh" in told
+    assert snapshots(world, volume(world.cloud.images[1])) == set()
+
+
+def test_one_failed_thaw_is_tried_again(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    world.sandbox.fail_virsh("domfsthaw", times=2)
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    write(world, vm, 0, "it runs")
+
+
+def test_a_thick_pool_has_no_snapshots(make_world: Callable[..., World]) -> None:
+    world = make_world(pools=(Pool("data", "LVM", 2048),))
+    add_image(world)
+    add_image(world, 2, persistent=True)
+    vm = world.cloud.instantiate("DISK=[IMAGE_ID=1]", "node1", world.system)
+    before = world.sandbox.snapshot_of_state()
+    told = failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
+    assert "Storage driver 'LVM' does not support snapshots" in told
+    assert "keep disks that need snapshots in a pool of kind LVM_THIN, ZFS" in told
+    assert world.sandbox.snapshot_of_state() == before
+    write(world, vm, 0, "it runs")
+
+
+def test_a_dead_host_and_a_vm_that_does_not_run(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    world.sandbox.domains.drop_host("node1")
+    assert "failed to get domain" in failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
+    world.sandbox.refuse_ssh("node1")
+    with pytest.raises(ActionFailed) as failed:
+        world.cloud.snapshot_create(vm, vm.disk(0))
+    assert "host node1 does not answer over ssh" in sentence(failed.value.call)
+    assert snapshots(world, volume(world.cloud.images[1])) == set()

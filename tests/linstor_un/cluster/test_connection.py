@@ -1,0 +1,169 @@
+"""How a controller is found: TLS with verified certificates, tokens, and others where the first does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import linstor
+import pytest
+
+from linstor_sandbox.opennebula.scripts import Call
+from linstor_un.cluster import connection
+from tests.conftest import World
+from tests.linstor_un.actions.datastore.material import cp, disk, holds, nothing_left, refused, source, succeeded
+from tests.linstor_un.cluster.tls import Authority, proxy, serving, silent
+
+MakeWorld = Callable[..., World]
+NUMBERS = "USED_MB=0\nTOTAL_MB=30720\nFREE_MB=30720\n"
+DEAD = "linstor://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"), "authority")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"), "stranger")
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: Authority) -> tuple[Path, Path]:
+    return authority.sign("controller", "IP:127.0.0.1")
+
+
+@pytest.fixture
+def impatient(make_world: MakeWorld) -> World:
+    return make_world(configuration='CONNECT_TIMEOUT="1"\n')
+
+
+def monitor(world: World, **attributes: object) -> Call:
+    """Ask for one datastore's numbers with these attributes of how to reach LINSTOR."""
+    world.images.attributes.update({name: str(value) for name, value in attributes.items()})
+    arguments = world.cloud.action_arguments(world.images.xml(), world.images.identifier)
+    return world.cloud.scripts.datastore("linstor_un", "monitor", *arguments)
+
+
+def test_an_image_is_made_over_tls(authority: Authority, certificate: tuple[Path, Path], world: World) -> None:
+    content = disk(1, 100_000)
+    with proxy(world.sandbox, serving(certificate)) as controller:
+        uri = f"linstor+ssl://127.0.0.1:{controller.port}"
+        succeeded(monitor(world, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate), NUMBERS)
+        succeeded(cp(world, world.file("disk", content), 1), f"{source(7)} raw\n")
+        assert b"/spawn" in controller.received
+    holds(world, "one-image-7", content)
+
+
+def test_a_certificate_that_is_not_to_be_trusted_ends_it(
+    authority: Authority, stranger: Authority, certificate: tuple[Path, Path], impatient: World
+) -> None:
+    world = impatient
+    cases = [
+        (certificate, stranger.certificate, "certificate verify failed"),
+        (certificate, "", "certificate verify failed"),
+        (stranger.sign("controller", "IP:127.0.0.1"), authority.certificate, "certificate verify failed"),
+        (authority.sign("other", "DNS:controller.example.org"), authority.certificate, "IP address mismatch"),
+    ]
+    for offered, trusted, reason in cases:
+        with proxy(world.sandbox, serving(offered)) as controller:
+            uri = f"linstor+ssl://127.0.0.1:{controller.port}"
+            call = monitor(world, LS_CONTROLLERS=uri, LS_CAFILE=trusted, LS_TOKEN="word")
+            refused(call, f"No LINSTOR controller answers ({uri}: ", reason, "LS_CONTROLLERS")
+            assert controller.received == b""
+
+
+def test_a_controller_that_wants_a_certificate_gets_ours(
+    authority: Authority, certificate: tuple[Path, Path], impatient: World
+) -> None:
+    ours, key = authority.sign("opennebula", "DNS:opennebula")
+    with proxy(impatient.sandbox, serving(certificate, clients=authority)) as controller:
+        uri = f"linstor+ssl://127.0.0.1:{controller.port}"
+        call = monitor(impatient, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate)
+        refused(call, f"No LINSTOR controller answers ({uri}: ")
+        succeeded(monitor(impatient, LS_CERTFILE=ours, LS_KEYFILE=key), NUMBERS)
+
+
+def test_files_that_cannot_be_used_are_named(authority: Authority, impatient: World, tmp_path: Path) -> None:
+    ours, _ = authority.sign("opennebula", "DNS:opennebula")
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_text("nonsense")
+    absent = tmp_path / "absent"
+    cases: list[tuple[dict[str, Path], str]] = [
+        ({"LS_CAFILE": absent}, f"LS_CAFILE={absent} cannot be read"),
+        ({"LS_CAFILE": nonsense}, f"LS_CAFILE={nonsense} cannot be used"),
+        ({"LS_CERTFILE": absent}, f"LS_CERTFILE={absent} cannot be read"),
+        ({"LS_CERTFILE": ours, "LS_KEYFILE": nonsense}, f"LS_KEYFILE={nonsense} cannot be used"),
+        ({"LS_TOKEN_FILE": absent}, f"LS_TOKEN_FILE={absent} cannot be read"),
+    ]
+    for attributes, reason in cases:
+        for name in ("LS_CAFILE", "LS_CERTFILE", "LS_KEYFILE", "LS_TOKEN_FILE"):
+            impatient.images.attributes.pop(name, None)
+        refused(monitor(impatient, LS_CONTROLLERS="linstor+ssl://127.0.0.1:1", **attributes), reason)
+
+
+def test_a_token_goes_over_tls_and_over_nothing_else(
+    authority: Authority, certificate: tuple[Path, Path], world: World, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret-word\n")
+    with proxy(world.sandbox) as plain, proxy(world.sandbox, serving(certificate)) as secure:
+        for uri in (f"linstor://127.0.0.1:{plain.port}", f"linstor+ssl://127.0.0.1:{secure.port}"):
+            call = monitor(world, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate, LS_TOKEN_FILE=token)
+            succeeded(call, NUMBERS)
+        assert b"GET /v1/view/storage-pools" in plain.received
+        assert b"secret-word" not in plain.received
+        assert secure.received.count(b"Authorization: Bearer secret-word\r\n") == secure.received.count(b"GET /v1/")
+
+
+def test_the_token_of_other_tools_is_not_read() -> None:
+    assert connection.Connection.__mro__[1] is linstor.Linstor
+    assert linstor.Linstor.AUTH_JSON_PATH == ""
+
+
+def test_the_next_controller_is_asked_where_one_does_not_answer(
+    authority: Authority, certificate: tuple[Path, Path], impatient: World
+) -> None:
+    world = impatient
+    alive = world.sandbox.uri
+    world.images.attributes["LS_CAFILE"] = str(authority.certificate)
+    with silent() as port, proxy(world.sandbox, serving(certificate)) as secure:
+        quiet = f"linstor://127.0.0.1:{port}"
+        quiet_tls = f"linstor+ssl://127.0.0.1:{port}"
+        lists = [
+            f"{DEAD},{alive}",
+            f"{quiet}, {alive}",
+            f"{quiet_tls} {DEAD} linstor+ssl://127.0.0.1:{secure.port}",
+            f"linstor+ssl://127.0.0.1:{world.sandbox.port},{alive}",
+            f"linstor://name.invalid,{alive}",
+        ]
+        for controllers in lists:
+            succeeded(monitor(world, LS_CONTROLLERS=controllers), NUMBERS)
+        sentence = refused(monitor(world, LS_CONTROLLERS=f"{DEAD},{quiet}"), "No LINSTOR controller answers")
+        assert DEAD in sentence and quiet in sentence
+
+
+def test_a_controller_that_dies_between_two_requests_is_replaced(impatient: World) -> None:
+    world = impatient
+    content = disk(1, 100_000)
+    with proxy(world.sandbox) as second:
+        world.images.attributes["LS_CONTROLLERS"] = f"{world.sandbox.uri},linstor://127.0.0.1:{second.port}"
+        # The first answer that is lost is that of a request which may safely be made again.
+        world.sandbox.faults.drop(r"PUT .*/resource-definitions/")
+        call = cp(world, world.file("disk", content), 1)
+    succeeded(call, f"{source(7)} raw\n", "the LINSTOR controller went away")
+    holds(world, "one-image-7", content)
+
+
+def test_no_controller_at_all_is_told_at_once_and_nothing_is_left(impatient: World) -> None:
+    impatient.images.attributes["LS_CONTROLLERS"] = DEAD
+    call = cp(impatient, impatient.file("disk", b"disk"), 1)
+    refused(call, f"No LINSTOR controller answers ({DEAD}: ", "Connection refused", "start linstor-controller")
+    nothing_left(impatient)
+
+
+def test_controllers_are_those_of_the_datastore_before_those_of_the_configuration(make_world: MakeWorld) -> None:
+    world = make_world(configuration=f'LS_CONTROLLERS="{DEAD}"\nCONNECT_TIMEOUT="1"\n')
+    refused(monitor(world), DEAD)
+    succeeded(monitor(world, LS_CONTROLLERS=world.sandbox.uri), NUMBERS)

@@ -1,0 +1,146 @@
+"""Where LINSTOR is asked to put a volume, and what the attributes must not say."""
+
+from __future__ import annotations
+
+import pytest
+
+from linstor_un.cluster import placement
+from linstor_un.cluster.placement import Placement
+from linstor_un.errors import InvalidSetting
+from linstor_un.naming import is_resource_name
+from linstor_un.settings import for_datastore
+
+ORIGIN = "datastore 100 (linstor-images)"
+
+
+def of(prefix: str = "one", **attributes: str) -> Placement:
+    """Return the placement of a datastore with these attributes."""
+    return placement.of(for_datastore({"PREFIX": prefix}, attributes, ORIGIN), ORIGIN)
+
+
+def test_attributes_become_a_group_of_our_own_that_says_the_same() -> None:
+    made = of(STORAGE_POOL="data", AUTO_PLACE="2")
+    assert made.is_own_group
+    assert made.group.startswith("one-data-x2-")
+    assert made.select_filter == {"place_count": 2, "storage_pool_list": ["data"], "layer_stack": ["DRBD", "STORAGE"]}
+    assert made.properties == {}, "balancing follows the group, which says what was asked"
+    assert (made.replica_count, made.has_drbd) == (2, True)
+
+
+def test_every_attribute_reaches_the_filter() -> None:
+    made = of(
+        STORAGE_POOL="data ssd",
+        REPLICA_COUNT="3",
+        LAYER_LIST="DRBD,LUKS,STORAGE",
+        PROVIDERS="LVM_THIN",
+        REPLICAS_ON_SAME="rack=1",
+        REPLICAS_ON_DIFFERENT="room",
+        DO_NOT_PLACE_WITH="one-image-1",
+        DO_NOT_PLACE_WITH_REGEX="one-vm-.*",
+        DISKLESS_POOL="diskless",
+    )
+    assert made.select_filter == {
+        "place_count": 3,
+        "storage_pool_list": ["data", "ssd"],
+        "storage_pool_diskless_list": ["diskless"],
+        "layer_stack": ["DRBD", "LUKS", "STORAGE"],
+        "provider_list": ["LVM_THIN"],
+        "replicas_on_same": ["Aux/rack=1"],
+        "replicas_on_different": ["Aux/room"],
+        "not_place_with_rsc": ["one-image-1"],
+        "not_place_with_rsc_regex": "one-vm-.*",
+    }
+
+
+def test_encryption_is_what_is_asked_for() -> None:
+    assert of(STORAGE_POOL="data", REPLICA_COUNT="2", ENCRYPTION="yes").layers == ("DRBD", "LUKS", "STORAGE")
+    assert of(STORAGE_POOL="data", REPLICA_COUNT="1", ENCRYPTION="yes", LAYER_LIST="STORAGE").layers == (
+        "LUKS",
+        "STORAGE",
+    )
+    assert of(RESOURCE_GROUP="fast", ENCRYPTION="yes").select_filter["layer_stack"] == ["DRBD", "LUKS", "STORAGE"]
+
+
+def test_the_same_attributes_share_a_group_and_others_do_not() -> None:
+    base = of(STORAGE_POOL="data", REPLICA_COUNT="2")
+    assert of(STORAGE_POOL="data", AUTO_PLACE="2", CLONE_MODE="snapshot", BRIDGE_LIST="a").group == base.group
+    assert of(STORAGE_POOL="data", REPLICA_COUNT="2", LAYER_LIST="DRBD,STORAGE").group == base.group
+    others = [
+        of(STORAGE_POOL="data", REPLICA_COUNT="3"),
+        of(STORAGE_POOL="data2", REPLICA_COUNT="2"),
+        of(STORAGE_POOL="data", REPLICA_COUNT="2", ENCRYPTION="yes"),
+        of(STORAGE_POOL="data", REPLICA_COUNT="2", REPLICAS_ON_DIFFERENT="room"),
+        of(STORAGE_POOL="data", NODE_LIST="node1 node2"),
+        of("two", STORAGE_POOL="data", REPLICA_COUNT="2"),
+    ]
+    assert len({base.group, *(made.group for made in others)}) == 7
+
+
+@pytest.mark.parametrize("pool", ["data", "x" * 48, "a.b", "0pool", "_"])
+def test_the_name_of_a_group_is_one_that_linstor_takes(pool: str) -> None:
+    for prefix in ("o", "abcdefghij"):
+        assert is_resource_name(of(prefix, STORAGE_POOL=pool, REPLICA_COUNT="32").group)
+
+
+def test_an_operators_group_is_used_as_it_is() -> None:
+    made = of(RESOURCE_GROUP="fast")
+    assert (made.group, made.is_own_group, made.replica_count, made.select_filter) == ("fast", False, None, {})
+    assert made.properties == {}
+    assert made.has_drbd
+
+
+def test_a_count_beside_a_group_is_kept_from_balancing() -> None:
+    assert of(RESOURCE_GROUP="fast", REPLICA_COUNT="3").properties == {"BalanceResourcesEnabled": "false"}
+    assert of(RESOURCE_GROUP="fast", NODE_LIST="a b").properties == {"BalanceResourcesEnabled": "false"}
+
+
+def test_a_list_of_nodes_is_a_count_too() -> None:
+    made = of(STORAGE_POOL="data", NODE_LIST="node1 node2 node3")
+    assert made.replica_count == 3
+    assert made.select_filter["node_name_list"] == ["node1", "node2", "node3"]
+    assert of(STORAGE_POOL="data", NODE_LIST="node1 node2", REPLICA_COUNT="2").replica_count == 2
+
+
+def test_a_placement_on_nodes_keeps_everything_else() -> None:
+    made = of(STORAGE_POOL="data", REPLICA_COUNT="2")
+    moved = made.on(["node3", "node1"])
+    assert moved.select_filter == {**made.select_filter, "node_name_list": ["node3", "node1"], "place_count": 2}
+    assert moved.group == made.group
+    assert "node_name_list" not in made.select_filter
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({}, "STORAGE_POOL is missing from .*: set it, or set RESOURCE_GROUP"),
+        ({"REPLICA_COUNT": "2"}, "STORAGE_POOL is missing"),
+        ({"STORAGE_POOL": "data"}, "REPLICA_COUNT is missing from .*: set it, or set NODE_LIST or RESOURCE_GROUP"),
+        (
+            {"STORAGE_POOL": "data", "NODE_LIST": "a b c", "REPLICA_COUNT": "2"},
+            'REPLICA_COUNT="2" of .* contradicts NODE_LIST="a b c".* its 3 nodes: remove one of them',
+        ),
+        ({"STORAGE_POOL": "data", "NODE_LIST": "a A"}, 'NODE_LIST="a A" of .* names a node twice'),
+        (
+            {"STORAGE_POOL": "data", "REPLICA_COUNT": "2", "LAYER_LIST": "STORAGE"},
+            'LAYER_LIST="STORAGE" of .* has no DRBD and cannot hold 2 replicas: set REPLICA_COUNT to 1, or add DRBD',
+        ),
+        (
+            {"STORAGE_POOL": "data", "NODE_LIST": "a b", "LAYER_LIST": "LUKS,STORAGE"},
+            "no DRBD and cannot hold 2 replicas",
+        ),
+        ({"RESOURCE_GROUP": "fast", "NODE_LIST": "a b", "REPLICA_COUNT": "3"}, "contradicts NODE_LIST"),
+        (
+            {"RESOURCE_GROUP": "fast", "REPLICA_COUNT": "2", "LAYER_LIST": "STORAGE"},
+            "no DRBD and cannot hold 2 replicas",
+        ),
+    ],
+)
+def test_what_says_too_little_or_contradicts_itself_is_refused(attributes: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidSetting, match=words) as refusal:
+        of(**attributes)
+    assert ORIGIN in str(refusal.value)
+
+
+def test_one_replica_needs_no_drbd() -> None:
+    made = of(STORAGE_POOL="data", REPLICA_COUNT="1", LAYER_LIST="STORAGE")
+    assert (made.layers, made.has_drbd) == (("STORAGE",), False)

@@ -1,0 +1,130 @@
+"""Names: what the driver gives, and how it reads back what OpenNebula stores."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linstor_un.naming import Names, drbd_device, is_resource_name, resource_of
+
+FIRST = string.ascii_letters + "_"
+REST = FIRST + string.digits + "-"
+NAMES = st.builds(
+    lambda first, rest: first + rest, st.sampled_from(FIRST), st.text(st.sampled_from(REST), min_size=1, max_size=47)
+).filter(lambda name: any(character.isalpha() for character in name) and name.lower() not in ("all", "proxy"))
+IDS = st.integers(0, 10**10 - 1)
+
+
+@given(NAMES)
+def test_a_device_leads_back_to_its_resource(name: str) -> None:
+    assert is_resource_name(name)
+    assert resource_of(drbd_device(name)) == name
+    assert resource_of(name) == name
+
+
+@given(st.text(max_size=60))
+def test_whatever_is_found_in_a_source_is_a_resource_name(source: str) -> None:
+    for text in (source, drbd_device(source), f"/dev/vg/{source}_00000"):
+        found = resource_of(text)
+        assert found is None or (is_resource_name(found) and found in text)
+
+
+@given(IDS, st.integers(0, 999_999), IDS, st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,9}", fullmatch=True))
+def test_every_name_that_we_give_is_one_that_linstor_takes(
+    vm_id: int, disk_id: int, image_id: int, prefix: str
+) -> None:
+    names = Names(prefix)
+    own = [names.disk(vm_id, disk_id), names.checkpoint(vm_id)]
+    assert all(is_resource_name(name) for name in [*own, names.image(image_id)])
+    assert all(names.is_of_vm(name, vm_id) and not names.is_of_vm(name, vm_id + 1) for name in own)
+    assert not names.is_of_vm(names.image(vm_id), vm_id)
+    assert not Names(f"x{prefix}"[:10] + "y").is_of_vm(own[0], vm_id)
+
+
+@pytest.mark.parametrize(
+    ("source", "resource"),
+    [
+        ("/dev/drbd/by-res/one-image-16/0", "one-image-16"),
+        ("one-image-16", "one-image-16"),
+        ("OpenNebula-Image-3", "OpenNebula-Image-3"),
+        ("/dev/drbd/by-res/OpenNebula-Image-3-vm7-disk0/0", "OpenNebula-Image-3-vm7-disk0"),
+        ("OpenNebula-Volatile-vm7-disk1", "OpenNebula-Volatile-vm7-disk1"),
+        ("/dev/vg_data/one-image-16_00000", "one-image-16"),
+        ("/dev/zvol/tank/linstor/one-image-16_00000", "one-image-16"),
+        ("/dev/mapper/Linstor-Crypt-one-image-16_00000", "one-image-16"),
+        ("/dev/loop/one-image-16_00000.img", "one-image-16"),
+        ("/dev/drbd/by-res/" + "x" * 48 + "/0", "x" * 48),
+    ],
+)
+def test_sources_of_every_kind_are_understood(source: str, resource: str) -> None:
+    assert resource_of(source) == resource
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "",
+        "x",
+        "/etc/passwd",
+        "/dev/sda",
+        "/dev/drbd1000",
+        "/dev/drbd/by-res/one-image-16/1",
+        "/dev/drbd/by-res/one-image-16",
+        "/dev/drbd/by-res/one-image-16/0 ",
+        "/dev/drbd/by-res/one-image-16/0\n",
+        "/dev/drbd/by-res/../0",
+        "/dev/drbd/by-res/one.image/0",
+        "/dev/drbd/by-res/" + "x" * 49 + "/0",
+        "/dev/drbd/by-res/-oProxyCommand/0",
+        "/dev/drbd/by-res/16/0",
+        "/dev/drbd/by-res/\u00e9one/0",
+        "/dev/vg/one-image-16_00001",
+        "/dev/../etc/one-image-16_00000",
+        "one-image-16\n",
+        "one image",
+        "all",
+        "PROXY",
+        "0one",
+        "__",
+    ],
+)
+def test_what_names_no_volume_is_none(source: str) -> None:
+    assert resource_of(source) is None
+
+
+def test_names_are_those_that_users_of_linstor_un_have() -> None:
+    names = Names()
+    assert names.image(7) == "one-image-7"
+    assert names.disk(12, 3) == "one-vm-12-disk-3"
+    assert names.checkpoint(12) == "one-vm-12-checkpoint"
+    assert names.disk_properties(12, 3, 100) == {"Aux/one/VM_ID": "12", "Aux/one/DISK_ID": "3", "Aux/one/DS_ID": "100"}
+    assert drbd_device("one-image-7") == "/dev/drbd/by-res/one-image-7/0"
+
+
+@pytest.mark.parametrize(
+    ("resource", "is_own"),
+    [
+        ("one-vm-1-disk-0", True),
+        ("ONE-VM-1-Disk-0", True),
+        ("one-vm-1-checkpoint", True),
+        ("one-vm-11-disk-0", False),
+        ("one-vm-1-disk-0-tmp", False),
+        ("one-vm-1-disk-", False),
+        ("one-image-1", False),
+        ("two-vm-1-disk-0", False),
+        ("xone-vm-1-disk-0", False),
+    ],
+)
+def test_only_a_vms_own_names_are_a_vms(resource: str, is_own: bool) -> None:
+    assert Names().is_of_vm(resource, 1) is is_own
+
+
+def test_two_opennebulas_share_no_name_and_no_property() -> None:
+    def given_by(names: Names) -> set[str]:
+        keys = {names.vm_id, names.disk_id, names.datastore_id, names.image_id, names.incomplete, names.registration}
+        return keys | {names.image(1), names.disk(1, 1), names.checkpoint(1)}
+
+    assert given_by(Names("one")).isdisjoint(given_by(Names("two")))

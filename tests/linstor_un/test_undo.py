@@ -1,0 +1,97 @@
+"""What a failed action takes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from linstor_un import log
+from linstor_un.undo import STOPPING_SIGNALS, Stopped, Undo
+from tests.conftest import CHECKOUT
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Give the signals back that undoing ignores, and begin with an empty log."""
+    before = {number: signal.getsignal(number) for number in STOPPING_SIGNALS}
+    log.start("test/undo")
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_success_takes_nothing_back() -> None:
+    done: list[str] = []
+    with Undo() as undo:
+        undo.push("a", lambda: done.append("a"))
+    assert done == []
+    assert log.lines() == []
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), Stopped("x"), KeyboardInterrupt(), SystemExit(1)])
+def test_failure_of_any_kind_takes_back_the_newest_first_and_goes_on(error: BaseException) -> None:
+    done: list[str] = []
+    with pytest.raises(type(error)) as raised, Undo() as undo:
+        undo.push("the volume", lambda: done.append("volume"))
+        undo.push("the link", lambda: done.append("link"))
+        raise error
+    assert raised.value is error
+    assert done == ["link", "volume"]
+    assert log.lines() == ["INFO: test/undo: took back: the link", "INFO: test/undo: took back: the volume"]
+
+
+def test_a_step_that_fails_is_logged_and_stops_neither_the_others_nor_the_reason() -> None:
+    done: list[str] = []
+
+    def broken() -> None:
+        raise RuntimeError("the node is away")
+
+    with pytest.raises(ValueError, match="the reason"), Undo() as undo:
+        undo.push("first", lambda: done.append("first"))
+        undo.push("second", broken)
+        raise ValueError("the reason")
+    assert done == ["first"]
+    assert "ERROR: test/undo: could not take back second: the node is away" in log.lines()
+
+
+def test_what_was_taken_back_is_not_taken_back_twice() -> None:
+    done: list[str] = []
+    undo = Undo()
+    undo.push("a", lambda: done.append("a"))
+    undo.run()
+    undo.run()
+    assert done == ["a"]
+
+
+def test_a_second_signal_does_not_interrupt_the_undoing() -> None:
+    script = (
+        "import os, signal, sys, time\n"
+        "from linstor_un.undo import STOPPING_SIGNALS, Undo\n"
+        "def step():\n"
+        "    for number in STOPPING_SIGNALS:\n"
+        "        os.kill(os.getpid(), number)\n"
+        "    time.sleep(0.05)\n"
+        "    print('undone')\n"
+        "try:\n"
+        "    with Undo() as undo:\n"
+        "        undo.push('a', step)\n"
+        "        raise ValueError\n"
+        "except ValueError:\n"
+        "    print('and the reason')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "undone\nand the reason\n"), done.stderr
+
+
+def test_stopped_is_not_taken_for_an_error_that_was_handled() -> None:
+    with pytest.raises(Stopped):
+        try:
+            raise Stopped("SIGTERM")
+        except Exception:
+            pytest.fail("something between the signal and the frame has swallowed it")
