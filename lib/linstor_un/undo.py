@@ -20,11 +20,16 @@ class Stopped(BaseException):
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Put stopping signals off until the end of the block, for a request whose outcome undo has to know."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING_SIGNALS)
+    # Not with a mask, which holds for one thread: Python would run the handler here for a signal that another got.
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in STOPPING_SIGNALS}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for earliest in arrived[:1]:
+            signal.raise_signal(earliest)
 
 
 class Undo:

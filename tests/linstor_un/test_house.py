@@ -23,7 +23,8 @@ from tests.linstor_un.bench import SYSDIR, Bench, bench, document
 
 LIBRARY = CHECKOUT / "lib" / "linstor_un"
 MODULES = sorted(LIBRARY.rglob("*.py"))
-KINDS = ("datastore", "tm")
+# Where the entry scripts of each kind of action lie.
+FOLDERS = {"datastore": "datastore/linstor_un", "tm": "tm/linstor_un", "vmm": "vmm/kvm"}
 FORBIDDEN = ("click", "pyone", "requests", "rich", "xmlrpc.client", "urllib.request")
 
 
@@ -130,14 +131,14 @@ def test_functions_fit_on_a_screen_and_half_of_them_into_twelve_lines() -> None:
 
 
 def scripts(kind: str) -> dict[str, Path]:
-    return {path.name: path for path in (CHECKOUT / kind / "linstor_un").iterdir()}
+    return {path.name: path for path in (CHECKOUT / FOLDERS[kind]).iterdir()}
 
 
-SCRIPTS = [path for kind in KINDS for path in sorted(scripts(kind).values())]
+SCRIPTS = [path for kind in FOLDERS for path in sorted(scripts(kind).values())]
 SCRIPT_NAMES = [f"{path.parts[-3]}-{path.name}" for path in SCRIPTS]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FOLDERS)
 def test_every_action_has_an_entry_script_and_every_script_an_action(kind: str) -> None:
     actions = {path.stem for path in (LIBRARY / "actions" / kind).glob("*.py")} - {"__init__"}
     assert set(scripts(kind)) == actions

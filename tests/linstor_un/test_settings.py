@@ -54,9 +54,11 @@ GOOD: dict[str, tuple[str, object]] = {
     "DEVICE_TIMEOUT": ("4", 4),
     "IN_USE_TIMEOUT": ("5", 5),
     "FREEZE_TIMEOUT": ("6", 6),
+    "HOLD_TIMEOUT": ("6", 6),
     "SSH": ("ssh -p 2222 -i /key", ("ssh", "-p", "2222", "-i", "/key")),
     "SSH_CONNECT_TIMEOUT": ("7", 7),
     "FRONTEND_HOSTNAME": ("one.example", "one.example"),
+    "DATASTORE_LOCATION": ("/srv/one/datastores", "/srv/one/datastores"),
 }
 ALL = {**ATTRIBUTES, **CONFIGURATION_ONLY}
 

@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from types import FrameType
+from typing import Optional
 
 import pytest
 
 from linstor_un import log
-from linstor_un.undo import STOPPING_SIGNALS, Stopped, Undo
+from linstor_un.undo import STOPPING_SIGNALS, Stopped, Undo, undisturbed
 from tests.conftest import CHECKOUT
 
 
@@ -87,6 +91,59 @@ def test_a_second_signal_does_not_interrupt_the_undoing() -> None:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "undone\nand the reason\n"), done.stderr
+
+
+@pytest.mark.parametrize("number", STOPPING_SIGNALS)
+def test_a_signal_is_put_off_while_its_outcome_must_be_known(number: signal.Signals) -> None:
+    done: list[str] = []
+
+    def stop(_: int, __: Optional[FrameType]) -> None:
+        raise Stopped(number.name)
+
+    signal.signal(number, stop)
+    # Of several threads any may get the signal; the handler runs in this one.
+    other = threading.Event()
+    thread = threading.Thread(target=other.wait)
+    thread.start()
+    try:
+        with pytest.raises(Stopped), undisturbed():
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            done.append("the request")
+    finally:
+        other.set()
+        thread.join()
+    assert done == ["the request"]
+    assert signal.getsignal(number) is stop
+
+
+def test_nothing_is_put_off_any_longer_when_the_request_has_failed() -> None:
+    before = [signal.getsignal(number) for number in STOPPING_SIGNALS]
+    with pytest.raises(KeyError), undisturbed():
+        raise KeyError
+    assert [signal.getsignal(number) for number in STOPPING_SIGNALS] == before
+
+
+def test_several_signals_stop_once() -> None:
+    stopped: list[int] = []
+    for number in STOPPING_SIGNALS:
+        signal.signal(number, lambda number, _: stopped.append(number))
+    with undisturbed():
+        for number in STOPPING_SIGNALS:
+            os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        assert stopped == []
+    assert len(stopped) == 1
+
+
+def test_what_is_forgotten_is_not_taken_back() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyError), Undo() as undo:
+        undo.push("a", lambda: done.append("a"))
+        undo.forget()
+        undo.push("b", lambda: done.append("b"))
+        raise KeyError
+    assert done == ["b"]
 
 
 def test_stopped_is_not_taken_for_an_error_that_was_handled() -> None:

@@ -12,7 +12,7 @@ from linstor_un.actions import checkpoint, new_volume
 from linstor_un.actions.checkpoint import Checkpoint
 from linstor_un.actions.new_volume import NewVolume
 from linstor_un.cluster import placement as placements
-from linstor_un.cluster import volumes
+from linstor_un.cluster import replicas, volumes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError
@@ -45,6 +45,7 @@ def _save(wanted: Checkpoint) -> None:
     with lock, Undo() as undo:
         if _is_saved_already(wanted, gateway):
             log.info(f"{wanted.domain} was saved to {wanted.resource} before")
+            replicas.detach(gateway, wanted.resource, wanted.host.name)
             gateway.modify_resource_definition(wanted.resource, {}, [names.incomplete])
             return
         volume = new_volume.make(

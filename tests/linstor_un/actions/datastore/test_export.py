@@ -1,0 +1,75 @@
+"""datastore/export: a file for a marketplace, its checksum, and how to dispose of it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+from lxml import etree
+
+from linstor_sandbox.opennebula import ActionFailed
+from linstor_sandbox.opennebula.images import Image
+from tests.conftest import World
+from tests.linstor_un.living import BLOCK, snapshots, start, write
+from tests.linstor_un.scenes import add_image, content, last, volume, volumes
+
+
+def exported(world: World, image: Image) -> tuple[etree._Element, bytes]:
+    """The answer, and the image's bytes in the file that it names, which must have the checksum that it says."""
+    answer = etree.fromstring(world.cloud.export_image(image, 77).stdout.encode())
+    source = answer.findtext("IMPORT_SOURCE", "")
+    host, _, path = source[len("ssh://") :].partition(":")
+    file = Path(path)
+    assert source.startswith("ssh://") and host in world.cloud.hosts
+    assert hashlib.md5(file.read_bytes()).hexdigest() == answer.findtext("MD5")
+    raw = world.folder / "exported.raw"
+    subprocess.run(["qemu-img", "convert", "-f", answer.findtext("FORMAT", ""), "-O", "raw", path, raw], check=True)
+    command = answer.findtext("DISPOSE_CMD", "")
+    assert answer.findtext("DISPOSE") == "YES"
+    environment = {**world.cloud.scripts.environment}
+    subprocess.run(["sh", "-c", command], env=environment, check=True)
+    assert not file.exists()
+    return answer, raw.read_bytes()
+
+
+def test_an_image_that_vms_were_cloned_from(world: World) -> None:
+    start(world)
+    answer, data = exported(world, world.cloud.images[0])
+    assert data == content(1)
+    assert answer.findtext("SIZE") == "4"
+    assert last(world, "export").counts == {"rest": 2, "ssh": 1}
+
+
+def test_a_persistent_image_that_a_vm_writes_to_is_as_it_was_at_one_moment(world: World) -> None:
+    vm = start(world)
+    image = world.cloud.images[1]
+    write(world, vm, 1, "exported")
+    known = volumes(world)
+    _, data = exported(world, image)
+    assert data[:BLOCK].rstrip(b".") == b"exported"
+    assert data[BLOCK:] == content(2)[BLOCK:]
+    assert volumes(world) == known
+    assert snapshots(world, volume(image)) == set()
+    write(world, vm, 1, "it runs")
+
+
+def test_a_cdrom_in_use(world: World) -> None:
+    start(world, "DISK=[IMAGE_ID=2]")
+    assert exported(world, world.cloud.images[2])[1] == content(3)
+
+
+@pytest.mark.parametrize("broken", ["LINSTOR", "host"])
+def test_a_failure_leaves_no_file(world: World, broken: str) -> None:
+    image = add_image(world)
+    if broken == "LINSTOR":
+        world.sandbox.faults.fail(r"GET .*/resources", 998)
+    else:
+        for node in world.cloud.hosts:
+            world.sandbox.refuse_ssh(node)
+    with pytest.raises(ActionFailed) as failed:
+        world.cloud.export_image(image)
+    assert failed.value.call.stdout == ""
+    for node in world.cloud.hosts:
+        assert list((world.sandbox.host(node) / "var/tmp").iterdir()) == []

@@ -1,0 +1,80 @@
+"""tm/postmigrate: the source lets go, also when it is run late or twice, or the source is dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import World
+from tests.linstor_un.living import EVERY_KIND, places, start, two_primaries, write
+from tests.linstor_un.scenes import attached, files, homes, last, links, own, volume
+
+
+def postmigrate_again(world: World) -> None:
+    call = last(world, "postmigrate")
+    again = world.cloud.scripts.migration("linstor_un", "postmigrate", call.argv, call.stdin)
+    assert again.succeeded, again.stderr
+
+
+@pytest.mark.parametrize("rest_version", ["1.27.0", "1.29.1"])
+def test_twice_is_as_once(make_world: Callable[..., World], rest_version: str) -> None:
+    world = make_world(rest_version=rest_version)
+    vm = start(world, EVERY_KIND)
+    world.cloud.migrate_live(vm, "node2")
+    expected = places(world)
+    postmigrate_again(world)
+    assert places(world) == expected
+    assert two_primaries(world) == {}
+
+
+def test_a_controller_that_is_away_is_told_and_the_vm_stays(world: World) -> None:
+    vm = start(world, EVERY_KIND)
+    scripts, once = world.cloud.scripts, world.cloud.scripts.migration
+
+    def without_controller(mad: str, verb: str, argv: list[str], stdin: str) -> object:
+        if verb == "postmigrate":
+            world.sandbox.stop_controller()
+        return once(mad, verb, argv, stdin)
+
+    scripts.migration = without_controller  # type: ignore[method-assign, assignment]
+    world.cloud.migrate_live(vm, "node2")
+    assert not last(world, "postmigrate").succeeded
+    assert vm.host == "node2"
+    world.sandbox.start_controller()
+    assert two_primaries(world) != {}
+    scripts.migration = once  # type: ignore[method-assign]
+    postmigrate_again(world)
+    assert two_primaries(world) == {}
+    assert all(name.startswith("node2:") for name in links(world))
+    write(world, vm, 0, "here")
+
+
+def test_a_source_that_does_not_answer_is_left_as_it_is(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1] DISK=[TYPE=swap,SIZE=4]")
+    migrate = world.cloud.hypervisor.migrate
+
+    def and_die(*arguments: object) -> None:
+        migrate(*arguments)  # type: ignore[arg-type]
+        world.sandbox.refuse_ssh("node1")
+
+    world.cloud.hypervisor.migrate = and_die  # type: ignore[method-assign, assignment]
+    world.cloud.migrate_live(vm, "node2")
+    call = last(world, "postmigrate")
+    assert call.succeeded and "stays there" in call.stderr
+    assert two_primaries(world) == {}
+    for resource in (volume(world.cloud.images[1]), own(vm, 1)):
+        assert attached(world, resource) <= {"node2"}
+    world.sandbox.refuse_ssh("node1", False)
+    assert [name for name in files(world, "node1") if name.endswith("deployment.0")]
+
+
+def test_an_image_that_another_vm_has_there_stays(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=2]")
+    world.cloud.instantiate("DISK=[IMAGE_ID=2]", "node1", world.system)
+    resource = volume(world.cloud.images[2])
+    world.cloud.migrate_live(vm, "node2")
+    assert "node1" in homes(world, resource)
+    assert [name for name in links(world) if name.startswith("node1:")] != []
+    postmigrate_again(world)
+    assert [opened for opened in world.sandbox.snapshot_of_state()["open"] if opened[0] == "node1"]
