@@ -13,6 +13,7 @@ import pytest
 from linstor_sandbox import Pool, Sandbox
 from linstor_sandbox.opennebula import Cloud
 from linstor_sandbox.opennebula.datastores import Datastore
+from tests import specification
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = CHECKOUT.parent / "shared"
@@ -83,6 +84,7 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Return a function that builds a World; what it built is checked for tracebacks and taken down at the end."""
     stack = ExitStack()
     sandboxes: list[Sandbox] = []
+    wrong: list[str] = []
 
     def make(
         nodes: Sequence[str] = NODES,
@@ -97,6 +99,8 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
             Sandbox(folder / "sandbox", nodes=tuple(nodes), pools=tuple(pools), rest_version=rest_version)
         )
         sandboxes.append(sandbox)
+        if not specification.MISSING:
+            sandbox.witness = lambda exchange: wrong.extend(specification.violations(exchange, rest_version))
         files = folder / "files"
         files.mkdir()
         conf = folder / "linstor_un.conf"
@@ -115,6 +119,7 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
         yield make
         for sandbox in sandboxes:
             assert sandbox.exceptions == [], "the sandbox itself has failed"
+        assert wrong == [], "LINSTOR's OpenAPI description does not allow this"
         for locks in tmp_path.glob("world*/locks/*"):
             pytest.fail(f"a lock is left: {locks}")
 

@@ -44,12 +44,18 @@ def sandbox(arguments: list[str]) -> int:
     return _become("-m", "linstor_sandbox", *arguments)
 
 
+def conformance(arguments: list[str]) -> int:
+    """Compare the sandbox with the recorded exchanges of a real controller."""
+    return _become("-m", "linstor_sandbox.conformance", *arguments)
+
+
 COMMANDS = {
     command.name: command
     for command in (
         Command("demo", "the driver at work on a sandbox, from onedatastore create to deletion", demo),
         Command("test", "the tests; arguments go to pytest", test),
         Command("lint", "style and types", lint),
+        Command("conformance", "the sandbox's answers beside those of a real LINSTOR", conformance),
         Command("sandbox", "a LINSTOR in a box, in the foreground, for a linstor client or curl", sandbox),
     )
 }
@@ -57,7 +63,7 @@ COMMANDS = {
 
 def usage() -> str:
     """One line for each command."""
-    lines = [f"  ./dev {command.name:<9}{command.meaning}" for command in COMMANDS.values()]
+    lines = [f"  ./dev {command.name:<13}{command.meaning}" for command in COMMANDS.values()]
     return "\n".join(["usage: ./dev COMMAND [arguments]", *lines])
 
 

@@ -1,4 +1,5 @@
 """Return codes and messages: LINSTOR's ApiCallRc entries and the answers that carry them."""
+
 from __future__ import annotations
 
 import itertools
@@ -135,8 +136,18 @@ def report_id() -> str:
 class ApiError(Exception):
     """An error entry that ends a call; `bare` leaves out operation, object and references of the call."""
 
-    def __init__(self, code: int, message: str, *, cause: str = "", details: str = "", correction: str = "",
-                 report: bool = False, bare: bool = False, obj: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        cause: str = "",
+        details: str = "",
+        correction: str = "",
+        report: bool = False,
+        bare: bool = False,
+        obj: Optional[int] = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
@@ -160,9 +171,11 @@ def not_found(code: int, kind: str, name: str, *, bare: bool = False, described:
     """The controller's usual words for an object that is not in its database."""
     what = described or f"{kind} '{name}'"
     return ApiError(
-        code, f"{what[0].upper()}{what[1:]} not found.",
+        code,
+        f"{what[0].upper()}{what[1:]} not found.",
         cause=f"The specified {what} could not be found in the database",
-        correction=f"Create a {kind} with the name '{name}' first.", bare=bare,
+        correction=f"Create a {kind} with the name '{name}' first.",
+        bare=bare,
     )
 
 
@@ -191,9 +204,19 @@ class Answer:
         entry["created_at"] = timestamp()
         self.entries.append(entry)
 
-    def add(self, code: int, message: str, *, severity: int = MASK_SUCCESS, op: Optional[int] = None,
-            obj: Optional[int] = None, refs: Optional[Mapping[str, Optional[str]]] = None, cause: str = "",
-            details: str = "", correction: str = "") -> None:
+    def add(
+        self,
+        code: int,
+        message: str,
+        *,
+        severity: int = MASK_SUCCESS,
+        op: Optional[int] = None,
+        obj: Optional[int] = None,
+        refs: Optional[Mapping[str, Optional[str]]] = None,
+        cause: str = "",
+        details: str = "",
+        correction: str = "",
+    ) -> None:
         """One entry; operation, object and references default to those of the call."""
         ret_code = severity | (self.context.operation if op is None else op)
         ret_code |= (self.context.obj if obj is None else obj) | code
@@ -215,12 +238,20 @@ class Answer:
     def error(self, exc: ApiError) -> None:
         """The entry of an error, with the description of the call as details."""
         if exc.bare:
-            self._append(MASK_ERROR | exc.code, exc.message, {}, cause=exc.cause, details=exc.details,
-                         correction=exc.correction)
+            self._append(
+                MASK_ERROR | exc.code, exc.message, {}, cause=exc.cause, details=exc.details, correction=exc.correction
+            )
             return
         details = "\n".join(text for text in (exc.details, self.context.description) if text)
-        self.add(exc.code, exc.message, severity=MASK_ERROR, obj=exc.obj, cause=exc.cause, details=details,
-                 correction=exc.correction)
+        self.add(
+            exc.code,
+            exc.message,
+            severity=MASK_ERROR,
+            obj=exc.obj,
+            cause=exc.cause,
+            details=details,
+            correction=exc.correction,
+        )
         if exc.report:
             self.entries[-1]["error_report_ids"] = [report_id()]
 
@@ -259,10 +290,15 @@ def status_of(entries: list[JsonObject], success: int) -> int:
 
 def parse_error(details: str) -> list[JsonObject]:
     """The answer to a body that cannot be read."""
-    return [{
-        "ret_code": signed(API_CALL_PARSE_ERROR), "message": "Unable to parse input json.", "details": details,
-        "error_report_ids": [report_id()], "created_at": timestamp(),
-    }]
+    return [
+        {
+            "ret_code": signed(API_CALL_PARSE_ERROR),
+            "message": "Unable to parse input json.",
+            "details": details,
+            "error_report_ids": [report_id()],
+            "created_at": timestamp(),
+        }
+    ]
 
 
 def plain_error(code: int, message: str, details: str = "") -> list[JsonObject]:

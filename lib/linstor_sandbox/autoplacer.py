@@ -1,4 +1,5 @@
 """Where replicas go: LINSTOR's autoplacer, and the capacity it promises."""
+
 from __future__ import annotations
 
 import re
@@ -30,9 +31,16 @@ def usable(cluster: Cluster, pool: StoragePool) -> int:
 class Autoplacer:
     """Chooses pools for one request."""
 
-    def __init__(self, cluster: Cluster, wanted: Filter, size: int, *,
-                 definition: Optional[ResourceDefinition] = None, excluded: str = "",
-                 allowed_again: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        wanted: Filter,
+        size: int,
+        *,
+        definition: Optional[ResourceDefinition] = None,
+        excluded: str = "",
+        allowed_again: Sequence[str] = (),
+    ) -> None:
         self.cluster = cluster
         self.filter = wanted
         self.size = size
@@ -48,12 +56,16 @@ class Autoplacer:
         by_node: dict[str, list[StoragePool]] = {}
         for pool in self._candidates():
             by_node.setdefault(pool.node.name, []).append(pool)
-        families = {resource.pool.kind.family for resource in self.deployed} or \
-            {pool.kind.family for pools in by_node.values() for pool in pools}
+        families = {resource.pool.kind.family for resource in self.deployed} or {
+            pool.kind.family for pools in by_node.values() for pool in pools
+        }
         best: Optional[list[StoragePool]] = None
         for family in sorted(families):
-            ranked = [pools[0] for pools in ([pool for pool in pools if pool.kind.family == family]
-                                             for pools in by_node.values()) if pools]
+            ranked = [
+                pools[0]
+                for pools in ([pool for pool in pools if pool.kind.family == family] for pools in by_node.values())
+                if pools
+            ]
             ranked.sort(key=self._rank)
             found = self._pick(ranked, count, [resource.node for resource in self.deployed])
             if found is not None and (best is None or self._score(found) > self._score(best)):
@@ -66,15 +78,20 @@ class Autoplacer:
             self._free[id(pool)] = pool.free()
         return self._free[id(pool)]
 
-    def _rank(self, pool: StoragePool) -> tuple[int, int, str]:
-        return (-self.free(pool), pool.reserved(), pool.node.name.upper())
+    def _rank(self, pool: StoragePool) -> tuple[int, bool, str]:
+        return (-self.free(pool), *self.cluster.preference(pool.node))
 
     def _score(self, pools: Sequence[StoragePool]) -> int:
         return sum(self.free(pool) for pool in pools)
 
     def _candidates(self) -> list[StoragePool]:
-        pools = [pool for node in self.cluster.nodes if self._node_allowed(node) for pool in node.pools
-                 if self._pool_allowed(pool)]
+        pools = [
+            pool
+            for node in self.cluster.nodes
+            if self._node_allowed(node)
+            for pool in node.pools
+            if self._pool_allowed(pool)
+        ]
         return sorted(pools, key=self._rank)
 
     def _node_allowed(self, node: Node) -> bool:
@@ -112,7 +129,7 @@ class Autoplacer:
         for index, pool in enumerate(ranked):
             if not self._fits_with(pool.node, chosen):
                 continue
-            rest = self._pick(ranked[index + 1:], count - 1, [*chosen, pool.node])
+            rest = self._pick(ranked[index + 1 :], count - 1, [*chosen, pool.node])
             if rest is not None:
                 return [pool, *rest]
         return None
@@ -142,9 +159,14 @@ class Autoplacer:
         if names:
             lines.append(f" * has a deployed storage pool named [{', '.join(names)}]")
             lines.append(f" * the storage pools have to have at least '{self.size}' free space")
-        lines += [" * the current access context has enough privileges to use the node and the storage pool",
-                  " * the node is online", "", "Auto-place configuration details:",
-                  f"   Replica count: {wanted.place_count}", f"   Additional replica count: {count}"]
+        lines += [
+            " * the current access context has enough privileges to use the node and the storage pool",
+            " * the node is online",
+            "",
+            "Auto-place configuration details:",
+            f"   Replica count: {wanted.place_count}",
+            f"   Additional replica count: {count}",
+        ]
         for title, values in self._listed():
             lines += [f"   {title}:", *(f"      {value}" for value in values)]
         if wanted.not_place_with_rsc_regex:
@@ -156,11 +178,13 @@ class Autoplacer:
     def _listed(self) -> list[tuple[str, list[str]]]:
         wanted = self.filter
         lists = [
-            ("Storage pool name", wanted.storage_pool_list), ("Node name list", wanted.node_name_list),
+            ("Storage pool name", wanted.storage_pool_list),
+            ("Node name list", wanted.node_name_list),
             ("Do not place with resource", [*(wanted.not_place_with_rsc or []), self.excluded]),
             ("Replicas on nodes with same property", wanted.replicas_on_same),
             ("Replicas on nodes with different property", wanted.replicas_on_different),
-            ("Allowed Provider", wanted.provider_list), ("Layer stack", wanted.layer_stack),
+            ("Allowed Provider", wanted.provider_list),
+            ("Layer stack", wanted.layer_stack),
         ]
         return [(title, values) for title, values in lists if values]
 
@@ -184,23 +208,19 @@ def size_info(cluster: Cluster, wanted: Filter) -> dict[str, object]:
     pools: list[StoragePool] = placer._candidates()
     info: dict[str, object] = {"max_vlm_size_in_kib": 0, "available_size_in_kib": 0, "capacity_in_kib": 0}
     if chosen:
-        info["max_vlm_size_in_kib"] = max_volume_size(cluster, pools, count)
+        info["max_vlm_size_in_kib"] = min(usable(cluster, pool) for pool in chosen)
         info["available_size_in_kib"] = greedy_capacity([pool.free() for pool in pools], count)
         info["capacity_in_kib"] = greedy_capacity([pool.total for pool in pools], count)
     info["default_max_oversubscription_ratio"] = DEFAULT_RATIO
     if chosen:
         info["next_spawn_result"] = [
-            {"node_name": pool.node.name, "stor_pool_name": pool.name, "stor_pool_oversubscription_ratio":
-                _ratio(cluster, pool, properties.OVERSUBSCRIPTION) if pool.kind.thin else 1.0} for pool in chosen]
+            {
+                "node_name": pool.node.name,
+                "stor_pool_name": pool.name,
+                "stor_pool_oversubscription_ratio": _ratio(cluster, pool, properties.OVERSUBSCRIPTION)
+                if pool.kind.thin
+                else 1.0,
+            }
+            for pool in chosen
+        ]
     return info
-
-
-def max_volume_size(cluster: Cluster, pools: Sequence[StoragePool], count: int) -> int:
-    """The largest volume (KiB) of which so many replicas find a pool."""
-    nodes: set[str] = set()
-    sizes = []
-    for pool in sorted(pools, key=lambda pool: -usable(cluster, pool)):
-        if pool.node.name not in nodes:
-            nodes.add(pool.node.name)
-            sizes.append(usable(cluster, pool))
-    return sizes[count - 1] if 0 < count <= len(sizes) else 0

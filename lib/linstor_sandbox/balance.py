@@ -1,4 +1,5 @@
 """LINSTOR's BalanceResourcesTask: every definition gets the replica count of its group."""
+
 from __future__ import annotations
 
 from . import answers, properties
@@ -41,13 +42,17 @@ class Balance:
         replicas = self._replicas(definition)
         if not any(res.node.online and res.state() == "UpToDate" for res in replicas):
             return True
-        return any(not res.node.online or (not res.diskless and res.state() != "UpToDate")
-                   for res in definition.resources)
+        return any(
+            not res.node.online or (not res.diskless and res.state() != "UpToDate") for res in definition.resources
+        )
 
     @staticmethod
     def _replicas(definition: ResourceDefinition) -> list[Resource]:
-        return [res for res in definition.diskful() if votes(res)
-                and not properties.is_true(res.props.get(properties.SKIP_DISK, ""))]
+        return [
+            res
+            for res in definition.diskful()
+            if votes(res) and not properties.is_true(res.props.get(properties.SKIP_DISK, ""))
+        ]
 
     def _answer(self, operation: int, definition: ResourceDefinition) -> Answer:
         return Answer(Context(operation, answers.RSC, {"RscDfn": definition.name}))

@@ -1,4 +1,5 @@
 """The block devices below every host's /dev: they come and go with the resources."""
+
 from __future__ import annotations
 
 import itertools
@@ -109,6 +110,7 @@ class Devices:
         if device.symlink:
             file.symlink_to(device.symlink)
         else:
+            self.cluster.store.ensure(device.content)
             os.link(device.content.path, file)
         self.index[place] = device
 

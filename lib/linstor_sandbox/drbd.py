@@ -1,4 +1,5 @@
 """DRBD: sizes with its meta-data, who votes, quorum and tie-breakers, two primaries."""
+
 from __future__ import annotations
 
 from typing import Optional
@@ -70,7 +71,11 @@ def has_quorum(definition: ResourceDefinition) -> bool:
     if definition.props.get(properties.QUORUM) != "majority":
         return True
     diskful = [resource for resource in definition.diskful() if votes(resource)]
-    diskless = [resource for resource in definition.resources if resource.diskless and votes(resource)]
+    diskless = [
+        resource
+        for resource in definition.resources
+        if resource.diskless and votes(resource) and "DRBD_CLIENT" not in resource.flags
+    ]
     up = sum(resource.node.host_up for resource in diskful)
     if 2 * up > len(diskful):
         return True
@@ -79,15 +84,19 @@ def has_quorum(definition: ResourceDefinition) -> bool:
 
 def has_data(definition: ResourceDefinition) -> bool:
     """Whether some host that is up has an UpToDate replica."""
-    return any(resource.node.host_up and resource.state() == "UpToDate" for resource in definition.diskful()
-               if not resource.inactive)
+    return any(
+        resource.node.host_up and resource.state() == "UpToDate"
+        for resource in definition.diskful()
+        if not resource.inactive
+    )
 
 
 class AutoHelper:
     """What LINSTOR does by itself after each change: tie-breaker, quorum, verify algorithm."""
 
-    def __init__(self, cluster: Cluster, definition: ResourceDefinition, answer: Answer,
-                 keep_tiebreaker: bool = False) -> None:
+    def __init__(
+        self, cluster: Cluster, definition: ResourceDefinition, answer: Answer, keep_tiebreaker: bool = False
+    ) -> None:
         self.cluster = cluster
         self.definition = definition
         self.answer = answer
@@ -104,7 +113,7 @@ class AutoHelper:
         """Do it all, in LINSTOR's order."""
         self._verify_algorithm()
         self._tie_breaker()
-        self._quorum()
+        self.quorum()
 
     def _verify_algorithm(self) -> None:
         definition = self.definition
@@ -117,8 +126,7 @@ class AutoHelper:
         enabled = properties.is_true(self._prop(properties.AUTO_TIEBREAKER, "False"))
         if not enabled and self.keep_tiebreaker:
             self.definition.props[properties.AUTO_TIEBREAKER] = "True"
-            self.answer.info(answers.INFO_PROP_SET,
-                             "Autotiebreaker automatically enabled due to --keep-tiebreaker")
+            self.answer.info(answers.INFO_PROP_SET, "Autotiebreaker automatically enabled due to --keep-tiebreaker")
             enabled = True
         existing = next((res for res in self.definition.resources if res.tie_breaker), None)
         if enabled and self._wanted():
@@ -131,13 +139,18 @@ class AutoHelper:
 
     def _wanted(self) -> bool:
         """Even number of replicas, two at least, and nobody else to break the tie."""
-        if self._prop(properties.QUORUM_SET_BY, "linstor") != "linstor" \
-                and self._prop(properties.QUORUM, "majority") != "majority":
+        if (
+            self._prop(properties.QUORUM_SET_BY, "linstor") != "linstor"
+            and self._prop(properties.QUORUM, "majority") != "majority"
+        ):
             return False
         members = [res for res in self.definition.resources if votes(res)]
         diskful = sum(not res.diskless for res in members)
-        others = [res for res in members if res.diskless and not res.tie_breaker
-                  and "DRBD_CLIENT" not in res.flags and self._eligible(res.node)]
+        others = [
+            res
+            for res in members
+            if res.diskless and not res.tie_breaker and "DRBD_CLIENT" not in res.flags and self._eligible(res.node)
+        ]
         return diskful >= 2 and diskful % 2 == 0 and not others
 
     def _eligible(self, node: Node) -> bool:
@@ -146,8 +159,10 @@ class AutoHelper:
 
     def _keep_or_create(self, existing: Optional[Resource]) -> None:
         if existing is None:
-            leaving = sorted((res for res in self.definition.resources if res.deleting and self._eligible(res.node)),
-                             key=lambda res: not res.diskless)
+            leaving = sorted(
+                (res for res in self.definition.resources if res.deleting and self._eligible(res.node)),
+                key=lambda res: not res.diskless,
+            )
             if leaving:
                 self._take_over(leaving[0])
             else:
@@ -161,40 +176,72 @@ class AutoHelper:
     def _take_over(self, resource: Resource) -> None:
         resource.flags -= {"DELETE", "DRBD_DELETE", "DRBD_CLIENT"}
         self.taken_over = resource
-        self.answer.info(answers.INFO_TIE_BREAKER_TAKEOVER, "The given resource will not be deleted but will be taken "
-                         "over as a linstor managed tiebreaker resource.")
+        self.answer.info(
+            answers.INFO_TIE_BREAKER_TAKEOVER,
+            "The given resource will not be deleted but will be taken over as a linstor managed tiebreaker resource.",
+        )
 
     def _disable(self) -> None:
         self.definition.props[properties.AUTO_TIEBREAKER] = "False"
-        self.answer.info(answers.INFO_PROP_SET, "Disabling auto-tiebreaker on resource-definition "
-                         f"'{self.definition.name}' as tiebreaker resource was manually deleted")
+        self.answer.info(
+            answers.INFO_PROP_SET,
+            "Disabling auto-tiebreaker on resource-definition "
+            f"'{self.definition.name}' as tiebreaker resource was manually deleted",
+        )
 
     def _create(self) -> None:
         node = self._choose_node()
         if node is None:
-            self.answer.warn(answers.WARN_NOT_ENOUGH_NODES_FOR_TIE_BREAKER, "Could not find suitable node to "
-                             "automatically create a tie breaking resource for "
-                             f"'{self.definition.name}'.")
+            self.answer.warn(
+                answers.WARN_NOT_ENOUGH_NODES_FOR_TIE_BREAKER,
+                "Could not find suitable node to "
+                "automatically create a tie breaking resource for "
+                f"'{self.definition.name}'.",
+            )
             return
-        resource = new_resource(self.definition, node, diskless_pool(node), ["DRBD", "STORAGE"],
-                                {"DISKLESS", "DRBD_DISKLESS", "TIE_BREAKER"})
-        self.answer.add(answers.CREATED, f"Successfully set property key(s): {properties.STOR_POOL_NAME}",
-                        op=answers.CREATE, obj=answers.RSC)
-        self.answer.info(answers.INFO_TIE_BREAKER_CREATED,
-                         f"Tie breaker resource '{self.definition.name}' created on {node.name}")
+        resource = new_resource(
+            self.definition,
+            node,
+            diskless_pool(node),
+            ["DRBD", "STORAGE"],
+            {"DISKLESS", "DRBD_DISKLESS", "TIE_BREAKER"},
+        )
+        self.answer.add(
+            answers.CREATED,
+            f"Successfully set property key(s): {properties.STOR_POOL_NAME}",
+            op=answers.CREATE,
+            obj=answers.RSC,
+        )
+        self.answer.info(
+            answers.INFO_TIE_BREAKER_CREATED, f"Tie breaker resource '{self.definition.name}' created on {node.name}"
+        )
         self.created.append(resource)
 
     def _choose_node(self) -> Optional[Node]:
         """An online node without this resource, the one with the fewest resources first."""
-        candidates = [node for node in self.cluster.nodes if node.online and "DRBD" in node.layers
-                      and node.name not in self.definition.resources and self._eligible(node)]
-        return min(candidates, key=lambda node: (node.resource_count, node.name), default=None)
+        candidates = [
+            node
+            for node in self.cluster.nodes
+            if node.online
+            and "DRBD" in node.layers
+            and node.name not in self.definition.resources
+            and self._eligible(node)
+        ]
+        return min(
+            candidates,
+            default=None,
+            key=lambda node: (node.name not in self.cluster.tie_breakers, node.resource_count, node.name),
+        )
 
-    def _quorum(self) -> None:
+    def quorum(self) -> None:
+        """majority where the votes suffice, off where not; nothing where a user has set it."""
         if self._prop(properties.QUORUM_SET_BY, "linstor") != "linstor":
             return
-        members = [res for res in self.definition.resources if res.uses_drbd and "DELETE" not in res.flags
-                   and not res.inactive]
+        members = [
+            res
+            for res in self.definition.resources
+            if res.uses_drbd and not res.flags & {"DELETE", "DRBD_CLIENT"} and not res.inactive
+        ]
         diskful = sum(not res.diskless for res in members)
         feasible = diskful >= 3 or (diskful == 2 and len(members) > 2)
         props = self.definition.props
@@ -205,8 +252,9 @@ class AutoHelper:
             was = f"'{before}'" if before else "undefined"
             self.answer.info(answers.INFO_PROP_SET, f"{prefix} updated from {was} to 'majority' by AutoQuorum")
         elif not feasible and before not in (None, "off"):
-            self.answer.info(answers.INFO_PROP_REMOVED,
-                             f"{prefix} was removed as there are not enough resources for quorum")
+            self.answer.info(
+                answers.INFO_PROP_REMOVED, f"{prefix} was removed as there are not enough resources for quorum"
+            )
 
 
 def diskless_pool(node: Node) -> StoragePool:
@@ -214,13 +262,15 @@ def diskless_pool(node: Node) -> StoragePool:
     return node.pools[DISKLESS_POOL]
 
 
-def new_resource(definition: ResourceDefinition, node: Node, pool: StoragePool, layers: list[str],
-                 flags: Optional[set[str]] = None) -> Resource:
+def new_resource(
+    definition: ResourceDefinition, node: Node, pool: StoragePool, layers: list[str], flags: Optional[set[str]] = None
+) -> Resource:
     """Register a resource with the next free node-id."""
     taken = {resource.node_id for resource in definition.resources}
     node_id = next(number for number in range(64) if number not in taken)
     resource = Resource(definition, node, pool, list(layers), set(flags or ()), node_id=node_id)
     resource.props[properties.STOR_POOL_NAME] = pool.name
+    resource.first_sizes = {number: volume.size for number, volume in definition.volumes.items()}
     definition.resources[node.name] = resource
     node.resource_count += 1
     return resource

@@ -1,11 +1,12 @@
 """Faults on request: what goes wrong with the next matching REST requests."""
+
 from __future__ import annotations
 
 import re
 import threading
 from dataclasses import dataclass, field
 from re import Pattern
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from . import answers
 from .answers import JsonObject
@@ -24,6 +25,9 @@ class Fault:
     body: Any = None
     seconds: Optional[float] = None
     after_work: bool = False
+    skip: int = 0
+    action: Optional[Callable[[], object]] = None
+    ends: bool = False
     released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
@@ -40,37 +44,53 @@ class Faults:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
-    def _add(self, fault: Fault) -> Fault:
+    def add(self, fault: Fault) -> Fault:
+        """One more."""
         with self._lock:
             self._faults.append(fault)
         return fault
 
-    def fail(self, pattern: str, code: int = answers.FAIL_UNKNOWN_ERROR, message: str = "injected failure", *,
-             status: Optional[int] = None, body: Any = None, times: int = 1, after_work: bool = False) -> Fault:
+    def fail(
+        self,
+        pattern: str,
+        code: int = answers.FAIL_UNKNOWN_ERROR,
+        message: str = "injected failure",
+        *,
+        status: Optional[int] = None,
+        body: Any = None,
+        times: int = 1,
+        after_work: bool = False,
+    ) -> Fault:
         """Answer an error entry with this code (low 15 bits), or this body; with or without having done the work."""
         entries: list[JsonObject] = answers.plain_error(code, message)
         chosen = answers.status_of(entries, 500) if status is None else status
-        return self._add(Fault("answer", re.compile(pattern), times, chosen, entries if body is None else body,
-                               after_work=after_work))
+        return self.add(
+            Fault(
+                "answer", re.compile(pattern), times, chosen, entries if body is None else body, after_work=after_work
+            )
+        )
 
     def hang(self, pattern: str, seconds: Optional[float] = None, *, times: int = 1, after_work: bool = False) -> Fault:
         """Accept and not answer, for so many seconds or until released; then the work is done and answered."""
-        return self._add(Fault("hang", re.compile(pattern), times, seconds=seconds, after_work=after_work))
+        return self.add(Fault("hang", re.compile(pattern), times, seconds=seconds, after_work=after_work))
 
     def delay(self, pattern: str, seconds: float, *, times: int = -1) -> Fault:
         """Take so many seconds longer."""
-        return self._add(Fault("delay", re.compile(pattern), times, seconds=seconds))
+        return self.add(Fault("delay", re.compile(pattern), times, seconds=seconds))
 
     def drop(self, pattern: str, *, after_work: bool = False, times: int = 1) -> Fault:
         """Close the connection without an answer, before or after the work."""
-        kind = "drop-after" if after_work else "drop-before"
-        return self._add(Fault(kind, re.compile(pattern), times, after_work=after_work))
+        return self.add(Fault("drop", re.compile(pattern), times, after_work=after_work))
 
     def take(self, line: str) -> Optional[Fault]:
         """The fault that meets this request, counted down."""
         with self._lock:
             for fault in self._faults:
-                if fault.remaining and fault.pattern.search(line):
+                if not fault.remaining or not fault.pattern.search(line):
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                else:
                     fault.remaining -= 1
                     return fault
         return None
@@ -88,9 +108,15 @@ class Faults:
         kind, pattern = str(body.get("kind")), str(body.get("pattern", ".*"))
         times, after = int(body.get("times", 1)), bool(body.get("after_work"))
         if kind == "answer":
-            return self.fail(pattern, int(body.get("code", answers.FAIL_UNKNOWN_ERROR)),
-                             str(body.get("message", "injected failure")), status=body.get("status"),
-                             body=body.get("body"), times=times, after_work=after)
+            return self.fail(
+                pattern,
+                int(body.get("code", answers.FAIL_UNKNOWN_ERROR)),
+                str(body.get("message", "injected failure")),
+                status=body.get("status"),
+                body=body.get("body"),
+                times=times,
+                after_work=after,
+            )
         if kind == "hang":
             return self.hang(pattern, body.get("seconds"), times=times, after_work=after)
         if kind == "delay":

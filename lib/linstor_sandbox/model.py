@@ -1,4 +1,5 @@
 """The objects of a LINSTOR cluster and what they know about themselves."""
+
 from __future__ import annotations
 
 import threading
@@ -7,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from .properties import Props
 from .registry import Registry
@@ -34,15 +35,20 @@ class Kind:
     family: str
 
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (
-    Kind("LVM", "LVM", False, False, False, True, 4096, "LVM"),
-    Kind("LVM_THIN", "LVM-Thin", True, True, True, True, 4096, "LVM"),
-    Kind("ZFS", "ZFS", False, True, True, True, 8, "ZFS"),
-    Kind("ZFS_THIN", "ZFS-Thin", True, True, True, True, 8, "ZFS"),
-    Kind("FILE", "FILE", False, False, True, False, 4, "FILE"),
-    Kind("FILE_THIN", "FILE THIN", True, True, True, False, 4, "FILE"),
-    Kind("DISKLESS", "DISKLESS", False, True, False, False, 4, "DISKLESS"),
-)}
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("LVM", "LVM", False, False, False, True, 4096, "LVM"),
+        Kind("LVM_THIN", "LVM-Thin", True, True, True, True, 4096, "LVM"),
+        Kind("ZFS", "ZFS", False, True, True, True, 8, "ZFS"),
+        Kind("ZFS_THIN", "ZFS-Thin", True, True, True, True, 8, "ZFS"),
+        Kind("FILE", "FILE", False, False, True, False, 4, "FILE"),
+        Kind("FILE_THIN", "FILE THIN", True, True, True, False, 4, "FILE"),
+        Kind("DISKLESS", "DISKLESS", False, True, False, False, 4, "DISKLESS"),
+    )
+}
+
+PROVIDERS = tuple(name for name in KINDS if name != "DISKLESS")
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,12 @@ class Pool:
 def new_uuid() -> str:
     """A random UUID as text."""
     return str(uuid.uuid4())
+
+
+def version_tuple(version: str) -> tuple[int, ...]:
+    """The numbers of a version; () for what is none."""
+    parts = version.split(".")
+    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
 
 
 def now_ms() -> int:
@@ -83,6 +95,10 @@ class StoragePool:
         """Whether it stores nothing."""
         return self.kind.name == "DISKLESS"
 
+    def driver(self) -> str:
+        """What it is on its node: a volume group, a thin pool, a directory."""
+        return self.props.get("StorDriver/StorPoolName", "")
+
     def reserved(self) -> int:
         """Sum of the sizes of all volumes."""
         return sum(size for size, _ in self.members.values())
@@ -105,14 +121,23 @@ class Node:
     name: str
     address: str = "127.0.0.1"
     kind: str = "SATELLITE"
-    online: bool = True
+    connection: str = "ONLINE"
     host_up: bool = True
+    satellite_up: bool = True
+    reported: bool = True
+    offline_since: int = 0
     props: Props = field(default_factory=dict)
     uuid: str = field(default_factory=new_uuid)
     interface_uuid: str = field(default_factory=new_uuid)
     pools: Registry[StoragePool] = field(default_factory=Registry)
     layers: tuple[str, ...] = ("DRBD", "LUKS", "STORAGE")
+    providers: tuple[str, ...] = PROVIDERS
     resource_count: int = 0
+
+    @property
+    def online(self) -> bool:
+        """Whether its satellite is connected and knows everything."""
+        return self.connection == "ONLINE"
 
 
 @dataclass
@@ -221,6 +246,8 @@ class Resource:
     synced_at: float = 0.0
     disk_state: Optional[str] = None
     deployed: bool = False
+    toggled: bool = False
+    first_sizes: dict[int, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -321,7 +348,9 @@ class ResourceDefinition:
     contents: dict[int, Content] = field(default_factory=dict)
     cloned_from: str = ""
     clone_status: str = ""
-    sequence: int = 0
+    clone_done_at: float = 0.0
+    stamp: int = 0
+    restored: bool = False
 
     @property
     def uses_drbd(self) -> bool:
@@ -378,17 +407,21 @@ class Cluster:
         self.props: Props = dict(CONTROLLER_PROPS)
         self.store = Store(root / "volumes")
         self.failures: list[Failure] = []
+        # Addresses at which no satellite answers; what pools can be made of on the hosts, with (KiB in all, KiB free).
+        self.unreachable: set[str] = set()
+        self.storages: dict[str, tuple[int, int]] = {}
         self.sync_seconds = 0.0
+        self.clone_seconds = 0.0
+        self.epoch = 0
+        self._agenda: list[tuple[float, Callable[[], None]]] = []
+        # Which of equally good nodes are taken first: for replicas, for tie-breakers.
+        self.preferred: tuple[str, ...] = ()
+        self.tie_breakers: tuple[str, ...] = ()
         self.groups[DEFAULT_GROUP] = ResourceGroup(DEFAULT_GROUP)
-
-    @property
-    def version_tuple(self) -> tuple[int, ...]:
-        """The REST version as numbers."""
-        return tuple(int(part) for part in self.version.split("."))
 
     def at_least(self, version: str) -> bool:
         """Whether the REST version is this one or newer."""
-        return self.version_tuple >= tuple(int(part) for part in version.split("."))
+        return version_tuple(self.version) >= version_tuple(version)
 
     def resources(self) -> Iterator[Resource]:
         """All resources of all definitions."""
@@ -411,6 +444,31 @@ class Cluster:
             port += 1
         return port
 
+    def touch(self, names: Optional[Iterable[str]] = None) -> None:
+        """Something has changed: about these definitions, or about anything."""
+        if names is None:
+            self.epoch += 1
+        for definition in filter(None, map(self.definitions.get, names or ())):
+            definition.stamp += 1
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Something that happens by itself after so many seconds."""
+        self._agenda.append((time.monotonic() + seconds, action))
+
+    def pass_time(self) -> None:
+        """Let happen what is due; every request begins with it."""
+        now = time.monotonic()
+        due = sorted((item for item in self._agenda if item[0] <= now), key=lambda item: item[0])
+        self._agenda = [item for item in self._agenda if item[0] > now]
+        for _, action in due:
+            action()
+        if due:
+            self.touch()
+
+    def preference(self, node: Node) -> tuple[bool, str]:
+        """A key that sorts equally good nodes."""
+        return (node.name not in self.preferred, node.name.upper())
+
     def fails(self, node: str, operation: str) -> bool:
         """Whether a command on a node is to fail now; counts the failure down."""
         for failure in self.failures:
@@ -426,18 +484,31 @@ class Cluster:
                 return props[key]
         return self.props.get(key)
 
-    def add_node(self, name: str, address: str = "", online: bool = True) -> Node:
+    def add_node(
+        self, name: str, address: str = "", online: bool = True, providers: tuple[str, ...] = PROVIDERS
+    ) -> Node:
         """A new node with its pool for diskless resources."""
-        node = Node(name, address or f"127.0.1.{len(self.nodes) + 1}", online=online)
-        node.props = {"CurStltConnName": "default", "NodeUname": name}
+        node = Node(name, address or f"127.0.1.{len(self.nodes) + 1}", providers=providers)
+        node.props = {"CurStltConnName": "default"}
+        self.connect(node, "ONLINE" if online else "OFFLINE")
         self.nodes[name] = node
         node.pools[DISKLESS_POOL] = StoragePool(DISKLESS_POOL, node, KINDS["DISKLESS"], UNLIMITED)
         return node
 
+    @staticmethod
+    def connect(node: Node, connection: str) -> None:
+        """A node's connection becomes OFFLINE, CONNECTED or ONLINE; with the first it says its name."""
+        node.connection = connection
+        node.offline_since = now_ms() if connection == "OFFLINE" else 0
+        node.reported = node.reported or connection == "ONLINE"
+        if connection != "OFFLINE":
+            node.props["NodeUname"] = node.name
+
     def add_pool(self, node: Node, name: str, kind: str, total: int, driver: str = "") -> StoragePool:
         """A pool on a node; total in KiB."""
-        known = next((pool.name for other in self.nodes for pool in other.pools if pool.name.upper() == name.upper()),
-                     name)
+        known = next(
+            (pool.name for other in self.nodes for pool in other.pools if pool.name.upper() == name.upper()), name
+        )
         pool = StoragePool(known, node, KINDS[kind], total)
         pool.props = pool_props(pool, driver)
         node.pools[name] = pool
@@ -447,8 +518,12 @@ class Cluster:
 
 def pool_props(pool: StoragePool, driver: str) -> Props:
     """The properties that the satellite adds to a pool."""
-    defaults = {"LVM": f"vg_{pool.name}", "LVM_THIN": f"vg_{pool.name}/{pool.name}", "ZFS": f"zp_{pool.name}",
-                "ZFS_THIN": f"zp_{pool.name}"}
+    defaults = {
+        "LVM": f"vg_{pool.name}",
+        "LVM_THIN": f"vg_{pool.name}/{pool.name}",
+        "ZFS": f"zp_{pool.name}",
+        "ZFS_THIN": f"zp_{pool.name}",
+    }
     props = {"StorDriver/StorPoolName": driver or defaults.get(pool.kind.name, f"/var/lib/linstor.d/{pool.name}")}
     granularity = 1 if pool.kind.family == "FILE" else pool.kind.granularity
     props["StorDriver/internal/AllocationGranularity"] = str(granularity)
@@ -466,9 +541,29 @@ CONTROLLER_PROPS: Props = {
     "DrbdOptions/Resource/on-no-quorum": "io-error",
     "DrbdOptions/auto-add-quorum-tiebreaker": "True",
     "DrbdOptions/auto-diskful-allow-cleanup": "True",
-    "DrbdOptions/auto-verify-algo-allowed-list": "crct10dif;crc32c;sha384;sha512;sha256;sha1;md5",
-    "TcpPortAutoRange": "7000-7999",
-    "MinorNrAutoRange": "1000-49151",
+    "DrbdOptions/auto-resync-after-disable": "true",
+    "DrbdOptions/auto-verify-algo-allowed-list": "crct10dif;crc32c;sha384;sha512;sha256;sha1;md5;windrbd",
+    "NetCom/PlainConnector/BindAddress": "",
+    "NetCom/PlainConnector/Enabled": "true",
+    "NetCom/PlainConnector/Port": "3376",
+    "NetCom/PlainConnector/Type": "Plain",
+    **{
+        f"NetCom/{name}/{key}": value
+        for name, port, address in (("DebugSslConnector", "3373", "::0"), ("SslConnector", "3377", ""))
+        for key, value in {
+            "BindAddress": address,
+            "Enabled": "true",
+            "KeyPasswd": "linstor",
+            "KeyStore": "ssl/keystore.jks",
+            "KeyStorePasswd": "linstor",
+            "Port": port,
+            "SslProtocol": "TLSv1.2",
+            "TrustStore": "ssl/certificates.jks",
+            "TrustStorePasswd": "linstor",
+            "Type": "SSL",
+        }.items()
+    },
     "defaultDebugSslConnector": "DebugSslConnector",
-    "defaultPlainConPort": "3376",
+    "defaultPlainConSvc": "PlainConnector",
+    "defaultSslConSvc": "",
 }

@@ -1,4 +1,5 @@
 """What names LINSTOR accepts."""
+
 from __future__ import annotations
 
 import string
@@ -31,54 +32,82 @@ def check_resource_name(name: str) -> None:
     if not cause and name.lower() in _DRBD_KEYWORDS:
         cause = f"The specified name '{name}' cannot be used because it matches a keyword reserved for DRBD."
     if cause:
-        raise ApiError(answers.FAIL_INVLD_RSC_NAME, f"The specified resource name '{name}' is invalid.",
-                       cause=cause, report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_RSC_NAME, f"The specified resource name '{name}' is invalid.", cause=cause, report=True
+        )
 
 
 def check_snapshot_name(name: object) -> None:
     """ApiError 218 for a bad name of a snapshot."""
     if not isinstance(name, str):
-        raise ApiError(answers.FAIL_INVLD_SNAPSHOT_NAME, "The given snapshot name 'null' is invalid.",
-                       cause="Given name is null", report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_SNAPSHOT_NAME,
+            "The given snapshot name 'null' is invalid.",
+            cause="Given name is null",
+            report=True,
+        )
     cause = _cause(name, 2, 48)
     if cause:
-        raise ApiError(answers.FAIL_INVLD_SNAPSHOT_NAME, f"The given snapshot name '{name}' is invalid.",
-                       cause=cause, report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_SNAPSHOT_NAME, f"The given snapshot name '{name}' is invalid.", cause=cause, report=True
+        )
 
 
 def check_group_name(name: str) -> None:
     """ApiError 237 for a bad name of a resource group."""
     cause = _cause(name, 2, 48)
     if cause:
-        raise ApiError(answers.FAIL_INVLD_RSC_GRP_NAME, f"The given resource group name '{name}' is invalid.",
-                       cause=cause, report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_RSC_GRP_NAME,
+            f"The given resource group name '{name}' is invalid.",
+            cause=cause,
+            report=True,
+        )
 
 
 def check_pool_name(name: str) -> None:
     """ApiError 208 for a bad name of a storage pool."""
     cause = _cause(name, 3, 48)
     if cause:
-        raise ApiError(answers.FAIL_INVLD_STOR_POOL_NAME, f"The given storage pool name '{name}' is invalid.",
-                       cause=cause, report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_STOR_POOL_NAME,
+            f"The given storage pool name '{name}' is invalid.",
+            details=cause,
+            report=True,
+        )
 
 
 def check_kvs_name(name: str) -> None:
     """ApiError 223 for a bad name of a key-value store."""
     cause = _cause(name, 2, 48)
     if cause:
-        raise ApiError(answers.FAIL_INVLD_KVS_NAME, f"The given key value store instance name '{name}' is invalid.",
-                       cause=cause, report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_KVS_NAME,
+            f"The given key value store instance name '{name}' is invalid.",
+            cause=cause,
+            report=True,
+        )
 
 
 def check_node_name(name: str) -> None:
     """ApiError 200 for a bad name of a node."""
     allowed = string.ascii_letters + string.digits + "-."
-    if not 2 <= len(name) <= 255 or name[:1] in "-." or any(char not in allowed for char in name):
-        raise ApiError(answers.FAIL_INVLD_NODE_NAME, f"The given node name '{name}' is invalid.",
-                       cause="Invalid name: not a valid host name", report=True)
+    bad = next((char for char in name if char not in allowed), "")
+    if not 2 <= len(name) <= 255 or name[:1] in "-." or bad:
+        cause = f"Domain name cannot contain character '{bad}'" if bad else "Invalid name: not a valid host name"
+        raise ApiError(
+            answers.FAIL_INVLD_NODE_NAME, f"The given node name '{name}' is invalid.", cause=cause, report=True
+        )
 
 
 def name_from_external(external: str) -> str:
-    """A resource name made from an external name: LINSTOR keeps the ASCII part and fills up."""
-    name = "".join(char if char in _INNER else "_" for char in external)[:44].strip("_") or "rsc"
+    """A resource name made from an external name: what is not allowed becomes _, bytes beyond ASCII become letters."""
+    letters = string.ascii_uppercase + string.ascii_lowercase
+    name = (
+        "".join(
+            letters[(256 - byte) % 52] if byte > 127 else chr(byte) if chr(byte) in _INNER else "_"
+            for byte in external.encode("utf-8", "replace")
+        )[:44]
+        or "rsc"
+    )
     return name if name[0] in _LETTERS + "_" else "_" + name

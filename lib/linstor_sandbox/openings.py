@@ -1,4 +1,5 @@
 """Who has a device open: DRBD's rules for opening, promotion and the Primary role."""
+
 from __future__ import annotations
 
 import errno
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import drbd
+from . import drbd, properties
 from .devices import Device, Devices
 from .model import Cluster, Node, Resource, ResourceDefinition
 
@@ -71,10 +72,21 @@ class Openings:
                 self.cluster.lock.wait(0.02)
 
     def _add(self, node: Node, device: Device, write: bool, pid: int, holder: str) -> Opening:
-        opening = Opening(next(self._serials), node.name, device.definition, device.number, write, pid,
-                          _process_start(pid) if pid else "", holder)
+        opening = Opening(
+            next(self._serials),
+            node.name,
+            device.definition,
+            device.number,
+            write,
+            pid,
+            _process_start(pid) if pid else "",
+            holder,
+        )
         self._open[opening.serial] = opening
+        self.cluster.touch([device.definition.name])
         device.content.written = device.content.written or write
+        if write and device.definition.uses_drbd:
+            device.definition.volumes[device.number].props[properties.FREEZE_BLOCK_SIZE] = "True"
         return opening
 
     def _refusal(self, node: Node, device: Device, write: bool) -> int:
@@ -84,8 +96,9 @@ class Openings:
         if resource is None or not resource.uses_drbd:
             return 0
         others = [name for name in self.primaries(definition) if name != node.name]
-        blocking = [name for name in others
-                    if not drbd.two_primaries_allowed(self.cluster, definition, node.name, name)]
+        blocking = [
+            name for name in others if not drbd.two_primaries_allowed(self.cluster, definition, node.name, name)
+        ]
         if not drbd.has_data(definition):
             return errno.EROFS if write else EMEDIUMTYPE
         if not write:
@@ -100,8 +113,9 @@ class Openings:
     def close_holder(self, node: str, holder: str) -> None:
         """Close all that a name holds on a node."""
         with self.cluster.lock:
-            self._drop([opening for opening in self._open.values()
-                        if opening.holder == holder and opening.node == node])
+            self._drop(
+                [opening for opening in self._open.values() if opening.holder == holder and opening.node == node]
+            )
 
     def drop_host(self, node: str) -> None:
         """A host lost its power: nothing is open there any more."""
@@ -112,6 +126,7 @@ class Openings:
     def _drop(self, gone: list[Opening]) -> None:
         for opening in gone:
             del self._open[opening.serial]
+            self.cluster.touch([opening.definition.name])
             if opening.write:
                 self._recent[(opening.definition.uuid, opening.node)] = time.monotonic()
         if gone:
@@ -131,13 +146,15 @@ class Openings:
         """The nodes on which the resource is Primary: open for writing."""
         with self.cluster.lock:
             self.prune()
-            return {opening.node for opening in self._open.values()
-                    if opening.write and opening.definition is definition}
+            return {
+                opening.node for opening in self._open.values() if opening.write and opening.definition is definition
+            }
 
     def is_open(self, resource: Resource) -> bool:
         """Whether anybody on the node has the device open, for reading too."""
-        return any(opening.definition is resource.definition and opening.node == resource.node.name
-                   for opening in self.all())
+        return any(
+            opening.definition is resource.definition and opening.node == resource.node.name for opening in self.all()
+        )
 
     def in_use(self, resource: Resource) -> bool:
         """What the controller knows of the Primary role; lags behind by `in_use_lag` seconds."""
@@ -148,5 +165,6 @@ class Openings:
 
     def first_in_use(self, definition: ResourceDefinition) -> Optional[Resource]:
         """A resource of the definition that is Primary somewhere."""
-        return next((resource for resource in definition.resources
-                     if resource.uses_drbd and self.in_use(resource)), None)
+        return next(
+            (resource for resource in definition.resources if resource.uses_drbd and self.in_use(resource)), None
+        )

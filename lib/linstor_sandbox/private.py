@@ -1,4 +1,5 @@
 """The private paths of the server: what the hosts' tools, and tests in other processes, ask."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -7,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
+from . import script
 from .controller import Request, Response
 from .hosts import status
 
@@ -28,13 +30,20 @@ class Private:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._handlers: dict[str, Callable[[Request], Response]] = {
-            "ssh": self._ssh, "open": self._open, "tool": self._tool, "state": self._state,
-            "requests": self._requests, "faults": self._faults, "node": self._node, "balance": self._balance,
+            "ssh": self._ssh,
+            "open": self._open,
+            "tool": self._tool,
+            "state": self._state,
+            "requests": self._requests,
+            "faults": self._faults,
+            "fault": self._fault,
+            "node": self._node,
+            "balance": self._balance,
         }
 
     def handle(self, request: Request) -> Response:
         """The answer to a private request."""
-        handler = self._handlers.get(request.path[len("/sandbox/"):])
+        handler = self._handlers.get(request.path[len("/sandbox/") :])
         if handler is None:
             return Response(404, f"{request.path} is none of {', '.join(self._handlers)}\n", "text/plain")
         return handler(request)
@@ -54,7 +63,14 @@ class Private:
         self.sandbox.connections.append(Connection(node.name, command))
         if host.lower() in self.sandbox.refusing_hosts:
             return self._text("refused")
-        return self._text("ok", node.name) if node.host_up else self._text("offline")
+        if not node.host_up:
+            return self._text("offline")
+        fault, after = self.sandbox.ssh_faults.get(node.name, ("ok", 0))
+        while fault == "hang" and not self.sandbox.stopping.wait(0.05):
+            fault, after = self.sandbox.ssh_faults.get(node.name, ("ok", 0))
+        return self._text(
+            {"refuse": "refused", "exit": "exit"}.get(fault, "ok"), node.name, *([str(after)] if fault == "die" else [])
+        )
 
     def _open(self, request: Request) -> Response:
         """node, pid, then "mode path" lines; for each a line: `device size zeroed file`, `error number text` or `-`."""
@@ -69,7 +85,7 @@ class Private:
     def _open_one(self, node_name: str, pid: int, mode: str, path: str) -> str:
         sandbox = self.sandbox
         host = f"{sandbox.host(node_name)}/"
-        inside = path[len(host):] if path.startswith(host) else path
+        inside = path[len(host) :] if path.startswith(host) else path
         with sandbox.cluster.lock:
             device = sandbox.devices.find(node_name, inside)
             if device is None:
@@ -85,10 +101,10 @@ class Private:
 
     def _tool(self, request: Request) -> Response:
         node_name, tool, count, *rest = self._lines(request)
-        arguments, text = rest[:int(count)], "\n".join(rest[int(count):])
+        arguments, text = rest[: int(count)], "\n".join(rest[int(count) :])
         node = self.sandbox.cluster.nodes[node_name]
         if tool == "virsh":
-            code, output, errors = self.sandbox.domains.run(node, arguments, text)
+            code, output, errors = self.sandbox.virsh.run(node, arguments, text)
         else:
             with self.sandbox.cluster.lock:
                 code, output, errors = status.run(self.sandbox.satellites, node, tool, arguments)
@@ -111,11 +127,20 @@ class Private:
             return Response(400, {"error": str(exc)})
         return Response(200, {})
 
+    def _fault(self, request: Request) -> Response:
+        """A fault in words."""
+        try:
+            script.play(self.sandbox, request.raw.decode())
+        except ValueError as exc:
+            return Response(400, f"{exc}\n", "text/plain")
+        return self._text("")
+
     def _node(self, request: Request) -> Response:
         """{"node", "online", "satellite_only"}."""
         body = json.loads(request.raw)
-        self.sandbox.set_node(str(body["node"]), online=bool(body["online"]),
-                              satellite_only=bool(body.get("satellite_only")))
+        self.sandbox.set_node(
+            str(body["node"]), online=bool(body["online"]), satellite_only=bool(body.get("satellite_only"))
+        )
         return Response(200, {})
 
     def _balance(self, _request: Request) -> Response:

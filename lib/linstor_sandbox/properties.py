@@ -1,4 +1,5 @@
 """Properties: which keys and values the controller takes, and how a modify request changes them."""
+
 from __future__ import annotations
 
 import re
@@ -18,6 +19,8 @@ AUTO_TIEBREAKER = "DrbdOptions/auto-add-quorum-tiebreaker"
 AUTO_VERIFY = "DrbdOptions/auto-verify-alg"
 EXACT_SIZE = "DrbdOptions/ExactSize"
 SKIP_DISK = "DrbdOptions/SkipDisk"
+FREEZE_BLOCK_SIZE = "Linstor/Drbd/freeze-block-size"
+DISCARD_GRANULARITY = "DrbdOptions/Disk/rs-discard-granularity"
 STOR_POOL_NAME = "StorPoolName"
 BALANCE_ENABLED = "BalanceResourcesEnabled"
 OVERSUBSCRIPTION = "MaxOversubscriptionRatio"
@@ -25,22 +28,70 @@ OVERSUBSCRIPTION_FREE = "MaxFreeCapacityOversubscriptionRatio"
 OVERSUBSCRIPTION_TOTAL = "MaxTotalCapacityOversubscriptionRatio"
 
 _FREE_NAMESPACES = (
-    "Aux/", "DrbdOptions/Net/", "DrbdOptions/Disk/", "DrbdOptions/PeerDevice/", "DrbdOptions/Resource/",
-    "DrbdOptions/Handlers/", "StorDriver/", "Autoplacer/", "FileSystem/", "sys/fs/", "ExtCmd/", "Luks/", "Cluster/",
-    "SnapshotShipping/", "BackupShipping/", "AutoSnapshot/", "Snapshot/", "Clone/", "REST/", "Internal/",
-    "CopySnapshot/", "Writecache/", "Cache/",
+    "Aux/",
+    "DrbdOptions/Net/",
+    "DrbdOptions/Disk/",
+    "DrbdOptions/PeerDevice/",
+    "DrbdOptions/Resource/",
+    "DrbdOptions/Handlers/",
+    "StorDriver/",
+    "Autoplacer/",
+    "FileSystem/",
+    "sys/fs/",
+    "ExtCmd/",
+    "Luks/",
+    "Cluster/",
+    "SnapshotShipping/",
+    "BackupShipping/",
+    "AutoSnapshot/",
+    "Snapshot/",
+    "Clone/",
+    "REST/",
+    "Internal/",
+    "CopySnapshot/",
+    "Writecache/",
+    "Cache/",
 )
-_KEYS = frozenset((
-    STOR_POOL_NAME, "StorPoolNameDrbdMeta", "PrefNic", "PeerSlotsNewResource", "MinorNrAutoRange", "TcpPortAutoRange",
-    OVERSUBSCRIPTION, OVERSUBSCRIPTION_FREE, OVERSUBSCRIPTION_TOTAL, BALANCE_ENABLED, "BalanceResourcesInterval",
-    "BalanceResourcesGracePeriod", "BalanceResourcesSkipDiskLimit", "AllowMixingStoragePools", "SkipDisk",
-    "AutoplaceTarget", "AllocationGranularity", "DiskfulBy", "netcomPort", "CurStltConnName",
-    AUTO_TIEBREAKER, AUTO_VERIFY, EXACT_SIZE, SKIP_DISK, "DrbdOptions/auto-quorum", "DrbdOptions/auto-diskful",
-    "DrbdOptions/auto-diskful-allow-cleanup", "DrbdOptions/EncryptPassphrase", "DrbdOptions/ForceInitialSync",
-    "DrbdOptions/AutoEvictAllowEviction", "DrbdOptions/AutoEvictAfterTime", "DrbdOptions/AutoEvictMaxDisconnectedNodes",
-    "DrbdOptions/AutoEvictMinReplicaCount", "DrbdOptions/auto-verify-algo-allowed-list",
-    "DrbdOptions/verify-alg-disable", "DrbdOptions/ForceMetadataInternal",
-))
+_KEYS = frozenset(
+    (
+        STOR_POOL_NAME,
+        "StorPoolNameDrbdMeta",
+        "PrefNic",
+        "PeerSlotsNewResource",
+        "MinorNrAutoRange",
+        "TcpPortAutoRange",
+        OVERSUBSCRIPTION,
+        OVERSUBSCRIPTION_FREE,
+        OVERSUBSCRIPTION_TOTAL,
+        BALANCE_ENABLED,
+        "BalanceResourcesInterval",
+        "BalanceResourcesGracePeriod",
+        "BalanceResourcesSkipDiskLimit",
+        "AllowMixingStoragePools",
+        "SkipDisk",
+        "AutoplaceTarget",
+        "AllocationGranularity",
+        "DiskfulBy",
+        "netcomPort",
+        "CurStltConnName",
+        AUTO_TIEBREAKER,
+        AUTO_VERIFY,
+        EXACT_SIZE,
+        SKIP_DISK,
+        "DrbdOptions/auto-quorum",
+        "DrbdOptions/auto-diskful",
+        "DrbdOptions/auto-diskful-allow-cleanup",
+        "DrbdOptions/EncryptPassphrase",
+        "DrbdOptions/ForceInitialSync",
+        "DrbdOptions/AutoEvictAllowEviction",
+        "DrbdOptions/AutoEvictAfterTime",
+        "DrbdOptions/AutoEvictMaxDisconnectedNodes",
+        "DrbdOptions/AutoEvictMinReplicaCount",
+        "DrbdOptions/auto-verify-algo-allowed-list",
+        "DrbdOptions/verify-alg-disable",
+        "DrbdOptions/ForceMetadataInternal",
+    )
+)
 _YES_NO: tuple[Pattern[str], str] = (re.compile("yes|no", re.I), "This value must be either 'yes' or 'no'.")
 _TRUE_FALSE: tuple[Pattern[str], str] = (re.compile("true|false|yes|no", re.I), "This value has to be a boolean.")
 _VALUES: dict[str, tuple[Pattern[str], str]] = {
@@ -48,9 +99,12 @@ _VALUES: dict[str, tuple[Pattern[str], str]] = {
     AUTO_TIEBREAKER: _TRUE_FALSE,
     EXACT_SIZE: _TRUE_FALSE,
     BALANCE_ENABLED: _TRUE_FALSE,
+    "DrbdOptions/auto-diskful-allow-cleanup": _TRUE_FALSE,
     QUORUM: (re.compile(r"off|majority|all|\d+"), "This value must match off|majority|all or a number."),
-    "DrbdOptions/Resource/on-no-quorum": (re.compile("io-error|suspend-io"),
-                                          "This value must be either 'io-error' or 'suspend-io'."),
+    "DrbdOptions/Resource/on-no-quorum": (
+        re.compile("io-error|suspend-io"),
+        "This value must be either 'io-error' or 'suspend-io'.",
+    ),
     "DrbdOptions/Net/protocol": (re.compile("[ABC]"), "This value must match A|B|C."),
 }
 _RANGES = {"DrbdOptions/Net/max-buffers": (32, 131072)}
@@ -60,8 +114,12 @@ _DEPRECATED = {"DrbdOptions/auto-quorum": QUORUM}
 def _check_key(key: str) -> None:
     if key in _KEYS or any(key.startswith(space) and key != space for space in _FREE_NAMESPACES):
         return
-    raise ApiError(answers.FAIL_INVLD_PROP, f"Invalid property key: {key}",
-                   cause=f"The key '{key}' is not whitelisted.", report=True)
+    raise ApiError(
+        answers.FAIL_INVLD_PROP,
+        f"Invalid property key: {key}",
+        cause=f"The key '{key}' is not whitelisted.",
+        report=True,
+    )
 
 
 def _wrong_value(key: str, value: str) -> str:
@@ -83,9 +141,14 @@ def check(props: Mapping[str, Any]) -> Props:
         _check_key(key)
         wrong = _wrong_value(key, text)
         if wrong:
-            raise ApiError(answers.FAIL_INVLD_PROP, f"Invalid property({key}) value: {text}",
-                           cause=f"The value '{text}' is not valid for the key '{key}'", details=wrong, report=True)
-        checked[key] = text
+            raise ApiError(
+                answers.FAIL_INVLD_PROP,
+                f"Invalid property({key}) value: {text}",
+                cause=f"The value '{text}' is not valid for the key '{key}'",
+                details=wrong,
+                report=True,
+            )
+        checked[key] = text.lower() if _VALUES.get(key) is _TRUE_FALSE else text
     return checked
 
 
@@ -106,13 +169,15 @@ def modify(answer: Answer, obj: int, target: Props, body: Mapping[str, Any]) -> 
             answer.warn(answers.WARN_DEPRECATED, f"{key} is deprecated, please use {_DEPRECATED[key]}")
     target.update(override)
     if override:
-        answer.add(answers.CREATED, "Successfully set property key(s): " + ",".join(override),
-                   op=answers.CREATE, obj=obj)
+        answer.add(
+            answers.CREATED, "Successfully set property key(s): " + ",".join(override), op=answers.CREATE, obj=obj
+        )
     for key in [*deleted, *spaces]:
         target.pop(key, None)
     if deleted:
-        answer.add(answers.DELETED, "Successfully deleted property key(s): " + ",".join(deleted),
-                   op=answers.DELETE, obj=obj)
+        answer.add(
+            answers.DELETED, "Successfully deleted property key(s): " + ",".join(deleted), op=answers.DELETE, obj=obj
+        )
     return target != before
 
 

@@ -1,4 +1,5 @@
 """Objects by name: LINSTOR's names compare without regard to case and keep the case they were given."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

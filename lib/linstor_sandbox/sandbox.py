@@ -1,14 +1,17 @@
 """The sandbox: a LINSTOR controller, satellites and hosts in a box."""
+
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
+import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from . import server
 from .balance import Balance
@@ -16,42 +19,69 @@ from .controller import Controller
 from .controller.pending import catch_up
 from .faults import Faults
 from .hosts.domains import Domains
+from .hosts.guests import Guest
 from .hosts.install import install
-from .model import KINDS, Cluster, Failure, Pool, Resource, ResourceDefinition
+from .hosts.virsh import Virsh
+from .model import KINDS, Cluster, Failure, Node, Pool, Resource, ResourceDefinition, version_tuple
 from .openings import Opening
 from .private import Connection, Private
 from .storage import Content
 
+VERSIONS = ((1, 19, 0), (1, 29, 1))
+"""The oldest and the newest REST API that can be chosen."""
 OPERATIONS = ("create", "snapshot", "resize", "clone", "delete", "delete-silently")
 
 
 class Sandbox:
     """Everything, in this process: a server thread, state in memory, bytes and hosts below `root`."""
 
-    def __init__(self, root: Path, nodes: Sequence[str] = ("node1", "node2", "node3"),
-                 pools: Sequence[Pool] = (Pool("data", "LVM_THIN"),), rest_version: str = "1.27.0", *, port: int = 0,
-                 latency: float = 0.0, sync_seconds: float = 0.0, auto_promote_timeout: float = 2.0,
-                 in_use_lag: float = 0.0) -> None:
+    OPERATIONS = OPERATIONS
+
+    def __init__(
+        self,
+        root: Path,
+        nodes: Sequence[str] = ("node1", "node2", "node3"),
+        pools: Sequence[Pool] = (Pool("data", "LVM_THIN"),),
+        rest_version: str = "1.27.0",
+        *,
+        port: int = 0,
+        latency: float = 0.0,
+        sync_seconds: float = 0.0,
+        auto_promote_timeout: float = 2.0,
+        in_use_lag: float = 0.0,
+        connect_seconds: float = 0.0,
+        clone_seconds: float = 0.0,
+    ) -> None:
+        if not VERSIONS[0] <= version_tuple(rest_version) <= VERSIONS[-1]:
+            raise ValueError(f"REST version {rest_version} is not between 1.19.0 and 1.29.1: 1.27.0 is LINSTOR 1.33's")
         self.root = Path(root).resolve()
         self.root.mkdir(parents=True, exist_ok=True)
         self.cluster = Cluster(self.root, rest_version)
         self.cluster.sync_seconds = sync_seconds
+        self.cluster.clone_seconds = clone_seconds
+        self.connect_seconds = connect_seconds
         self.controller = Controller(self.cluster)
         self.satellites = self.controller.satellites
         self.devices = self.satellites.devices
         self.openings = self.satellites.openings
         self.openings.promote_timeout = auto_promote_timeout
         self.openings.in_use_lag = in_use_lag
-        self.domains = Domains(self.cluster, self.openings)
         self.faults = Faults()
         self.faults.latency = latency
         self.requests: list[server.Recorded] = []
+        self.witness: Optional[Callable[[server.Exchange], None]] = None
         self.connections: list[Connection] = []
         self.refusing_hosts: set[str] = set()
+        # {host: (hang, exit, refuse or die, bytes until then)}
+        self.ssh_faults: dict[str, tuple[str, int]] = {}
         self.stopping = threading.Event()
+        self.domains = Domains(self.cluster, self.openings, self.stopping, lambda: len(self.requests))
+        self.virsh = Virsh(self.domains)
         self.private = Private(self)
         self._populate(nodes, pools)
-        self._wanted_port = port
+        self.standby_port = 0
+        self._standby: Optional[socket.socket] = None
+        self._started = False
         self._server: Optional[server.Server] = None
         self._tools_server: Optional[server.Server] = None
         self.port = port
@@ -80,6 +110,9 @@ class Sandbox:
         self.stopping.set()
         self.faults.clear()
         self.stop_controller()
+        if self._standby is not None:
+            self._standby.close()
+            self._standby = None
         if self._tools_server is not None:
             self._tools_server.shutdown()
             self._tools_server.server_close()
@@ -88,25 +121,76 @@ class Sandbox:
     def __enter__(self) -> Sandbox:
         return self.start()
 
-    def __exit__(self, kind: Optional[type[BaseException]], exc: Optional[BaseException],
-                 trace: Optional[TracebackType]) -> None:
+    def __exit__(
+        self, kind: Optional[type[BaseException]], exc: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
         self.stop()
 
     def start_controller(self) -> None:
-        """Listen on the controller's port (again)."""
-        if self._server is None:
-            self._server = server.Server(self, ("127.0.0.1", self.port))
-            self.port = self._server.server_address[1]
-            server.start(self._server)
+        """Listen on the controller's port (again); with `connect_seconds` its satellites come back step by step."""
+        if self._server is not None:
+            return
+        if self.connect_seconds and self._started:
+            with self.cluster.lock:
+                for node in [found for found in self.cluster.nodes if found.online]:
+                    node.reported = False
+                    self._come_back(node)
+        self._started = True
+        self._server = server.Server(self, ("127.0.0.1", self.port))
+        self.port = self._server.server_address[1]
+        server.start(self._server)
+
+    def _come_back(self, node: Node) -> None:
+        """OFFLINE, after half the time CONNECTED, then ONLINE."""
+        self.cluster.connect(node, "OFFLINE")
+        steps = ((self.connect_seconds / 2, "CONNECTED"), (self.connect_seconds, "ONLINE"))
+        for seconds, connection in steps if self.connect_seconds else ((0, "ONLINE"),):
+            self.cluster.later(seconds, functools.partial(self._arrive, node, connection))
+
+    def _arrive(self, node: Node, connection: str) -> None:
+        if node.connection in ("OFFLINE", "CONNECTED") and node.satellite_up:
+            self.set_connection(node.name, connection)
+
+    def fail_over(self) -> None:
+        """Stop here and go on at the other address, with the same state."""
+        standby, running = self._hold_standby(), self._stop_listening()
+        self.standby_port, self.port = self.port, self.standby_port
+        standby.close()
+        self._standby = None
+        self.start_controller()
+        self._hold_standby()
+        # Last, so that whoever is cut off finds the other address.
+        if running is not None:
+            running.cut()
+
+    def _hold_standby(self) -> socket.socket:
+        """Keep the second address for this sandbox: nobody listens there."""
+        if self._standby is None:
+            self._standby = socket.socket()
+            self._standby.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._standby.bind(("127.0.0.1", self.standby_port))
+            self.standby_port = self._standby.getsockname()[1]
+        return self._standby
+
+    @property
+    def uris(self) -> str:
+        """Both addresses of the controller, for LS_CONTROLLERS: it listens at one of them."""
+        self._hold_standby()
+        return ",".join(f"http://127.0.0.1:{port}" for port in sorted((self.port, self.standby_port)))
 
     def stop_controller(self) -> None:
         """Connections are refused, those that are open end; the hosts live on. A restart locks the passphrase."""
+        running = self._stop_listening()
+        if running is not None:
+            running.cut()
+
+    def _stop_listening(self) -> Optional[server.Server]:
         running, self._server = self._server, None
         self.cluster.passphrase.unlocked = False
         if running is not None:
             running.shutdown()
             running.server_close()
-            running.cut()
+        return running
 
     @property
     def uri(self) -> str:
@@ -156,8 +240,15 @@ class Sandbox:
                 return content
         raise KeyError(f"Resource {resource} has no bytes: it has no replica")
 
-    def read(self, resource: str, offset: int = 0, length: Optional[int] = None, *, volume: int = 0,
-             node: Optional[str] = None) -> bytes:
+    def read(
+        self,
+        resource: str,
+        offset: int = 0,
+        length: Optional[int] = None,
+        *,
+        volume: int = 0,
+        node: Optional[str] = None,
+    ) -> bytes:
         """Bytes of a volume, whoever has it open."""
         with self.cluster.lock, self._content(resource, volume, node).path.open("rb") as file:
             file.seek(offset)
@@ -168,6 +259,7 @@ class Sandbox:
         with self.cluster.lock:
             content = self._content(resource, volume)
             content.written = True
+            self.cluster.touch([resource])
             with content.path.open("r+b") as file:
                 file.seek(offset)
                 file.write(data)
@@ -194,11 +286,30 @@ class Sandbox:
         """Close what open() opened."""
         self.openings.close(opening.serial)
 
+    def guest(self, vm: str) -> Guest:
+        """What runs in a domain (`one-7`): choose its agent, write to its disks, see whether it is held."""
+        return self.domains.guest(vm)
+
+    def fail_virsh(
+        self, command: str, step: str = "", message: str = "internal error: injected failure", times: int = 1
+    ) -> None:
+        """Let the next virsh commands of a kind fail; `step` of migrate is prepare, perform or finish."""
+        self.domains.fail(command, step, message, times)
+
+    def set_connection(self, node: str, connection: str) -> None:
+        """OFFLINE, CONNECTED (the satellite is there and is being told everything), ONLINE (it knows)."""
+        with self.cluster.lock:
+            found = self.cluster.nodes[node]
+            self.cluster.connect(found, connection)
+            self.cluster.touch()
+            if found.online:
+                catch_up(self.controller, found)
+            self.cluster.lock.notify_all()
+
     def set_node(self, node: str, online: bool, *, satellite_only: bool = False) -> None:
         """Take a host down or bring it back; or only its satellite (ssh and what is open there live on)."""
         with self.cluster.lock:
             found = self.cluster.nodes[node]
-            found.online = online
             if not satellite_only:
                 found.host_up = online
                 if not online:
@@ -206,9 +317,15 @@ class Sandbox:
                     self.openings.drop_host(found.name)
             elif online:
                 found.host_up = True
-            if online:
-                catch_up(self.controller, found)
-            self.cluster.lock.notify_all()
+            found.satellite_up = online
+            if online and self.connect_seconds:
+                self._come_back(found)
+            else:
+                self.set_connection(node, "ONLINE" if online else "OFFLINE")
+
+    def set_ssh(self, node: str, fault: str, after: int = 0) -> None:
+        """ssh to a host will `hang`, `refuse`, `exit` (255), `die` after so many bytes; or is `ok` again."""
+        self.ssh_faults[self.cluster.nodes[node].name] = (fault, after)
 
     def refuse_ssh(self, node: str, refuse: bool = True) -> None:
         """A host whose sshd does not answer while its satellite does."""
@@ -235,9 +352,16 @@ class Sandbox:
         """No more failures on any node; what stayed DELETING goes."""
         with self.cluster.lock:
             self.cluster.failures.clear()
+            self.cluster.touch()
             for node in self.cluster.nodes:
                 if node.online:
                     catch_up(self.controller, node)
+
+    def repair(self) -> None:
+        """No more faults of any kind, but for hosts that are down and pools that are full."""
+        self.faults.clear()
+        self.ssh_faults.clear()
+        self.mend()
 
     def fill_pool(self, node: str, pool: str, free_mib: int = 0) -> None:
         """Leave only so much free in a pool."""
@@ -250,9 +374,11 @@ class Sandbox:
         """Force a replica's disk state, e.g. Inconsistent or Outdated; None is back to normal."""
         with self.cluster.lock:
             self.cluster.definitions[resource].resources[node].disk_state = state
+            self.cluster.touch()
 
     def run_balance(self) -> tuple[int, int]:
         """LINSTOR's BalanceResourcesTask, once: (definitions that grew, replicas removed)."""
+        self.cluster.touch()
         return Balance(self.controller).run()
 
     def snapshot_of_state(self) -> dict[str, Any]:
@@ -260,11 +386,15 @@ class Sandbox:
         with self.cluster.lock:
             return {
                 "resource_definitions": {rd.name: _definition(rd) for rd in self.cluster.definitions},
-                "resource_groups": {group.name: {"select_filter": group.filter.to_json(), "props": dict(group.props)}
-                                    for group in self.cluster.groups},
+                "resource_groups": {
+                    group.name: {"select_filter": group.filter.to_json(), "props": dict(group.props)}
+                    for group in self.cluster.groups
+                },
                 "key_values": {kvs.name: dict(kvs.props) for kvs in self.cluster.key_values},
-                "open": sorted([opening.node, opening.definition.name, "w" if opening.write else "r"]
-                               for opening in self.openings.all()),
+                "open": sorted(
+                    [opening.node, opening.definition.name, "w" if opening.write else "r"]
+                    for opening in self.openings.all()
+                ),
                 "domains": sorted(f"{domain.node}/{domain.name}" for domain in self.domains.all.values()),
                 "files": {node.name: _files(self.host(node.name) / "var") for node in self.cluster.nodes},
             }
@@ -272,13 +402,19 @@ class Sandbox:
 
 def _definition(definition: ResourceDefinition) -> dict[str, Any]:
     return {
-        "group": definition.group.name, "props": dict(sorted(definition.props.items())),
-        "flags": sorted(definition.flags), "layers": list(definition.layers),
+        "group": definition.group.name,
+        "props": dict(sorted(definition.props.items())),
+        "flags": sorted(definition.flags),
+        "layers": list(definition.layers),
         "volumes": {str(number): volume.size for number, volume in sorted(definition.volumes.items())},
-        "resources": {res.node.name: {"pool": res.pool.name, "flags": sorted(res.flags), "layers": list(res.layers)}
-                      for res in definition.resources},
-        "snapshots": {snap.name: {"nodes": [rep.node.name for rep in snap.replicas], "flags": sorted(snap.flags)}
-                      for snap in definition.snapshots},
+        "resources": {
+            res.node.name: {"pool": res.pool.name, "flags": sorted(res.flags), "layers": list(res.layers)}
+            for res in definition.resources
+        },
+        "snapshots": {
+            snap.name: {"nodes": [rep.node.name for rep in snap.replicas], "flags": sorted(snap.flags)}
+            for snap in definition.snapshots
+        },
         "connections": {"/".join(sorted(pair)): dict(props) for pair, props in definition.connections.items() if props},
     }
 

@@ -1,4 +1,5 @@
 """What satellites do on their nodes: volumes, their bytes, their devices."""
+
 from __future__ import annotations
 
 import secrets
@@ -75,9 +76,9 @@ class Satellites:
             return
         zeroes = "no" if resource.pool.kind.family == "FILE" else "yes"
         volume.props.setdefault("DrbdOptions/Disk/discard-zeroes-if-aligned", zeroes)
-        volume.props.setdefault("DrbdOptions/Disk/rs-discard-granularity", "4096")
         volume.props.setdefault("Linstor/Drbd/InitialUptoDateOn", resource.node.name.upper())
         if "DRBD_INITIALIZED" not in volume.flags:
+            volume.props.setdefault(properties.DISCARD_GRANULARITY, "4096")
             volume.flags.append("DRBD_INITIALIZED")
 
     def _start_sync(self, resource: Resource, in_sync: bool) -> None:

@@ -1,4 +1,5 @@
 """The HTTP side: LINSTOR's REST API, and the private paths of the hosts' tools."""
+
 from __future__ import annotations
 
 import gzip
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from .answers import Hang
 from .controller import Request, Response
 from .faults import Fault
+from .serialized import Joined
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -36,8 +38,19 @@ class Recorded:
 
     @property
     def line(self) -> str:
-        """"METHOD /path", as the patterns of faults see it."""
+        """Method and path, as the patterns of faults see them."""
         return f"{self.method} {self.path}"
+
+
+@dataclass
+class Exchange:
+    """What a witness of all requests is told: a request and the controller's own answer, whatever became of it."""
+
+    method: str
+    path: str
+    body: Any
+    status: int
+    answer: Any
 
 
 class NoAnswer(Exception):
@@ -102,11 +115,14 @@ class Handler(BaseHTTPRequestHandler):
         """Any method."""
         self._serve()
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_GET  # noqa: N815 - the base class names them
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_GET  # noqa: N815 - the base class names them
 
     def _serve(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        raw = self.rfile.read(length) if length else b""
+        length = self.headers.get("Content-Length") or "0"
+        if not length.isdecimal():
+            self.send_error(400)
+            return
+        raw = self.rfile.read(int(length))
         self.served += 1
         if self.served >= REQUESTS_PER_CONNECTION:
             self.close_connection = True
@@ -117,20 +133,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def _respond(self, raw: bytes) -> Response:
         path, _, query = self.path.partition("?")
-        request = Request(self.command, path, urllib.parse.parse_qs(query, keep_blank_values=True), raw,
-                          self.headers.get("Content-Type") or "")
+        request = Request(
+            self.command,
+            path,
+            urllib.parse.parse_qs(query, keep_blank_values=True),
+            raw,
+            self.headers.get("Content-Type") or "",
+        )
         sandbox = self.server.sandbox
         if path.startswith("/sandbox/"):
             return sandbox.private.handle(request)
         started = time.monotonic()
-        status = 0
+        response = Response(0)
         try:
             response = _with_faults(sandbox, request)
-            status = response.status
             return response
         finally:
-            sandbox.requests.append(Recorded(self.command, path, query, _decoded(raw), status,
-                                             (time.monotonic() - started) * 1000))
+            took = (time.monotonic() - started) * 1000
+            sandbox.requests.append(Recorded(self.command, path, query, _decoded(raw), response.status, took))
 
     def _answer(self, response: Response) -> None:
         content = _encoded(response)
@@ -141,26 +161,34 @@ class Handler(BaseHTTPRequestHandler):
         if len(content) > COMPRESS_FROM and "gzip" in (self.headers.get("Accept-Encoding") or ""):
             content = gzip.compress(content, 1)
             self.send_header("Content-Encoding", "gzip")
+        # As recorded: the controller gives up a connection after each of these, but not after a 404 or a 405.
+        self.close_connection = self.close_connection or response.status in (400, 500)
         if self.close_connection:
             self.send_header("Connection", "close")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        self.wfile.write(content if self.command != "HEAD" else b"")
         self.wfile.flush()
+
+
+def _plain(body: Any) -> Any:
+    return json.loads(bytes(body)) if isinstance(body, Joined) else body
 
 
 def _decoded(raw: bytes) -> Any:
     try:
         return json.loads(raw) if raw else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return raw.decode("utf-8", "replace")
 
 
 def _encoded(response: Response) -> bytes:
     if response.body is None:
         return b""
+    if isinstance(response.body, Joined):
+        return bytes(response.body)
     if response.content_type == "application/json":
-        return json.dumps(response.body, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(response.body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
     return str(response.body).encode()
 
 
@@ -174,29 +202,39 @@ def _wait(sandbox: Sandbox, fault: Fault) -> None:
 
 def _with_faults(sandbox: Sandbox, request: Request) -> Response:
     """Do the work of a request, with what is to go wrong with it."""
-    fault: Optional[Fault] = sandbox.faults.take(f"{request.method} {request.path}")
+    fault = sandbox.faults.take(f"{request.method} {request.path}")
     if sandbox.faults.latency:
         time.sleep(sandbox.faults.latency)
-    if fault is not None and fault.kind in ("hang", "delay") and not fault.after_work:
-        _wait(sandbox, fault)
-    if fault is not None and fault.kind == "drop-before":
-        raise NoAnswer
-    if fault is not None and fault.kind == "answer" and not fault.after_work:
-        return Response(fault.status, fault.body)
+    if fault is None:
+        return _work(sandbox, request)
+    spoiled = None if fault.after_work else _spoil(sandbox, fault)
+    if spoiled is not None:
+        return spoiled
+    response = _work(sandbox, request)
+    return (_spoil(sandbox, fault) or response) if fault.after_work else response
+
+
+def _work(sandbox: Sandbox, request: Request) -> Response:
     try:
         response = sandbox.controller.handle(request)
     except Hang:
         sandbox.stopping.wait()
         raise NoAnswer from None
-    if fault is None or not fault.after_work:
-        return response
-    if fault.kind == "hang":
-        _wait(sandbox, fault)
-    elif fault.kind == "drop-after":
-        raise NoAnswer
-    elif fault.kind == "answer":
-        return Response(fault.status, fault.body)
+    if sandbox.witness is not None:
+        answer = _plain(response.body)
+        sandbox.witness(Exchange(request.method, request.path, _decoded(request.raw), response.status, answer))
     return response
+
+
+def _spoil(sandbox: Sandbox, fault: Fault) -> Optional[Response]:
+    """Let a fault happen: NoAnswer, an answer of its own, or None when the request may go on."""
+    if fault.kind in ("hang", "delay"):
+        _wait(sandbox, fault)
+    if fault.kind == "do" and fault.action is not None:
+        fault.action()
+    if fault.kind == "drop" or fault.ends:
+        raise NoAnswer
+    return Response(fault.status, fault.body) if fault.kind == "answer" else None
 
 
 def start(server: Server) -> threading.Thread:

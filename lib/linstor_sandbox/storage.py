@@ -1,4 +1,5 @@
 """Bytes: one sparse file per volume, copies that keep holes, and old data where a pool would show it."""
+
 from __future__ import annotations
 
 import errno
@@ -70,9 +71,21 @@ class Store:
                 _fill(file.fileno(), 0, size)
         return content.settle()
 
+    def promise(self, name: str, size: int) -> Content:
+        """A fresh volume whose file is made by ensure(), when somebody needs it."""
+        return Content(self._new_path(name), size, written=False)
+
+    @staticmethod
+    def ensure(content: Content) -> None:
+        """The file of a volume is there."""
+        if not content.path.exists():
+            with content.path.open("xb") as file:
+                file.truncate(content.size)
+
     def resize(self, content: Content, size: int, old_data: bool) -> None:
         """Cut or grow; what is new reads as on a fresh volume."""
         before = content.size
+        self.ensure(content)
         with content.path.open("r+b") as file:
             file.truncate(size)
             if old_data and size > before:
@@ -82,6 +95,7 @@ class Store:
     def copy(self, origin: Content, name: str, size: Optional[int] = None) -> Content:
         """A copy with the same holes, as a snapshot or a clone has it."""
         content = Content(self._new_path(name), origin.size)
+        self.ensure(origin)
         copy_sparse(origin.path, content.path)
         content.shared = content.allocated()
         if size is not None and size != content.size:

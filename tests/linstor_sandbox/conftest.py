@@ -34,7 +34,13 @@ def rest(box: Sandbox) -> Rest:
 @pytest.fixture
 def ssh(box: Sandbox) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     def run(host: str, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(["ssh", "-o", "BatchMode=yes", "-q", host, *command], env=box.environment(), input=stdin,
-                              capture_output=True, timeout=20, check=False)
+        return subprocess.run(
+            ["ssh", "-o", "BatchMode=yes", "-q", host, *command],
+            env=box.environment(),
+            input=stdin,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
 
     return run

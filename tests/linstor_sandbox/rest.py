@@ -1,4 +1,5 @@
 """A plain REST client for a sandbox."""
+
 from __future__ import annotations
 
 import http.client
@@ -66,5 +67,6 @@ def low_codes(answer: Any) -> set[int]:
 
 def error_code(answer: Any) -> Optional[int]:
     """The low 15 bits of the first error."""
-    return next((unsigned(entry["ret_code"]) & CODE_BITS for entry in entries(answer) if is_error(entry["ret_code"])),
-                None)
+    return next(
+        (unsigned(entry["ret_code"]) & CODE_BITS for entry in entries(answer) if is_error(entry["ret_code"])), None
+    )

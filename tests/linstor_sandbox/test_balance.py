@@ -1,4 +1,5 @@
 """The task that gives every definition the replica count of its group."""
+
 from __future__ import annotations
 
 from linstor_sandbox import Sandbox

@@ -1,4 +1,5 @@
 """DRBD's rules: who may open, who votes, and what LINSTOR does about it."""
+
 from __future__ import annotations
 
 import errno
@@ -83,8 +84,11 @@ def test_two_primaries_where_they_are_allowed(box: Sandbox, rest: Rest, path: st
 
 def test_a_connection_does_not_allow_others(box: Sandbox, rest: Rest) -> None:
     rest.spawn("vol")
-    rest.ok("PUT", "/v1/resource-definitions/vol/resource-connections/node1/node3",
-            {"override_props": {"DrbdOptions/Net/allow-two-primaries": "yes"}})
+    rest.ok(
+        "PUT",
+        "/v1/resource-definitions/vol/resource-connections/node1/node3",
+        {"override_props": {"DrbdOptions/Net/allow-two-primaries": "yes"}},
+    )
     box.open("node1", "vol", "w")
     with pytest.raises(OSError):
         box.open("node2", "vol", "w")
@@ -147,10 +151,13 @@ def four(tmp_path: Path) -> Sandbox:
     return Sandbox(tmp_path / "four", ("n1", "n2", "n3", "n4"), (Pool("data", nodes=("n1", "n2", "n3")),))
 
 
-@pytest.mark.parametrize(("version", "during"), [
-    ("1.27.0", {"n4": DISKLESS}),
-    ("1.28.0", {"n3": TIE_BREAKER, "n4": {*DISKLESS, "DRBD_CLIENT"}}),
-])
+@pytest.mark.parametrize(
+    ("version", "during"),
+    [
+        ("1.27.0", {"n4": DISKLESS}),
+        ("1.28.0", {"n3": TIE_BREAKER, "n4": {*DISKLESS, "DRBD_CLIENT"}}),
+    ],
+)
 def test_a_fourth_node_and_the_tie_breaker(four: Sandbox, version: str, during: dict[str, set[str]]) -> None:
     """Below REST 1.28 a client votes and replaces the tie-breaker; since then it does not."""
     four.cluster.version = version
@@ -205,8 +212,9 @@ def test_dual_primary_managed_by_the_controller(tmp_path: Path) -> None:
         rest.group("group")
         rest.spawn("vol")
         box.open("node1", "vol", "w")
-        rest.ok("POST", "/v1/resource-definitions/vol/resources/node2/make-available",
-                {"auto_manage_dual_primary": True})
+        rest.ok(
+            "POST", "/v1/resource-definitions/vol/resources/node2/make-available", {"auto_manage_dual_primary": True}
+        )
         box.close(box.open("node2", "vol", "w"))
         rest.ok("POST", "/v1/resource-definitions/vol/resources/node2/unmake-available")
         with pytest.raises(OSError):

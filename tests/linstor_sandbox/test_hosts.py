@@ -1,4 +1,5 @@
 """The hosts: ssh, devices, tools, domains."""
+
 from __future__ import annotations
 
 import json
@@ -26,16 +27,21 @@ def vol(rest: Rest) -> str:
     return "vol"
 
 
-@pytest.mark.parametrize(("command", "mapped"), [
-    ("cat /dev/drbd1000", "cat /h/dev/drbd1000"),
-    ("dd of=/dev/drbd/by-res/x/0 if=/dev/zero", "dd of=/h/dev/drbd/by-res/x/0 if=/dev/zero"),
-    ("sh -s -- '/var/lib/one/datastores/0/1' \"/var/tmp/x\"",
-     "sh -s -- '/h/var/lib/one/datastores/0/1' \"/h/var/tmp/x\""),
-    ("cat </dev/null >/dev/vg/lv 2>/dev/stderr", "cat </dev/null >/h/dev/vg/lv 2>/dev/stderr"),
-    ("head /dev/urandom /dev/tty /dev/shm/x /dev/full", "head /dev/urandom /dev/tty /dev/shm/x /dev/full"),
-    ("ls /var/lib/onedrive /usr/var/lib/one /etc", "ls /var/lib/onedrive /usr/var/lib/one /etc"),
-    ("ls /r/hosts/h/dev/drbd1", "ls /r/hosts/h/dev/drbd1"),
-])
+@pytest.mark.parametrize(
+    ("command", "mapped"),
+    [
+        ("cat /dev/drbd1000", "cat /h/dev/drbd1000"),
+        ("dd of=/dev/drbd/by-res/x/0 if=/dev/zero", "dd of=/h/dev/drbd/by-res/x/0 if=/dev/zero"),
+        (
+            "sh -s -- '/var/lib/one/datastores/0/1' \"/var/tmp/x\"",
+            "sh -s -- '/h/var/lib/one/datastores/0/1' \"/h/var/tmp/x\"",
+        ),
+        ("cat </dev/null >/dev/vg/lv 2>/dev/stderr", "cat </dev/null >/h/dev/vg/lv 2>/dev/stderr"),
+        ("head /dev/urandom /dev/tty /dev/shm/x /dev/full", "head /dev/urandom /dev/tty /dev/shm/x /dev/full"),
+        ("ls /var/lib/onedrive /usr/var/lib/one /etc", "ls /var/lib/onedrive /usr/var/lib/one /etc"),
+        ("ls /r/hosts/h/dev/drbd1", "ls /r/hosts/h/dev/drbd1"),
+    ],
+)
 def test_paths_of_a_host_lie_below_its_root(command: str, mapped: str) -> None:
     assert map_paths(command, "/h", "/r") == mapped
 
@@ -56,7 +62,9 @@ def test_ssh_passes_bytes_through(ssh: Ssh, vol: str) -> None:
 def test_unknown_and_dead_hosts(ssh: Ssh, box: Sandbox) -> None:
     done = ssh("nowhere", "true")
     assert (done.returncode, done.stderr) == (
-        255, b"ssh: Could not resolve hostname nowhere: Name or service not known\n")
+        255,
+        b"ssh: Could not resolve hostname nowhere: Name or service not known\n",
+    )
     box.set_node("node2", online=False)
     done = ssh("node2", "true")
     assert (done.returncode, done.stderr) == (255, b"ssh: connect to host node2 port 22: No route to host\n")
@@ -123,8 +131,9 @@ def test_opening_rules_reach_the_tools(ssh: Ssh, box: Sandbox, vol: str) -> None
 
 
 def test_a_tool_holds_the_device_while_it_runs(ssh: Ssh, box: Sandbox, rest: Rest, vol: str) -> None:
-    writer = subprocess.Popen(["ssh", "node1", "dd", f"of={DEVICE}", "status=none"], env=box.environment(),
-                              stdin=subprocess.PIPE)
+    writer = subprocess.Popen(
+        ["ssh", "node1", "dd", f"of={DEVICE}", "status=none"], env=box.environment(), stdin=subprocess.PIPE
+    )
     deadline = time.monotonic() + 5
     while not box.openings.all() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -183,13 +192,17 @@ def test_drbdsetup_shows_roles(ssh: Ssh, box: Sandbox, vol: str) -> None:
     status = json.loads(ssh("node2", "drbdsetup", "status", "vol", "--json").stdout)
     assert (status[0]["role"], status[0]["devices"][0]["disk-state"]) == ("Secondary", "UpToDate")
     assert {peer["name"]: peer["peer-role"] for peer in status[0]["connections"]} == {
-        "node1": "Primary", "node3": "Secondary"}
+        "node1": "Primary",
+        "node3": "Secondary",
+    }
     assert ssh("node2", "drbdsetup", "status", "none").returncode == 10
 
 
 def domain(name: str, *paths: str) -> bytes:
-    disks = "".join(f"<disk type='block'><source dev='{path}'/><target dev='vd{letter}'/></disk>"
-                    for path, letter in zip(paths, "ab"))
+    disks = "".join(
+        f"<disk type='block'><source dev='{path}'/><target dev='vd{letter}'/></disk>"
+        for path, letter in zip(paths, "ab")
+    )
     return f"<domain><name>{name}</name><devices>{disks}</devices></domain>".encode()
 
 

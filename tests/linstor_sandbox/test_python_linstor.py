@@ -1,4 +1,5 @@
 """python-linstor cannot tell the sandbox from a controller."""
+
 from __future__ import annotations
 
 import linstor
@@ -27,10 +28,14 @@ def succeeded(answers: list[linstor.responses.ApiCallResponse]) -> bool:
 def test_versions_nodes_and_pools(lin: linstor.Linstor) -> None:
     assert lin.controller_version().rest_api_version == "1.27.0"
     assert [(node.name, node.connection_status) for node in lin.node_list_raise().nodes] == [
-        ("node1", "ONLINE"), ("node2", "ONLINE"), ("node3", "ONLINE")]
+        ("node1", "ONLINE"),
+        ("node2", "ONLINE"),
+        ("node3", "ONLINE"),
+    ]
     pools = lin.storage_pool_list_raise(filter_by_stor_pools=["data"]).storage_pools
     assert [(pool.node_name, pool.provider_kind, pool.free_space.free_capacity) for pool in pools] == [
-        (node, "LVM_THIN", 4 << 20) for node in ("node1", "node2", "node3")]
+        (node, "LVM_THIN", 4 << 20) for node in ("node1", "node2", "node3")
+    ]
 
 
 def test_a_volume_from_spawn_to_delete(box: Sandbox, lin: linstor.Linstor) -> None:
@@ -40,8 +45,10 @@ def test_a_volume_from_spawn_to_delete(box: Sandbox, lin: linstor.Linstor) -> No
     assert succeeded(lin.snapshot_create([], "vol", "snap", False))
     assert succeeded(lin.resource_dfn_modify("vol", {"Aux/one/VM_ID": "7"}, []))
     listed = lin.resource_dfn_list_raise(query_volume_definitions=True, filter_by_props=["Aux/one/VM_ID=7"])
-    assert [(rd.name, rd.volume_definitions[0].size, rd.volume_definitions[0].drbd_data.minor)
-            for rd in listed.resource_definitions] == [("vol", 128 * 1024, 1000)]
+    assert [
+        (rd.name, rd.volume_definitions[0].size, rd.volume_definitions[0].drbd_data.minor)
+        for rd in listed.resource_definitions
+    ] == [("vol", 128 * 1024, 1000)]
     assert lin.resource_dfn_delete("vol")[0].is_error(514)
     assert succeeded(lin.snapshot_rollback("vol", "snap"))
     assert succeeded(lin.snapshot_delete("vol", "snap"))
@@ -103,3 +110,13 @@ def test_key_value_store(box: Sandbox, lin: linstor.Linstor) -> None:
 def test_an_older_controller_refuses_locally(box: Sandbox, lin: linstor.Linstor) -> None:
     with pytest.raises(linstor.LinstorError, match=r"1\.29"):
         lin.resource_unmake_available("node1", "vol")
+
+
+def test_several_controllers_of_which_one_answers(box: Sandbox, rest: Rest) -> None:
+    """MultiLinstor finds the active one, before and after the other has taken over."""
+    rest.spawn("vol")
+    uris = linstor.MultiLinstor.controller_uri_list(box.uris.replace("http://", "linstor://"))
+    for _ in range(2):
+        with linstor.MultiLinstor(uris, timeout=5) as client:
+            assert [found.name for found in client.resource_dfn_list()[0].resource_definitions] == ["vol"]
+        box.fail_over()

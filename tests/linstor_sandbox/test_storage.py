@@ -1,4 +1,5 @@
 """Bytes, sizes and pools."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -75,8 +76,11 @@ def test_several_resources_at_one_instant_or_none(box: Sandbox, rest: Rest) -> N
 def test_clone_is_independent_of_its_source(box: Sandbox, rest: Rest) -> None:
     rest.spawn("vol", resource_definition_props={"Aux/a": "1", "Aux/b": "1"})
     box.write("vol", b"golden")
-    answer = rest.ok("POST", "/v1/resource-definitions/vol/clone",
-                     {"name": "copy", "override_props": {"Aux/a": "2"}, "delete_props": ["Aux/b"]})
+    answer = rest.ok(
+        "POST",
+        "/v1/resource-definitions/vol/clone",
+        {"name": "copy", "override_props": {"Aux/a": "2"}, "delete_props": ["Aux/b"]},
+    )
     assert answer["location"] == "/v1/resource-definitions/vol/clone/copy"
     box.write("vol", b"edited")
     rest.ok("DELETE", "/v1/resource-definitions/vol")
@@ -126,14 +130,18 @@ def test_thick_pools_count_sizes_thin_pools_count_blocks(box: Sandbox, rest: Res
 def test_a_full_pool_refuses(box: Sandbox, rest: Rest) -> None:
     box.fill_pool("node1", "thick", free_mib=32)
     box.fill_pool("node2", "thick", free_mib=32)
-    status, answer = rest("POST", "/v1/resource-groups/fat/spawn",
-                          {"resource_definition_name": "vol", "volume_sizes": [MIB64]})
+    status, answer = rest(
+        "POST", "/v1/resource-groups/fat/spawn", {"resource_definition_name": "vol", "volume_sizes": [MIB64]}
+    )
     assert (status, error_code(answer)) == (500, 996)
     assert rest("GET", "/v1/resource-definitions/vol")[0] == 404
     rest.ok("POST", "/v1/resource-definitions", {"resource_definition": {"name": "vol"}})
     rest.ok("POST", "/v1/resource-definitions/vol/volume-definitions", {"volume_definition": {"size_kib": MIB64}})
-    status, answer = rest("POST", "/v1/resource-definitions/vol/resources",
-                          [{"resource": {"node_name": "node1", "props": {"StorPoolName": "thick"}}}])
+    status, answer = rest(
+        "POST",
+        "/v1/resource-definitions/vol/resources",
+        [{"resource": {"node_name": "node1", "props": {"StorPoolName": "thick"}}}],
+    )
     assert (status, error_code(answer)) == (500, 206)
 
 
@@ -144,8 +152,9 @@ def test_growing_beyond_a_thick_pool_is_refused_a_thin_one_lets_it(rest: Rest) -
     status, answer = rest("PUT", path.format("fat1"), {"size_kib": 2 << 20})
     assert (status, error_code(answer)) == (500, 980)
     assert rest("PUT", path.format("thin1"), {"size_kib": 1 << 30})[0] == 200
-    status, answer = rest("POST", "/v1/resource-groups/group/spawn",
-                          {"resource_definition_name": "next", "volume_sizes": [MIB64]})
+    status, answer = rest(
+        "POST", "/v1/resource-groups/group/spawn", {"resource_definition_name": "next", "volume_sizes": [MIB64]}
+    )
     assert error_code(answer) in (None, 996)
     assert rest("PUT", path.format("thin1"), {"size_kib": MIB64})[0] == 500
 
@@ -209,16 +218,21 @@ def test_offline_nodes_have_no_capacity(box: Sandbox, rest: Rest) -> None:
 def test_nodes_are_restricted_not_preferred(rest: Rest) -> None:
     answer = rest.spawn("vol", select_filter={"node_name_list": ["node3", "node1"]})
     assert {"Node/0": "node1", "Node/1": "node3"}.items() <= next(
-        entry["obj_refs"] for entry in answer if "Node/0" in entry.get("obj_refs", {})).items()
-    status, answer = rest("POST", "/v1/resource-groups/group/spawn", {
-        "resource_definition_name": "next", "volume_sizes": [MIB64], "select_filter": {"node_name_list": ["node3"]}})
+        entry["obj_refs"] for entry in answer if "Node/0" in entry.get("obj_refs", {})
+    ).items()
+    status, answer = rest(
+        "POST",
+        "/v1/resource-groups/group/spawn",
+        {"resource_definition_name": "next", "volume_sizes": [MIB64], "select_filter": {"node_name_list": ["node3"]}},
+    )
     assert (status, error_code(answer)) == (500, 996)
 
 
 def test_spawn_leaves_nothing_when_the_name_exists(rest: Rest) -> None:
     rest.spawn("vol")
-    status, answer = rest("POST", "/v1/resource-groups/group/spawn",
-                          {"resource_definition_name": "VOL", "volume_sizes": [MIB64]})
+    status, answer = rest(
+        "POST", "/v1/resource-groups/group/spawn", {"resource_definition_name": "VOL", "volume_sizes": [MIB64]}
+    )
     assert (status, error_code(answer)) == (500, 501)
 
 
@@ -251,8 +265,19 @@ def test_kinds_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 
 def test_a_definition_with_its_volumes_in_one_body(rest: Rest) -> None:
     layers = [{"type": "DRBD", "data": {"peer_slots": 3, "port": 7777}}, {"type": "STORAGE"}]
-    rest.ok("POST", "/v1/resource-definitions", {"resource_definition": {
-        "name": "vol", "layer_data": layers, "volume_definitions": [{"size_kib": MIB64}], "props": {"Aux/a": "b"}}})
+    rest.ok(
+        "POST",
+        "/v1/resource-definitions",
+        {
+            "resource_definition": {
+                "name": "vol",
+                "layer_data": layers,
+                "volume_definitions": [{"size_kib": MIB64}],
+                "props": {"Aux/a": "b"},
+            },
+            "drbd_peer_slots": 3,
+        },
+    )
     found = rest.ok("GET", "/v1/resource-definitions", query="with_volume_definitions=true&resource_definitions=VOL")[0]
     assert found["volume_definitions"][0]["size_kib"] == MIB64
     assert found["layer_data"][0]["data"]["peer_slots"] == 3

@@ -1,4 +1,5 @@
 """LINSTOR's controller: one module per topic of its REST API."""
+
 from __future__ import annotations
 
 from . import (  # noqa: F401 - importing a module registers its routes

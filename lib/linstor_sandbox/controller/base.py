@@ -1,6 +1,8 @@
 """Routing: which function answers which request, and what every call has in common."""
+
 from __future__ import annotations
 
+import re
 import traceback
 import urllib.parse
 from collections.abc import Iterator
@@ -10,8 +12,18 @@ from typing import Any, Callable, Optional
 
 from .. import answers
 from ..answers import Answer, ApiError, Hang, ParseError, not_found
-from ..model import Cluster, Node, Resource, ResourceDefinition, ResourceGroup, Snapshot, VolumeDefinition
+from ..model import (
+    Cluster,
+    Node,
+    Resource,
+    ResourceDefinition,
+    ResourceGroup,
+    Snapshot,
+    VolumeDefinition,
+    version_tuple,
+)
 from ..satellite import Satellites
+from ..serialized import Serialized
 from . import grammar
 
 
@@ -64,6 +76,8 @@ class Route:
         """The variables of a path that fits; None for one that does not."""
         params = {}
         for mine, theirs in zip(self.segments, segments):
+            if mine == "{number}" and not theirs.isdecimal():
+                return None
             if mine.startswith("{"):
                 params[mine[1:-1]] = theirs
             elif mine != theirs:
@@ -74,8 +88,9 @@ class Route:
 ROUTES: dict[int, list[Route]] = {}
 
 
-def route(method: str, path: str, *, schema: str = "", parse_status: int = 500, optional_body: bool = False,
-          since: str = "0") -> Callable[[Handler], Handler]:
+def route(
+    method: str, path: str, *, schema: str = "", parse_status: int = 500, optional_body: bool = False, since: str = "0"
+) -> Callable[[Handler], Handler]:
     """Register a function for a method and path; `schema` names the body's grammar."""
     segments = tuple(path.strip("/").split("/"))
 
@@ -108,15 +123,19 @@ class Controller:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.satellites = Satellites(cluster)
+        self.serialized = Serialized(cluster)
         self.exceptions: list[str] = []
         self.hung_satellites: list[str] = []
 
     def handle(self, request: Request) -> Response:
         """The answer to a request. Hang when there is none."""
         segments = tuple(urllib.parse.unquote(part) for part in request.path.strip("/").split("/"))
-        routes = [(found, params) for found in ROUTES.get(len(segments), ())
-                  if self.cluster.at_least(found.since if found.since != "0" else "0.0")
-                  and (params := found.match(segments)) is not None]
+        routes = [
+            (found, params)
+            for found in ROUTES.get(len(segments), ())
+            if self.cluster.at_least(found.since if found.since != "0" else "0.0")
+            and (params := found.match(segments)) is not None
+        ]
         literal = sorted(routes, key=lambda pair: len(pair[1]))
         chosen = next((pair for pair in literal if pair[0].method == request.method), None)
         if chosen is None:
@@ -136,12 +155,20 @@ class Controller:
         try:
             if found.schema:
                 if request.content_type and not request.content_type.startswith("application/json"):
-                    return Response(500, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, "An unknown error occurred.",
-                                                             "HTTP 415 Unsupported Media Type"))
-                request.body = grammar.parse(found.schema, request.raw, found.optional_body,
-                                             self.cluster.version_tuple)
+                    return Response(
+                        500,
+                        answers.plain_error(
+                            answers.FAIL_UNKNOWN_ERROR, "An unknown error occurred.", "HTTP 415 Unsupported Media Type"
+                        ),
+                    )
+                request.body = grammar.parse(
+                    found.schema, request.raw, found.optional_body, version_tuple(self.cluster.version)
+                )
             with self.cluster.lock:
+                self.cluster.pass_time()
                 response = found.handler(self, request)
+                if request.method != "GET":
+                    self.cluster.touch(_concerned(found, request))
                 self.cluster.lock.notify_all()
                 return response
         except ParseError as exc:
@@ -191,9 +218,11 @@ class Controller:
         found = definition.resources.get(node)
         if found is None:
             exc = ApiError(
-                answers.FAIL_NOT_FOUND_RSC, f"Resource '{definition.name}' on node '{node}' not found.",
+                answers.FAIL_NOT_FOUND_RSC,
+                f"Resource '{definition.name}' on node '{node}' not found.",
                 cause=f"The specified resource '{definition.name}' on node '{node}' could not be found in the database",
-                correction=f"Create a resource with the name '{definition.name}' on node '{node}' first.")
+                correction=f"Create a resource with the name '{definition.name}' on node '{node}' first.",
+            )
             raise exc
         return found
 
@@ -201,8 +230,9 @@ class Controller:
         """A snapshot of a definition by name; ApiError 313."""
         found = definition.snapshots.get(name)
         if found is None:
-            raise ApiError(answers.FAIL_NOT_FOUND_SNAPSHOT_DFN,
-                           f"Snapshot '{name}' of resource '{definition.name}' not found.")
+            raise ApiError(
+                answers.FAIL_NOT_FOUND_SNAPSHOT_DFN, f"Snapshot '{name}' of resource '{definition.name}' not found."
+            )
         return found
 
     def volume(self, definition: ResourceDefinition, number: str) -> VolumeDefinition:
@@ -212,21 +242,38 @@ class Controller:
             name = definition.name
             described = f"volume definition '{name}' with volume number '{number}'"
             raise ApiError(
-                answers.FAIL_NOT_FOUND_VLM_DFN, f"{described[0].upper()}{described[1:]} not found.",
+                answers.FAIL_NOT_FOUND_VLM_DFN,
+                f"{described[0].upper()}{described[1:]} not found.",
                 cause=f"The specified {described} could not be found in the database",
-                correction=f"Create a volume definition with the name '{name}' first.")
+                correction=f"Create a volume definition with the name '{name}' first.",
+            )
         return found
+
+
+def _concerned(found: Route, request: Request) -> Optional[list[str]]:
+    """The definitions that a request may have changed; None is "any"."""
+    if not {"resource-definitions", "spawn", "snapshot"} & set(found.segments):
+        return None
+    return [*request.params.values(), *_names(request.body)]
+
+
+def _names(body: Any) -> Iterator[str]:
+    """All texts in a body, where the names of definitions are."""
+    if isinstance(body, str):
+        yield body
+    for value in body.values() if isinstance(body, dict) else body if isinstance(body, list) else ():
+        yield from _names(value)
 
 
 def paginate(request: Request, items: list[Any]) -> list[Any]:
     """limit and offset; an offset without a limit is ignored."""
-    if not all(text.lstrip("-").isdigit() for text in request.values("limit") + request.values("offset")):
+    if not all(re.fullmatch(r"-?\d+", text) for text in request.values("limit") + request.values("offset")):
         raise ApiError(answers.FAIL_UNKNOWN_ERROR, "An unknown error occurred.", bare=True)
     limit = int(request.values("limit")[-1]) if request.values("limit") else 0
     if limit <= 0:
         return items
     offset = int(request.values("offset")[-1]) if request.values("offset") else 0
-    return items[offset:offset + limit]
+    return items[offset : offset + limit]
 
 
 def name_filter(request: Request, key: str) -> Callable[[str], bool]:

@@ -1,4 +1,5 @@
 """Resource connections: properties of one pair of nodes."""
+
 from __future__ import annotations
 
 import itertools
@@ -27,8 +28,9 @@ def _json(definition: ResourceDefinition, first: Resource, second: Resource) -> 
 def listing(controller: Controller, request: Request) -> Response:
     """Every pair of nodes that has the resource."""
     definition = controller.read_definition(request.params["rd"])
-    pairs: list[dict[str, object]] = [_json(definition, one, other)
-                                      for one, other in itertools.combinations(definition.resources.values(), 2)]
+    pairs: list[dict[str, object]] = [
+        _json(definition, one, other) for one, other in itertools.combinations(definition.resources.values(), 2)
+    ]
     return Response(200, pairs)
 
 
@@ -59,8 +61,9 @@ def modify(controller: Controller, request: Request) -> Response:
         uuid = definition.connection_uuids.setdefault(pair, new_uuid())
         changed = properties.modify(answer, answers.RSC_CONN, props, request.body)
         described = f"Resource connection between nodes '{first}' and '{second}' for resource '{name}'"
-        answer.add(answers.MODIFIED, f"{described} modified.", details=f"{described} UUID is: {uuid}",
-                   refs={"UUID": uuid})
+        answer.add(
+            answers.MODIFIED, f"{described} modified.", details=f"{described} UUID is: {uuid}", refs={"UUID": uuid}
+        )
         if changed:
             Deployment(controller, definition, answer).adjust_all()
     return respond(answer)
@@ -71,4 +74,6 @@ def _null_pointer(first: str, second: str, name: str) -> ApiError:
         answers.FAIL_UNKNOWN_ERROR,
         f"Modification of resource connection between nodes '{first}' and '{second}' for resource '{name}' failed due "
         'to an unhandled exception of type NullPointerException. Cannot invoke "com.linbit.linstor.core.objects.'
-        'Resource.getObjProt()" because "<parameter3>" is null', report=True)
+        'Resource.getObjProt()" because "<parameter3>" is null',
+        report=True,
+    )

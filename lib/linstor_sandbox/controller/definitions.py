@@ -1,4 +1,5 @@
 """Resource definitions: create, list, modify, delete."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -15,8 +16,11 @@ from .sizes import check_size
 
 def exists(name: str) -> ApiError:
     """501: the name is taken."""
-    return ApiError(answers.FAIL_EXISTS_RSC_DFN, f"A resource definition with the name '{name}' already exists",
-                    cause="The ResourceDefinition already exists")
+    return ApiError(
+        answers.FAIL_EXISTS_RSC_DFN,
+        f"A resource definition with the name '{name}' already exists",
+        cause="The ResourceDefinition already exists",
+    )
 
 
 def check_new_name(controller: Controller, name: str) -> None:
@@ -46,9 +50,11 @@ def _layers(answer: Answer, given: list[dict[str, Any]]) -> list[str]:
     full = check_layers(stack) if stack else []
     if full != stack:
         answer.bare_warning(
-            answers.WARN_LAYER_STACK_EXTENDED, "The layerstack was extended with STORAGE kind.",
+            answers.WARN_LAYER_STACK_EXTENDED,
+            "The layerstack was extended with STORAGE kind.",
             details="Layer stacks have to be based on STORAGE kind. Layers configured to be diskless\n"
-                    "will not use the additional STORAGE layer.")
+            "will not use the additional STORAGE layer.",
+        )
     return full
 
 
@@ -56,17 +62,23 @@ def warn_missing_passphrase(controller: Controller, answer: Answer, layers: list
     """LUKS is accepted before there is a passphrase, with a warning."""
     if "LUKS" in layers and not controller.cluster.passphrase.unlocked:
         answer.bare_warning(
-            answers.WARN_NOT_FOUND_CRYPT_KEY, "The master key has not yet been set. Creating volume definitions within "
+            answers.WARN_NOT_FOUND_CRYPT_KEY,
+            "The master key has not yet been set. Creating volume definitions within "
             "\nan encrypted resource definition will fail!",
-            correction="Create  the master passphrase, or remove the luks layer from the stack")
+            correction="Create  the master passphrase, or remove the luks layer from the stack",
+        )
 
 
 def created_entry(answer: Answer, definition: ResourceDefinition) -> None:
     """The entry of a new resource definition."""
     name = definition.name
-    answer.add(answers.CREATED, f"New resource definition '{name}' created.", obj=answers.RSC_DFN,
-               details=f"Resource definition '{name}' UUID is: {definition.uuid}",
-               refs={"UUID": definition.uuid, "RscDfn": name})
+    answer.add(
+        answers.CREATED,
+        f"New resource definition '{name}' created.",
+        obj=answers.RSC_DFN,
+        details=f"Resource definition '{name}' UUID is: {definition.uuid}",
+        refs={"UUID": definition.uuid, "RscDfn": name},
+    )
 
 
 @route("POST", "/v1/resource-definitions", schema="ResourceDefinitionCreate", parse_status=400)
@@ -95,28 +107,34 @@ def _build(controller: Controller, answer: Answer, body: dict[str, Any], outer: 
     group_name = body.get("resource_group_name") or DEFAULT_GROUP
     group = controller.cluster.groups.get(group_name)
     if group is None:
-        raise ApiError(answers.FAIL_NOT_FOUND_RSC_GRP, f"Resource group '{group_name}' could not be found.",
-                       report=True)
+        raise ApiError(
+            answers.FAIL_NOT_FOUND_RSC_GRP, f"Resource group '{group_name}' could not be found.", report=True
+        )
     props = properties.check(body.get("props") or {})
     layers = _layers(answer, body.get("layer_data") or [])
     definition = ResourceDefinition(name, group, external, props, layers=layers)
     below = next((layer.get("data") or {} for layer in body.get("layer_data") or [] if layer.get("type") == "DRBD"), {})
-    definition.peer_slots = int(outer.get("drbd_peer_slots") or below.get("peer_slots") or group.peer_slots or 7)
+    definition.peer_slots = int(outer.get("drbd_peer_slots") or group.peer_slots or 7)
     definition.port = int(outer.get("drbd_port") or below.get("port") or -1)
     definition.secret = outer.get("drbd_secret") or below.get("secret") or ""
     for index, volume in enumerate(body.get("volume_definitions") or []):
         number = int(volume.get("volume_number", index))
         check_size(name, number, int(volume.get("size_kib") or 0))
-        definition.volumes[number] = VolumeDefinition(number, int(volume["size_kib"]),
-                                                      properties.check(volume.get("props") or {}))
+        definition.volumes[number] = VolumeDefinition(
+            number, int(volume["size_kib"]), properties.check(volume.get("props") or {})
+        )
     if layers:
         controller.satellites.prepare(definition, layers)
     warn_missing_passphrase(controller, answer, layers)
     if props:
         answer.add(answers.CREATED, "Successfully set property key(s): " + ",".join(props))
     for number in sorted(definition.volumes):
-        answer.add(answers.CREATED, f"Volume definition with number '{number}' successfully  created in resource "
-                   f"definition '{name}'.", obj=answers.VLM_DFN, refs={"VlmNr": str(number)})
+        answer.add(
+            answers.CREATED,
+            f"Volume definition with number '{number}' successfully  created in resource definition '{name}'.",
+            obj=answers.VLM_DFN,
+            refs={"VlmNr": str(number)},
+        )
     created_entry(answer, definition)
     return definition
 
@@ -125,10 +143,18 @@ def _build(controller: Controller, answer: Answer, body: dict[str, Any], outer: 
 def listing(controller: Controller, request: Request) -> Response:
     """All, or those that the filters leave."""
     wanted = name_filter(request, "resource_definitions")
-    found = [rd for rd in controller.cluster.definitions if wanted(rd.name)
-             and properties.matches_filters(rd.props, request.values("props"))]
+    found = [
+        rd
+        for rd in controller.cluster.definitions
+        if wanted(rd.name) and properties.matches_filters(rd.props, request.values("props"))
+    ]
     with_volumes = request.flag("with_volume_definitions")
-    return Response(200, [definition_json(rd, with_volumes) for rd in paginate(request, found)])
+
+    def describe(definition: ResourceDefinition) -> list[dict[str, Any]]:
+        return [definition_json(definition, with_volumes)]
+
+    kind = f"definition {with_volumes}"
+    return Response(200, controller.serialized.items(kind, paginate(request, found), describe))
 
 
 @route("GET", "/v1/resource-definitions/{rd}")
@@ -164,9 +190,12 @@ def modify(controller: Controller, request: Request) -> Response:
 def _apply(controller: Controller, answer: Answer, definition: ResourceDefinition, changed: bool) -> None:
     deployment = Deployment(controller, definition, answer)
     helper = deployment.automatic() if len(definition.resources) else None
-    answer.add(answers.MODIFIED, f"Resource definition '{definition.name}' modified.",
-               details=f"Resource definition '{definition.name}' UUID is: {definition.uuid}",
-               refs={"UUID": definition.uuid})
+    answer.add(
+        answers.MODIFIED,
+        f"Resource definition '{definition.name}' modified.",
+        details=f"Resource definition '{definition.name}' UUID is: {definition.uuid}",
+        refs={"UUID": definition.uuid},
+    )
     if changed:
         deployment.adjust_all()
         controller.satellites.refresh(definition)
@@ -181,8 +210,12 @@ def in_use_error(resource: Resource, named_node: bool) -> ApiError:
     """997: somebody has the device open for writing."""
     name, node = resource.name, resource.node.name
     where = f" on node '{node}'" if named_node else ""
-    return ApiError(answers.FAIL_IN_USE, f"Resource '{name}'{where} is still in use.",
-                    cause="Resource is mounted/in use.", correction=f"Un-mount resource '{name}' on the node '{node}'.")
+    return ApiError(
+        answers.FAIL_IN_USE,
+        f"Resource '{name}'{where} is still in use.",
+        cause="Resource is mounted/in use.",
+        correction=f"Un-mount resource '{name}' on the node '{node}'.",
+    )
 
 
 @route("DELETE", "/v1/resource-definitions/{rd}")
@@ -192,14 +225,17 @@ def delete(controller: Controller, request: Request) -> Response:
     answer = Answer(Context(answers.DELETE, answers.RSC_DFN, {"RscDfn": name}, f"Resource definition: {name}"))
     definition = controller.cluster.definitions.get(name)
     if definition is None:
-        answer.warn(answers.WARN_NOT_FOUND, f"Resource definition '{name}' not found.",
-                    details=f"Resource definition: {name}")
+        answer.warn(
+            answers.WARN_NOT_FOUND, f"Resource definition: {name} not found.", details=f"Resource definition: {name}"
+        )
         return respond(answer)
     with catching(answer):
         if len(definition.snapshots):
-            raise ApiError(answers.FAIL_EXISTS_SNAPSHOT_DFN,
-                           f"Cannot delete resource definition '{definition.name}' because it has snapshots.",
-                           report=True)
+            raise ApiError(
+                answers.FAIL_EXISTS_SNAPSHOT_DFN,
+                f"Cannot delete resource definition '{definition.name}' because it has snapshots.",
+                report=True,
+            )
         busy = controller.satellites.openings.first_in_use(definition)
         if busy is not None:
             raise in_use_error(busy, True)
@@ -216,8 +252,11 @@ def delete_definition(deployment: Deployment) -> bool:
         definition.flags.add("DELETE")
         return False
     forget(deployment, definition)
-    answer.add(answers.DELETED, f"Resource definition '{name}' deleted.",
-               details=f"Resource definition '{name}' UUID was: {definition.uuid}")
+    answer.add(
+        answers.DELETED,
+        f"Resource definition '{name}' deleted.",
+        details=f"Resource definition '{name}' UUID was: {definition.uuid}",
+    )
     return True
 
 
@@ -236,6 +275,7 @@ def delete_resources(deployment: Deployment) -> None:
     if any(not resource.node.online for resource in everything):
         _wait_for_node(deployment, everything)
         return
+    by_steps = any(resource.diskless for resource in everything)
     for resource in everything:
         resource.flags.add("DELETE")
     for resource in everything:
@@ -248,7 +288,7 @@ def delete_resources(deployment: Deployment) -> None:
             answer.add(answers.DELETED, f"({node}) Resource '{name}' [DRBD] deleted.", obj=answers.RSC)
         deployment.volume_entries(resource, answers.DELETED, "deleted")
         answer.add(answers.MODIFIED, f"Resource '{name}' on '{node}' marked for deletion")
-        if not resource.diskless and resource.uses_drbd:
+        if by_steps and not resource.diskless and resource.uses_drbd:
             answer.add(answers.MODIFIED, f"Resource '{name}' on '{node}' deleted")
         deployment.satellites.remove(resource)
 
@@ -287,6 +327,6 @@ def truncate(controller: Controller, request: Request) -> Response:
 @route("GET", "/v1/resource-definitions/{rd}/sync-status")
 def sync_status(controller: Controller, request: Request) -> Response:
     """Whether all replicas that are known of are UpToDate."""
-    definition = controller.read_definition(request.params["rd"])
+    definition = controller.definition(request.params["rd"])
     known = [res for res in definition.diskful() if res.node.online and res.uses_drbd]
     return Response(200, {"synced_on_all": all(res.state() == "UpToDate" for res in known)})

@@ -1,4 +1,5 @@
 """Deploying and removing resources, and what the satellites report of it."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -29,8 +30,9 @@ class Deployment:
     def adjusted(self, resource: Resource) -> None:
         """DRBD's line for a node; nothing for a stack without DRBD or a node that is not connected."""
         if resource.uses_drbd and resource.node.online and not resource.inactive:
-            self.answer.add(answers.MODIFIED, f"({resource.node.name}) Resource '{self.name}' [DRBD] adjusted.",
-                            obj=answers.RSC)
+            self.answer.add(
+                answers.MODIFIED, f"({resource.node.name}) Resource '{self.name}' [DRBD] adjusted.", obj=answers.RSC
+            )
 
     def adjust_all(self) -> None:
         """DRBD's line for every node."""
@@ -44,8 +46,9 @@ class Deployment:
             return
         for number in sorted(self.definition.volumes):
             text = f"({resource.node.name}) Volume number {number} of resource '{self.name}' "
-            self.answer.add(code, f"{text}[{resource.pool.kind.label}] {verb}", obj=answers.VLM, op=op,
-                            refs={"VlmNr": str(number)})
+            self.answer.add(
+                code, f"{text}[{resource.pool.kind.label}] {verb}", obj=answers.VLM, op=op, refs={"VlmNr": str(number)}
+            )
 
     def deploy(self, created: Sequence[Resource], details: str = "", waiting: Sequence[Resource] = ()) -> None:
         """Bring new resources up on their nodes and connect their peers; a tie-breaker may wait for them."""
@@ -63,12 +66,16 @@ class Deployment:
         for resource in new:
             self._created_entries(resource, resource in broken)
         for peer in [*peers, *waiting]:
-            self._peer_entries(peer, working)
+            self.peer_entries(peer, working)
         self._ready_entries(working, details)
         if initial and fresh and any(res.uses_drbd for res in working):
             for resource in working:
-                self.answer.add(answers.MODIFIED, f"({resource.node.name}) Resource '{self.name}' [DRBD] adjusted.",
-                                op=answers.MODIFY, obj=answers.RSC)
+                self.answer.add(
+                    answers.MODIFIED,
+                    f"({resource.node.name}) Resource '{self.name}' [DRBD] adjusted.",
+                    op=answers.MODIFY,
+                    obj=answers.RSC,
+                )
 
     def joined(self, resources: Sequence[Resource], details: str) -> None:
         """The entries of resources that were there before, without a disk."""
@@ -77,7 +84,7 @@ class Deployment:
             self.adjusted(resource)
             self.answer.add(answers.MODIFIED, f"Created resource '{self.name}' on '{resource.node.name}'")
         for peer in peers:
-            self._peer_entries(peer, resources)
+            self.peer_entries(peer, resources)
         self._ready_entries(resources, details)
 
     def _created_entries(self, resource: Resource, broken: bool) -> None:
@@ -85,35 +92,41 @@ class Deployment:
         if not resource.node.online:
             self.answer.not_connected(node)
         elif broken:
-            backing = self.satellites.devices.backing_path(resource, 0)
-            self.answer.satellite_error(node, f"Failed to create volume {backing}",
-                                        "Command 'lvcreate' returned with exitcode 5.")
+            text = f"Failed to create volume {self.satellites.devices.backing_path(resource, 0)}"
+            if "LUKS" in resource.layers:
+                text = f"Failed to open dm-crypt device 'Linstor-Crypt-{self.name}_00000'"
+            self.answer.satellite_error(node, text, "Command 'lvcreate' returned with exitcode 5.")
         else:
             self.volume_entries(resource, answers.CREATED, "created")
             self.adjusted(resource)
             self.answer.add(answers.MODIFIED, f"Created resource '{self.name}' on '{node}'")
 
-    def _peer_entries(self, peer: Resource, new: Sequence[Resource]) -> None:
+    def peer_entries(self, peer: Resource, new: Sequence[Resource]) -> None:
+        """What a node says that has to know of new peers."""
         names = ", ".join(f"'{resource.node.name}'" for resource in new)
         if not peer.node.online:
             self.answer.not_connected(peer.node.name)
         self.adjusted(peer)
-        self.answer.add(answers.MODIFIED,
-                        f"Added peer(s) {names} to resource '{self.name}' on '{peer.node.name}'")
+        self.answer.add(answers.MODIFIED, f"Added peer(s) {names} to resource '{self.name}' on '{peer.node.name}'")
 
     def _ready_entries(self, created: Sequence[Resource], details: str) -> None:
         if not self.definition.volumes:
-            self.answer.warn(answers.WARN_NOT_FOUND, f"No volumes have been defined for resource '{self.name}'",
-                             obj=answers.RSC)
+            self.answer.warn(
+                answers.WARN_NOT_FOUND, f"No volumes have been defined for resource '{self.name}'", obj=answers.RSC
+            )
             return
         if sum(votes(res) for res in self.definition.resources) < 2:
             return
         restoring = self.answer.context.obj == answers.SNAPSHOT
         for resource in created:
             if resource.uses_drbd:
-                self.answer.add(answers.CREATED, f"Resource '{self.name}' on '{resource.node.name}' ready",
-                                details=details, obj=answers.RSC if restoring else None,
-                                op=answers.CREATE if restoring else None)
+                self.answer.add(
+                    answers.CREATED,
+                    f"Resource '{self.name}' on '{resource.node.name}' ready",
+                    details=details,
+                    obj=answers.RSC if restoring else None,
+                    op=answers.CREATE if restoring else None,
+                )
 
     def automatic(self, keep_tiebreaker: bool = False) -> AutoHelper:
         """Let LINSTOR see to tie-breaker and quorum; nothing is deployed yet."""
@@ -133,7 +146,7 @@ class Deployment:
         """Remove a resource from its node and say so; False when it stays DELETING."""
         node = resource.node.name
         resource.flags |= {"DELETE", "DRBD_DELETE"}
-        others = [res for res in self.definition.resources if res is not resource and res.node.online]
+        others = [res for res in self.definition.resources if res is not resource]
         stays = self.refused(resource)
         if not stays:
             if resource.uses_drbd:
@@ -143,11 +156,16 @@ class Deployment:
             self.satellites.remove(resource)
         for other in others:
             self.adjusted(other)
+            if not other.node.online:
+                self.answer.not_connected(other.node.name)
             text = f"Notified '{other.node.name}' that '{self.name}' is being cleaned up on Node(s): [{node}]"
             self.answer.add(answers.MODIFIED, text)
         if not stays:
-            self.answer.add(answers.DELETED, f"Node: {node}, Resource: {self.name} deletion complete.",
-                            details=f"Node: {node}, Resource: {self.name} UUID was: {resource.uuid}")
+            self.answer.add(
+                answers.DELETED,
+                f"Node: {node}, Resource: {self.name} deletion complete.",
+                details=f"Node: {node}, Resource: {self.name} UUID was: {resource.uuid}",
+            )
         return not stays
 
     def refused(self, resource: Resource) -> bool:
@@ -166,18 +184,25 @@ class Deployment:
 
     def set_pool_entry(self) -> None:
         """The entry of the pool property that every new resource gets."""
-        self.answer.add(answers.CREATED, "Successfully set property key(s): StorPoolName", op=answers.CREATE,
-                        obj=answers.RSC)
+        self.answer.add(
+            answers.CREATED, "Successfully set property key(s): StorPoolName", op=answers.CREATE, obj=answers.RSC
+        )
 
     def registered(self, resource: Resource) -> None:
         """The two entries of an explicitly created resource."""
         node = resource.node.name
-        self.answer.add(answers.CREATED, f"New resource '{self.name}' on node '{node}' registered.",
-                        details=f"Resource '{self.name}' on node '{node}' UUID is: {resource.uuid}",
-                        refs={"UUID": resource.uuid})
+        self.answer.add(
+            answers.CREATED,
+            f"New resource '{self.name}' on node '{node}' registered.",
+            details=f"Resource '{self.name}' on node '{node}' UUID is: {resource.uuid}",
+            refs={"UUID": resource.uuid},
+        )
         for number in sorted(self.definition.volumes):
             uuid = resource.volume_uuids.setdefault(number, new_uuid())
             self.answer.add(
                 answers.CREATED,
                 f"Volume with number '{number}' on resource '{self.name}' on node '{node}' successfully registered",
-                obj=answers.VLM, details=f"Volume UUID is: {uuid}", refs={"VlmNr": str(number), "Node": node})
+                obj=answers.VLM,
+                details=f"Volume UUID is: {uuid}",
+                refs={"VlmNr": str(number), "Node": node},
+            )

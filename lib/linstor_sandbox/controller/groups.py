@@ -1,11 +1,12 @@
 """Resource groups: create, modify, volume groups, spawn, what fits."""
+
 from __future__ import annotations
 
 from typing import Any
 
 from .. import answers, names, properties
 from ..answers import Answer, ApiError, Context
-from ..autoplacer import Autoplacer, max_volume_size, size_info
+from ..autoplacer import Autoplacer, size_info
 from ..model import DEFAULT_GROUP, Filter, ResourceDefinition, ResourceGroup, VolumeGroup
 from ..views import group_json, present, volume_group_json
 from .base import Controller, Request, Response, catching, name_filter, respond, route
@@ -26,8 +27,11 @@ def _answer(operation: int, name: str, obj: int = answers.RSC_GRP) -> Answer:
 def listing(controller: Controller, request: Request) -> Response:
     """All groups."""
     wanted = name_filter(request, "resource_groups")
-    found = [group for group in controller.cluster.groups if wanted(group.name)
-             and properties.matches_filters(group.props, request.values("props"))]
+    found = [
+        group
+        for group in controller.cluster.groups
+        if wanted(group.name) and properties.matches_filters(group.props, request.values("props"))
+    ]
     return Response(200, [group_json(group) for group in found])
 
 
@@ -46,8 +50,11 @@ def show(controller: Controller, request: Request) -> Response:
 
 
 def _unknown_pools(controller: Controller, wanted: Filter) -> list[str]:
-    return [name for name in wanted.storage_pool_list or []
-            if not any(name in node.pools for node in controller.cluster.nodes)]
+    return [
+        name
+        for name in wanted.storage_pool_list or []
+        if not any(name in node.pools for node in controller.cluster.nodes)
+    ]
 
 
 @route("POST", _BASE, schema="ResourceGroup", parse_status=400)
@@ -59,19 +66,28 @@ def create(controller: Controller, request: Request) -> Response:
     with catching(answer):
         names.check_group_name(name)
         if name in controller.cluster.groups:
-            raise ApiError(answers.FAIL_EXISTS_RSC_GRP, f"A Resource group: {name} already exists.",
-                           cause="The ResourceGroup already exists")
+            raise ApiError(
+                answers.FAIL_EXISTS_RSC_GRP,
+                f"A Resource group: {name} already exists.",
+                cause="The ResourceGroup already exists",
+            )
         wanted = Filter.parse(body.get("select_filter"))
         if wanted.layer_stack:
             check_layers(wanted.layer_stack)
         unknown = _unknown_pools(controller, wanted)
         if unknown:
-            answer.warn(answers.WARN_NOT_FOUND,
-                        "The following configured storage pools do not exist on any node: \n\t" + "\n\t".join(unknown))
+            answer.bare_warning(
+                answers.WARN_NOT_FOUND,
+                "The following configured storage pools do not exist on any node:\n\t" + "\n\t".join(unknown),
+            )
         group = ResourceGroup(name, body.get("description") or "", wanted, peer_slots=body.get("peer_slots"))
         controller.cluster.groups[name] = group
-        answer.add(answers.CREATED, f"New resource group '{name}' created.",
-                   details=f"Resource group '{name}' UUID is: {group.uuid}", refs={"UUID": group.uuid})
+        answer.add(
+            answers.CREATED,
+            f"New resource group '{name}' created.",
+            details=f"Resource group '{name}' UUID is: {group.uuid}",
+            refs={"UUID": group.uuid},
+        )
     return respond(answer, 201)
 
 
@@ -90,8 +106,12 @@ def modify(controller: Controller, request: Request) -> Response:
             group.description = body["description"]
         if body.get("peer_slots") is not None:
             group.peer_slots = int(body["peer_slots"])
-        answer.add(answers.MODIFIED, f"Resource group '{group.name}' modified.",
-                   details=f"Resource group '{group.name}' UUID is: {group.uuid}", refs={"UUID": group.uuid})
+        answer.add(
+            answers.MODIFIED,
+            f"Resource group '{group.name}' modified.",
+            details=f"Resource group '{group.name}' UUID is: {group.uuid}",
+            refs={"UUID": group.uuid},
+        )
         if (group.filter.place_count or 0) > (before or 0):
             _fill_up(controller, group, answer)
         _push(controller, group, answer)
@@ -104,8 +124,11 @@ def _fill_up(controller: Controller, group: ResourceGroup, answer: Answer) -> No
         if definition.group is not group:
             continue
         name = definition.name
-        below = Answer(Context(answers.CREATE, answers.RSC, {"RscDfn": name, "RscGrp": group.name},
-                               f"Auto-placing resource: {name}"))
+        below = Answer(
+            Context(
+                answers.CREATE, answers.RSC, {"RscDfn": name, "RscGrp": group.name}, f"Auto-placing resource: {name}"
+            )
+        )
         placement = Placement(controller, definition, group.filter, below)
         with catching(below):
             if placement.missing() > 0:
@@ -120,8 +143,9 @@ def _push(controller: Controller, group: ResourceGroup, answer: Answer) -> None:
             deployment = Deployment(controller, definition, answer)
             for resource in definition.resources:
                 deployment.adjusted(resource)
-                answer.add(answers.MODIFIED,
-                           f"Updated Resource definition '{definition.name}' on '{resource.node.name}'")
+                answer.add(
+                    answers.MODIFIED, f"Updated Resource definition '{definition.name}' on '{resource.node.name}'"
+                )
 
 
 @route("POST", _BASE + "/{group}/adjust", schema="Any", optional_body=True)
@@ -158,13 +182,18 @@ def delete(controller: Controller, request: Request) -> Response:
         return respond(answer)
     with catching(answer):
         if any(definition.group is group for definition in controller.cluster.definitions):
-            raise ApiError(answers.FAIL_EXISTS_RSC_DFN, f"Cannot delete resource group '{group.name}' because it has "
-                           "existing resource definitions.")
+            raise ApiError(
+                answers.FAIL_EXISTS_RSC_DFN,
+                f"Cannot delete resource group '{group.name}' because it has existing resource definitions.",
+            )
         if group.name == DEFAULT_GROUP:
             raise ApiError(answers.FAIL_INVLD_RSC_GRP_NAME, "Cannot delete default resource group!")
         controller.cluster.groups.pop(name)
-        answer.add(answers.DELETED, f"Resource group '{group.name}' deleted.",
-                   details=f"Resource group '{group.name}' UUID was: {group.uuid}")
+        answer.add(
+            answers.DELETED,
+            f"Resource group '{group.name}' deleted.",
+            details=f"Resource group '{group.name}' UUID was: {group.uuid}",
+        )
     return respond(answer)
 
 
@@ -181,8 +210,9 @@ def volume_group(controller: Controller, request: Request) -> Response:
     group = read_group(controller, request.params["group"])
     found = group.volume_groups.get(int(request.params["number"]))
     if found is None:
-        raise ApiError(answers.FAIL_NOT_FOUND_VLM_GRP, f"Volume group '{request.params['number']}' not found.",
-                       bare=True)
+        raise ApiError(
+            answers.FAIL_NOT_FOUND_VLM_GRP, f"Volume group '{request.params['number']}' not found.", bare=True
+        )
     return Response(200, volume_group_json(found))
 
 
@@ -195,25 +225,32 @@ def create_volume_group(controller: Controller, request: Request) -> Response:
     number = int(body["volume_number"]) if body.get("volume_number") is not None else len(taken)
     answer = _answer(answers.CREATE, name, answers.VLM_GRP)
     answer.context.refs = {"RscGrp": name, "VlmGrp": name, "VlmNr": str(number)}
-    answer.context.description = f"Resource group: {name}, Volume number: {number}\n" \
-                                 f"Volume groups for resource group '{name}'"
+    answer.context.description = (
+        f"Resource group: {name}, Volume number: {number}\nVolume groups for resource group '{name}'"
+    )
     with catching(answer):
         _create_volume_group(controller, answer, controller.group(name), number, body)
     return respond(answer, 201)
 
 
-def _create_volume_group(controller: Controller, answer: Answer, group: ResourceGroup, number: int,
-                         body: dict[str, Any]) -> None:
+def _create_volume_group(
+    controller: Controller, answer: Answer, group: ResourceGroup, number: int, body: dict[str, Any]
+) -> None:
     if number in group.volume_groups:
-        raise ApiError(answers.FAIL_EXISTS_VLM_GRP, f"A volume group with the number {number} already exists in "
-                       f"resource group '{group.name}'.", cause="The VolumeGroup already exists", obj=answers.VLM_DFN)
+        raise ApiError(
+            answers.FAIL_EXISTS_VLM_GRP,
+            f"A volume group with the number {number} already exists in resource group '{group.name}'.",
+            cause="The VolumeGroup already exists",
+            obj=answers.VLM_DFN,
+        )
     if any(definition.group is group for definition in controller.cluster.definitions):
-        raise ApiError(answers.FAIL_EXISTS_RSC_DFN, "Volume group cannot be created while the resource group has "
-                       "already resource definitions.")
+        raise ApiError(
+            answers.FAIL_EXISTS_RSC_DFN,
+            "Volume group cannot be created while the resource group has already resource definitions.",
+        )
     props = properties.check(body.get("props") or {})
     group.volume_groups[number] = VolumeGroup(number, props, list(body.get("flags") or []))
-    answer.add(answers.CREATED,
-               f"New volume group with number '{number}' of resource group '{group.name}' created.")
+    answer.add(answers.CREATED, f"New volume group with number '{number}' of resource group '{group.name}' created.")
 
 
 @route("PUT", _BASE + "/{group}/volume-groups/{number}", schema="VolumeGroupModify")
@@ -228,8 +265,9 @@ def modify_volume_group(controller: Controller, request: Request) -> Response:
         properties.modify(answer, answers.VLM_GRP, found.props, request.body)
         if request.body.get("flags") is not None:
             found.flags = list(request.body["flags"])
-        answer.add(answers.MODIFIED, f"Volume group with number '{found.number}' of resource group "
-                   f"'{group.name}' modified.")
+        answer.add(
+            answers.MODIFIED, f"Volume group with number '{found.number}' of resource group '{group.name}' modified."
+        )
     return respond(answer)
 
 
@@ -243,8 +281,9 @@ def delete_volume_group(controller: Controller, request: Request) -> Response:
         if group.volume_groups.pop(number, None) is None:
             answer.warn(answers.WARN_NOT_FOUND, f"Volume group with number '{number}' not found.")
         else:
-            answer.add(answers.DELETED, f"Volume group with number '{number}' of resource group '{group.name}' "
-                       "deleted.")
+            answer.add(
+                answers.DELETED, f"Volume group with number '{number}' of resource group '{group.name}' deleted."
+            )
     return respond(answer)
 
 
@@ -270,13 +309,17 @@ class Spawn:
             raise
 
     def _define(self) -> ResourceDefinition:
-        name = choose_name(self.controller, self.body.get("resource_definition_name") or "",
-                           self.body.get("resource_definition_external_name") or "")
+        name = choose_name(
+            self.controller,
+            self.body.get("resource_definition_name") or "",
+            self.body.get("resource_definition_external_name") or "",
+        )
         self._check_sizes()
         props = properties.check(self.body.get("resource_definition_props") or {})
         layers = check_layers(self.filter.layer_stack or DEFAULT_LAYERS)
-        definition = ResourceDefinition(name, self.group, self.body.get("resource_definition_external_name") or "",
-                                        props, layers=layers)
+        definition = ResourceDefinition(
+            name, self.group, self.body.get("resource_definition_external_name") or "", props, layers=layers
+        )
         definition.peer_slots = int(self.body.get("peer_slots") or self.group.peer_slots or 7)
         for number, size in self._numbered():
             check_size(name, number, size)
@@ -288,8 +331,9 @@ class Spawn:
     def _numbered(self) -> list[tuple[int, int]]:
         numbers = sorted(self.group.volume_groups)
         extra = (number for number in range(len(self.sizes) + len(numbers)) if number not in self.group.volume_groups)
-        return [(numbers[index] if index < len(numbers) else next(extra), size)
-                for index, size in enumerate(self.sizes)]
+        return [
+            (numbers[index] if index < len(numbers) else next(extra), size) for index, size in enumerate(self.sizes)
+        ]
 
     def _check_sizes(self) -> None:
         count, name = len(self.group.volume_groups), self.group.name
@@ -297,33 +341,42 @@ class Spawn:
             self.answer.info(0, "Resource-group doesn't have any volume-groups, automatically assume partial mode.")
         elif len(self.sizes) != count and not self.body.get("partial"):
             raise ApiError(
-                answers.FAIL_INVLD_VLM_SIZES, f"Invalid count of volume sizes to spawn resource group '{name}'",
+                answers.FAIL_INVLD_VLM_SIZES,
+                f"Invalid count of volume sizes to spawn resource group '{name}'",
                 details=f"The resource group '{name}' has {count} Volume groups, but only {len(self.sizes)} sizes "
-                        "were provided.",
-                correction="Either provide the correct count of volume sizes or use the 'partial' option")
+                "were provided.",
+                correction="Either provide the correct count of volume sizes or use the 'partial' option",
+            )
 
     def _define_entries(self, definition: ResourceDefinition) -> None:
         given = self.body.get("resource_definition_name") or ""
         if definition.props:
-            self.answer.add(answers.CREATED, "Successfully set property key(s): " + ",".join(definition.props),
-                            obj=answers.RSC_DFN)
+            self.answer.add(
+                answers.CREATED, "Successfully set property key(s): " + ",".join(definition.props), obj=answers.RSC_DFN
+            )
         for number in sorted(definition.volumes):
-            self.answer.add(answers.CREATED, f"Volume definition with number '{number}' successfully  created in "
-                            f"resource definition '{given}'.", obj=answers.VLM_DFN, refs={"VlmNr": str(number)})
+            self.answer.add(
+                answers.CREATED,
+                f"Volume definition with number '{number}' successfully  created in resource definition '{given}'.",
+                obj=answers.VLM_DFN,
+                refs={"VlmNr": str(number)},
+            )
         created_entry(self.answer, definition)
 
     def _place(self, definition: ResourceDefinition) -> None:
         if self.body.get("definitions_only") or self.filter.place_count is None:
             reasons = []
             if self.filter.place_count is None:
-                reasons.append("No autoplace configuration in the given resource group (at least place-count "
-                               "required)")
+                reasons.append("No autoplace configuration in the given resource group (at least place-count required)")
             if self.body.get("definitions_only"):
                 reasons.append("--definitions-only was set")
             self.controller.satellites.prepare(definition, definition.layers)
-            self.answer.info(answers.INFO_NO_RSC_SPAWNED, f"Resource definition {definition.name} and "
-                             f"{len(definition.volumes)} created but no resources deployed",
-                             cause=" and ".join(reasons))
+            self.answer.info(
+                answers.INFO_NO_RSC_SPAWNED,
+                f"Resource definition {definition.name} and "
+                f"{len(definition.volumes)} created but no resources deployed",
+                cause=" and ".join(reasons),
+            )
             return
         Placement(self.controller, definition, self.filter, self.answer).run(f"Resource group: {self.group.name}")
 
@@ -344,8 +397,9 @@ def query_size_info(controller: Controller, request: Request) -> Response:
     """What fits; 200 even where it is an error."""
     group = controller.cluster.groups.get(request.params["group"])
     if group is None:
-        report = answers.plain_error(answers.FAIL_NOT_FOUND_RSC_GRP,
-                                     f"Resource group '{request.params['group']}' not found.")
+        report = answers.plain_error(
+            answers.FAIL_NOT_FOUND_RSC_GRP, f"Resource group '{request.params['group']}' not found."
+        )
         return Response(200, {"reports": report})
     wanted = Filter.parse((request.body or {}).get("select_filter")).merged(group.filter)
     return Response(200, {"space_info": size_info(controller.cluster, wanted)})
@@ -357,9 +411,18 @@ def query_max_volume_size(controller: Controller, request: Request) -> Response:
     group = read_group(controller, request.params["group"])
     placer = Autoplacer(controller.cluster, group.filter, 0)
     pools = placer.choose(group.filter.place_count or 0) or []
-    candidates = [present(
-        storage_pool=pools[0].name, max_volume_size_kib=max_volume_size(controller.cluster, pools, len(pools)),
-        node_names=[pool.node.name for pool in pools], all_thin=all(pool.kind.thin for pool in pools))] if pools else []
+    candidates = (
+        [
+            present(
+                storage_pool=pools[0].name,
+                max_volume_size_kib=min(pool.free() for pool in pools),
+                node_names=[pool.node.name for pool in pools],
+                all_thin=all(pool.kind.thin for pool in pools),
+            )
+        ]
+        if pools
+        else []
+    )
     return Response(200, {"candidates": candidates, "default_max_oversubscription_ratio": 20.0})
 
 
@@ -367,5 +430,6 @@ def query_max_volume_size(controller: Controller, request: Request) -> Response:
 def query_all_size_info(controller: Controller, _request: Request) -> Response:
     """What fits, of every group."""
     groups = controller.cluster.groups.values()
-    return Response(200, {"result": {group.name: {"space_info": size_info(controller.cluster, group.filter)}
-                                     for group in groups}})
+    return Response(
+        200, {"result": {group.name: {"space_info": size_info(controller.cluster, group.filter)} for group in groups}}
+    )

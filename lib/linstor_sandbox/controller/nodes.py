@@ -1,11 +1,12 @@
 """Nodes and storage pools."""
+
 from __future__ import annotations
 
 from typing import Any
 
 from .. import answers, names, properties
 from ..answers import Answer, ApiError, Context
-from ..model import KINDS, Node, StoragePool
+from ..model import Node, StoragePool
 from ..views import node_json, pool_json
 from .base import Controller, Request, Response, catching, name_filter, respond, route
 
@@ -20,8 +21,11 @@ def _node_answer(operation: int, name: str) -> Answer:
 def listing(controller: Controller, request: Request) -> Response:
     """All nodes, or those that the filters leave."""
     wanted = name_filter(request, "nodes")
-    found = [node for node in controller.cluster.nodes if wanted(node.name)
-             and properties.matches_filters(node.props, request.values("props"))]
+    found = [
+        node
+        for node in controller.cluster.nodes
+        if wanted(node.name) and properties.matches_filters(node.props, request.values("props"))
+    ]
     return Response(200, [node_json(node) for node in found])
 
 
@@ -44,15 +48,32 @@ def create(controller: Controller, request: Request) -> Response:
     with catching(answer):
         names.check_node_name(name)
         if name in controller.cluster.nodes:
-            raise ApiError(answers.FAIL_EXISTS_NODE, f"Registration of node '{name}' failed.",
-                           cause=f"A node with the specified name '{name}' already exists.")
-        address = ((body.get("net_interfaces") or [{}])[0]).get("address") or ""
-        node = controller.cluster.add_node(name, address)
+            raise ApiError(
+                answers.FAIL_EXISTS_NODE,
+                f"Registration of node '{name}' failed.",
+                cause=f"A node with the specified name '{name}' already exists.\nThe Node already exists",
+            )
+        interface = (body.get("net_interfaces") or [{}])[0]
+        if interface and not interface.get("satellite_encryption_type"):
+            raise ApiError(609, f"No satellite connection defined for node '{name}'")
+        address = interface.get("address") or ""
+        node = controller.cluster.add_node(name, address, address not in controller.cluster.unreachable)
         node.props.update(properties.check(body.get("props") or {}))
-        answer.add(answers.CREATED, f"New node '{name}' registered.", details=f"Node '{name}' UUID is: {node.uuid}",
-                   refs={"UUID": node.uuid})
-        answer.add(9, f"Node '{name}' authenticated", details=f"Supported storage providers: {list(KINDS)}")
+        answer.add(
+            answers.CREATED,
+            f"New node '{name}' registered.",
+            details=f"Node '{name}' UUID is: {node.uuid}",
+            refs={"UUID": node.uuid},
+        )
+        _connected_entry(answer, node)
     return respond(answer, 201)
+
+
+def _connected_entry(answer: Answer, node: Node) -> None:
+    if node.online:
+        answer.add(9, f"Node '{node.name}' authenticated", details=f"Supported storage providers: {node.providers}")
+    else:
+        answer.not_connected(node.name)
 
 
 @route("PUT", "/v1/nodes/{node}", schema="NodeModify")
@@ -63,11 +84,15 @@ def modify(controller: Controller, request: Request) -> Response:
     with catching(answer):
         node = controller.node(name)
         properties.modify(answer, answers.NODE, node.props, request.body)
-        answer.add(answers.MODIFIED, f"Node '{node.name}' modified.",
-                   details=f"Node '{node.name}' UUID is: {node.uuid}", refs={"UUID": node.uuid})
+        answer.add(
+            answers.MODIFIED,
+            f"Node '{node.name}' modified.",
+            details=f"Node '{node.name}' UUID is: {node.uuid}",
+            refs={"UUID": node.uuid},
+        )
         if node.online:
             answer.add(answers.MODIFIED, f"({node.name}) Node changes applied.")
-        else:
+        elif "NodeUname" in node.props:
             answer.not_connected(node.name)
     return respond(answer)
 
@@ -79,8 +104,9 @@ def delete(controller: Controller, request: Request) -> Response:
     answer = _node_answer(answers.DELETE, name)
     node = controller.cluster.nodes.get(name)
     if node is None:
-        answer.warn(answers.WARN_NOT_FOUND, f"Deletion of node '{name}' had no effect.",
-                    cause=f"Node '{name}' does not exist.")
+        answer.warn(
+            answers.WARN_NOT_FOUND, f"Deletion of node '{name}' had no effect.", cause=f"Node '{name}' does not exist."
+        )
         return respond(answer)
     with catching(answer):
         if any(resource.node is node for resource in controller.cluster.resources()):
@@ -94,8 +120,9 @@ def delete(controller: Controller, request: Request) -> Response:
 def reconnect(controller: Controller, request: Request) -> Response:
     """The satellites are always connected or down; nothing happens."""
     node = controller.node(request.params["node"])
-    answer = _node_answer(0, node.name)
+    answer = _node_answer(answers.MODIFY, node.name)
     answer.add(0, f"Nodes [{node.name}] will be reconnected.")
+    _connected_entry(answer, node)
     return respond(answer)
 
 
@@ -117,8 +144,9 @@ def pool(controller: Controller, request: Request) -> Response:
     name = request.params["pool"]
     found = node.pools.get(name)
     if found is None:
-        raise ApiError(answers.FAIL_NOT_FOUND_STOR_POOL, f"Storage pool '{name}' on node '{node.name}' not found.",
-                       bare=True)
+        raise ApiError(
+            answers.FAIL_NOT_FOUND_STOR_POOL, f"Storage pool '{name}' on node '{node.name}' not found.", bare=True
+        )
     return Response(200, pool_json(controller.cluster, found))
 
 
@@ -128,9 +156,12 @@ def view(controller: Controller, request: Request) -> Response:
     for name in request.values("nodes"):
         controller.node(name, bare=True)
     by_node, by_pool = name_filter(request, "nodes"), name_filter(request, "storage_pools")
-    found = [pool for node in controller.cluster.nodes for pool in node.pools
-             if by_node(node.name) and by_pool(pool.name)
-             and properties.matches_filters(pool.props, request.values("props"))]
+    found = [
+        pool
+        for node in controller.cluster.nodes
+        for pool in node.pools
+        if by_node(node.name) and by_pool(pool.name) and properties.matches_filters(pool.props, request.values("props"))
+    ]
     if not request.flag("cached") and any(pool.node.name in controller.hung_satellites for pool in found):
         return Response(500, _without_message(answers.plain_error(answers.FAIL_UNKNOWN_ERROR, "")))
     found.sort(key=lambda pool: (pool.name.upper(), pool.node.name.upper()))
@@ -145,8 +176,14 @@ def _without_message(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _pool_answer(operation: int, node: str, pool: str) -> Answer:
-    return Answer(Context(operation, answers.STOR_POOL, {"StorPoolDfn": pool, "Node": node},
-                          f"Node: {node}, Storage pool name: {pool}"))
+    return Answer(
+        Context(
+            operation,
+            answers.STOR_POOL,
+            {"StorPoolDfn": pool, "Node": node},
+            f"Node: {node}, Storage pool name: {pool}",
+        )
+    )
 
 
 @route("POST", "/v1/nodes/{node}/storage-pools", schema="StoragePool")
@@ -159,29 +196,55 @@ def create_pool(controller: Controller, request: Request) -> Response:
         node = controller.node(node_name)
         kind = body.get("provider_kind") or ""
         names.check_pool_name(name)
-        if not node.online or kind not in KINDS:
-            raise ApiError(answers.FAIL_STLT_DOES_NOT_SUPPORT_PROVIDER,
-                           f"The satellite does not support the device provider {kind}", report=True)
+        if not node.online or kind not in node.providers:
+            raise ApiError(
+                answers.FAIL_STLT_DOES_NOT_SUPPORT_PROVIDER,
+                f"The satellite does not support the device provider {kind}",
+                report=True,
+            )
         if name in node.pools:
-            raise ApiError(answers.FAIL_EXISTS_STOR_POOL,
-                           f"Node: {node_name}, Storage pool name: {name} already exists.",
-                           cause="The StorPool already exists")
+            raise ApiError(
+                answers.FAIL_EXISTS_STOR_POOL, f"Node: {node_name}, Storage pool name: {name} already exists."
+            )
         props = properties.check(body.get("props") or {})
-        driver = props.pop("StorDriver/StorPoolName", "")
-        made = controller.cluster.add_pool(node, name, kind, DEFAULT_POOL_KIB, driver)
+        driver = props.pop("StorDriver/StorPoolName", "") or props.pop("StorDriver/FileDir", "")
+        storages = controller.cluster.storages
+        total, free = storages.get(driver, (0, 0)) if storages else (DEFAULT_POOL_KIB, DEFAULT_POOL_KIB)
+        made = controller.cluster.add_pool(node, name, kind, total, driver)
+        made.withheld = total - free
         made.props.update(props)
         _pool_entries(answer, made, bool(body.get("props")))
+        if not total:
+            _no_such_storage(answer, made, driver)
     return respond(answer, 201)
+
+
+def _no_such_storage(answer: Answer, made: StoragePool, driver: str) -> None:
+    """What the pool is to be made of is not there: it stays registered."""
+    node, what = made.node.name, driver.partition("/")[0]
+    message = f"Volume group '{what}' not found" if made.kind.family == "LVM" else "External command failed"
+    answer.add(990, f"({node}) {message}", severity=answers.MASK_ERROR)
+    answer.add(
+        answers.FAIL_UNKNOWN_ERROR,
+        f"Registration of storage pool '{made.name}' on node '{node}' failed due to "
+        "an unhandled exception of type DelayedApiRcException. Exceptions have been converted to responses",
+        severity=answers.MASK_ERROR,
+    )
 
 
 def _pool_entries(answer: Answer, made: StoragePool, with_props: bool) -> None:
     node, name = made.node.name, made.name
     if with_props:
         answer.add(answers.CREATED, "Successfully set property key(s): StorDriver/StorPoolName")
-    answer.add(answers.CREATED, f"New storage pool '{name}' on node '{node}' registered.",
-               details=f"Storage pool '{name}' on node '{node}' UUID is: {made.uuid}", refs={"UUID": made.uuid})
-    answer.add(answers.MODIFIED, f"({node}) Changes applied to storage pool '{name}' of node '{node}'")
-    answer.add(answers.MODIFIED, f"Storage pool updated on '{node}'")
+    answer.add(
+        answers.CREATED,
+        f"New storage pool '{name}' on node '{node}' registered.",
+        details=f"Storage pool '{name}' on node '{node}' UUID is: {made.uuid}",
+        refs={"UUID": made.uuid},
+    )
+    if made.total:
+        answer.add(answers.MODIFIED, f"({node}) Changes applied to storage pool '{name}' of node '{node}'")
+        answer.add(answers.MODIFIED, f"Storage pool updated on '{node}'")
 
 
 @route("PUT", "/v1/nodes/{node}/storage-pools/{pool}", schema="PropsModify")
@@ -211,12 +274,21 @@ def delete_pool(controller: Controller, request: Request) -> Response:
         return respond(answer)
     with catching(answer):
         if found.members:
-            raise ApiError(answers.FAIL_IN_USE, f"The specified storage pool '{name}' on node '{node_name}' can not "
-                           "be deleted as volumes / snapshot-volumes are still using it.")
+            raise ApiError(
+                answers.FAIL_IN_USE,
+                f"The specified storage pool '{name}' on node '{node_name}' can not "
+                "be deleted as volumes / snapshot-volumes are still using it.",
+            )
         node.pools.pop(name)
+        if not any(name in other.pools for other in controller.cluster.nodes):
+            controller.cluster.pool_props.pop(found.name, None)
         described = f"Node: {node_name}, Storage pool name: {name}"
-        answer.add(answers.DELETED, f"{described} deleted.", details=f"{described} UUID was: {found.uuid}",
-                   refs={"UUID": found.uuid})
+        answer.add(
+            answers.DELETED,
+            f"{described} deleted.",
+            details=f"{described} UUID was: {found.uuid}",
+            refs={"UUID": found.uuid},
+        )
     return respond(answer)
 
 
@@ -224,8 +296,14 @@ def delete_pool(controller: Controller, request: Request) -> Response:
 def pool_definitions(controller: Controller, _request: Request) -> Response:
     """The names of all pools, with what is set for all of a name."""
     known = sorted({"DfltStorPool", *controller.cluster.pool_props})
-    return Response(200, [{"storage_pool_name": name, **({"props": props} if props else {})}
-                          for name in known for props in [controller.cluster.pool_props.get(name, {})]])
+    return Response(
+        200,
+        [
+            {"storage_pool_name": name, **({"props": props} if props else {})}
+            for name in known
+            for props in [controller.cluster.pool_props.get(name, {})]
+        ],
+    )
 
 
 @route("PUT", "/v1/storage-pool-definitions/{pool}", schema="PropsModify")
@@ -240,7 +318,8 @@ def modify_pool_definition(controller: Controller, request: Request) -> Response
         answer.add(answers.MODIFIED, f"Storage pool definition '{name}' modified.")
         for node in controller.cluster.nodes:
             if name in node.pools and node.online:
-                answer.add(answers.MODIFIED, f"({node.name}) Changes applied to storage pool '{name}' of node "
-                           f"'{node.name}'")
+                answer.add(
+                    answers.MODIFIED, f"({node.name}) Changes applied to storage pool '{name}' of node '{node.name}'"
+                )
                 answer.add(answers.MODIFIED, f"Storage pool updated on '{node.name}'")
     return respond(answer)

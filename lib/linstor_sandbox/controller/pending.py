@@ -1,8 +1,10 @@
 """What a satellite does when it is back: the deletes that waited for it, the resources that it missed."""
+
 from __future__ import annotations
 
 from .. import answers
 from ..answers import Answer, Context
+from ..drbd import AutoHelper
 from ..model import Node, ResourceDefinition
 from . import snapshots
 from .base import Controller
@@ -13,6 +15,7 @@ from .deployment import Deployment
 def catch_up(controller: Controller, node: Node) -> None:
     """Finish on a node that is connected (again) what could not be done before."""
     for definition in controller.cluster.definitions:
+        AutoHelper(controller.cluster, definition, Answer(Context(0, answers.RSC_DFN))).quorum()
         deployment = Deployment(controller, definition, Answer(Context(answers.DELETE, answers.RSC)))
         resource = definition.resources.get(node.name)
         if "DELETE" in definition.flags and all(res.node.online for res in definition.resources):

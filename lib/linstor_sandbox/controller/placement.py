@@ -1,4 +1,5 @@
 """Autoplace: which nodes get replicas, and making them."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -29,8 +30,7 @@ def check_layers(layers: Sequence[str]) -> list[str]:
 class Placement:
     """One autoplace on one definition."""
 
-    def __init__(self, controller: Controller, definition: ResourceDefinition, wanted: Filter,
-                 answer: Answer) -> None:
+    def __init__(self, controller: Controller, definition: ResourceDefinition, wanted: Filter, answer: Answer) -> None:
         self.controller = controller
         self.definition = definition
         self.filter = wanted
@@ -49,14 +49,23 @@ class Placement:
         """LUKS cannot be placed without the master passphrase."""
         passphrase = self.controller.cluster.passphrase
         if "LUKS" in self.layers and not passphrase.unlocked:
-            raise ApiError(answers.FAIL_UNKNOWN_ERROR, "An exception occurred while creating layer data",
-                           cause="Unable to create encrypt key without having a master key", report=True)
+            raise ApiError(
+                answers.FAIL_UNKNOWN_ERROR,
+                "An exception occurred while creating layer data",
+                cause="Unable to create encrypt key without having a master key",
+                report=True,
+            )
 
     def choose(self, count: int) -> list[StoragePool]:
         """The pools for so many more replicas; ApiError 996."""
         diskless = [res.node.name for res in self.definition.resources if res.diskless]
-        placer = Autoplacer(self.controller.cluster, self.filter, self.definition.size(), definition=self.definition,
-                            allowed_again=diskless)
+        placer = Autoplacer(
+            self.controller.cluster,
+            self.filter,
+            self.definition.size(),
+            definition=self.definition,
+            allowed_again=diskless,
+        )
         found = placer.choose(count)
         if found is None:
             raise placer.not_enough(count)
@@ -81,14 +90,18 @@ class Placement:
         self.answer.warn(
             answers.WARN_RSC_ALREADY_DEPLOYED,
             f"The resource '{name}' was already deployed on {count} nodes: {self._names()}. "
-            "The resource would have to be deleted from nodes to reach the placement count.", details=details)
+            "The resource would have to be deleted from nodes to reach the placement count.",
+            details=details,
+        )
 
     def _already(self, details: str) -> None:
         count = len(self.definition.diskful())
         used = f"Used nodes: {self._names() or chr(39) * 2}\n{details}"
-        self.answer.warn(answers.WARN_RSC_ALREADY_DEPLOYED,
-                         f"Resource '{self.definition.name}' was already deployed on {count} nodes. Skipping.",
-                         details=used)
+        self.answer.warn(
+            answers.WARN_RSC_ALREADY_DEPLOYED,
+            f"Resource '{self.definition.name}' was already deployed on {count} nodes. Skipping.",
+            details=used,
+        )
 
     def _place(self, pools: Sequence[StoragePool], details: str) -> None:
         self.controller.satellites.prepare(self.definition, self.layers)
@@ -118,8 +131,11 @@ class Placement:
         for node in self.controller.cluster.nodes:
             if node.online and node.name not in self.definition.resources:
                 self.deployment.set_pool_entry()
-                created.append(new_resource(self.definition, node, diskless_pool(node), DEFAULT_LAYERS,
-                                            {"DISKLESS", "DRBD_DISKLESS"}))
+                created.append(
+                    new_resource(
+                        self.definition, node, diskless_pool(node), DEFAULT_LAYERS, {"DISKLESS", "DRBD_DISKLESS"}
+                    )
+                )
         return created
 
     def _placed_entry(self, pools: Sequence[StoragePool]) -> None:
@@ -128,15 +144,18 @@ class Placement:
             refs[f"Node/{index}"] = pool.node.name
             refs[f"StoragePool/{index}/0"] = f"{pool.name},{pool.kind.name}"
         used = ", ".join(f"'{pool.node.name} ({pool.name})'" for pool in pools)
-        self.answer.add(answers.CREATED,
-                        f"Resource '{self.definition.name}' successfully autoplaced on {len(pools)} nodes",
-                        details=f"Used nodes (storage pool name): {used}", refs=refs)
+        self.answer.add(
+            answers.CREATED,
+            f"Resource '{self.definition.name}' successfully autoplaced on {len(pools)} nodes",
+            details=f"Used nodes (storage pool name): {used}",
+            refs=refs,
+        )
 
 
 def give_disk(resource: Resource, pool: StoragePool, layers: Sequence[str]) -> None:
     """Turn a diskless resource into a replica (the model only)."""
     resource.flags -= {"DISKLESS", "DRBD_DISKLESS", "TIE_BREAKER", "DRBD_CLIENT"}
-    resource.pool = pool
+    resource.pool, resource.toggled = pool, True
     resource.layers = list(layers)
     resource.props[properties.STOR_POOL_NAME] = pool.name
 
@@ -144,13 +163,21 @@ def give_disk(resource: Resource, pool: StoragePool, layers: Sequence[str]) -> N
 def added_disk(deployment: Deployment, resource: Resource) -> None:
     """The satellites' side of a disk that is added, with its entries."""
     answer, name, node = deployment.answer, deployment.name, resource.node.name
-    answer.add(answers.MODIFIED, f"Addition of disk to resource '{name}' on node '{node}' registered",
-               op=answers.MODIFY, obj=answers.RSC)
+    answer.add(
+        answers.MODIFIED,
+        f"Addition of disk to resource '{name}' on node '{node}' registered",
+        op=answers.MODIFY,
+        obj=answers.RSC,
+    )
     for peer in deployment.definition.resources:
         if peer is not resource and peer.deployed:
             deployment.adjusted(peer)
-            answer.add(answers.MODIFIED, f"Prepared '{peer.node.name}' to expect disk on '{node}'",
-                       op=answers.MODIFY, obj=answers.RSC)
+            answer.add(
+                answers.MODIFIED,
+                f"Prepared '{peer.node.name}' to expect disk on '{node}'",
+                op=answers.MODIFY,
+                obj=answers.RSC,
+            )
     initial = not any(res.deployed and res is not resource for res in deployment.definition.diskful())
     deployment.satellites.deploy([resource], initial)
     deployment.volume_entries(resource, answers.CREATED, "created", answers.MODIFY)

@@ -1,10 +1,11 @@
 """Resources: list, create, make available, delete."""
+
 from __future__ import annotations
 
 from typing import Any, Optional
 
 from .. import answers, properties
-from ..answers import Answer, ApiError, Context
+from ..answers import NOT_CONNECTED_DETAILS, Answer, ApiError, Context
 from ..autoplacer import Autoplacer, usable
 from ..drbd import diskless_pool, new_resource
 from ..model import Filter, Node, Resource, ResourceDefinition, StoragePool
@@ -13,7 +14,7 @@ from .base import Controller, Request, Response, catching, name_filter, paginate
 from .definitions import in_use_error
 from .deployment import Deployment
 from .placement import DEFAULT_LAYERS, Placement, added_disk, check_layers, give_disk
-from .toggle import lose_disk
+from .toggle import ACTIVATION, lose_disk
 
 _BASE = "/v1/resource-definitions/{rd}/resources"
 DISKLESS_FLAGS = {"DISKLESS", "DRBD_DISKLESS", "DRBD_CLIENT", "TIE_BREAKER"}
@@ -63,12 +64,21 @@ def view(controller: Controller, request: Request) -> Response:
         controller.node(node)
     by_node, by_name = name_filter(request, "nodes"), name_filter(request, "resources")
     by_pool = name_filter(request, "storage_pools")
-    names = request.values("resources")
-    definitions = controller.cluster.definitions.values() if not names else \
-        [rd for rd in controller.cluster.definitions if by_name(rd.name)]
-    found = [res for rd in definitions for res in rd.resources
-             if rd.volumes and by_node(res.node.name) and by_pool(res.pool.name)
-             and properties.matches_filters(res.props, request.values("props"))]
+    definitions = [rd for rd in controller.cluster.definitions if rd.volumes and by_name(rd.name)]
+
+    def describe(definition: ResourceDefinition) -> list[dict[str, Any]]:
+        return [ResourceView(controller.satellites, res).to_json(True) for res in definition.resources]
+
+    if not set(request.query) - {"resources"}:
+        return Response(200, controller.serialized.items("resources", definitions, describe))
+    found = [
+        res
+        for rd in definitions
+        for res in rd.resources
+        if by_node(res.node.name)
+        and by_pool(res.pool.name)
+        and properties.matches_filters(res.props, request.values("props"))
+    ]
     return Response(200, [ResourceView(controller.satellites, res).to_json(True) for res in paginate(request, found)])
 
 
@@ -97,8 +107,9 @@ def _create(controller: Controller, name: str, items: list[dict[str, Any]]) -> R
             controller.node(node, bare=True)
         definition = controller.definition(name)
         if not _already_there(answer, definition, nodes, details):
-            plans = [_plan(controller, answer, definition, controller.node(node), item)
-                     for node, item in zip(nodes, items)]
+            plans = [
+                _plan(controller, answer, definition, controller.node(node), item) for node, item in zip(nodes, items)
+            ]
             Creation(Deployment(controller, definition, answer), plans, details).run()
     return respond(answer, 201)
 
@@ -108,9 +119,12 @@ def _already_there(answer: Answer, definition: ResourceDefinition, nodes: list[s
     for node in nodes:
         resource = definition.resources.get(node)
         if resource is not None and not resource.diskless:
-            answer.info(answers.INFO_RSC_ALREADY_EXISTS,
-                        f"A resource '{definition.name}' on node '{resource.node.name}' already exists.",
-                        cause="Resource already exists", details=details)
+            answer.info(
+                answers.INFO_RSC_ALREADY_EXISTS,
+                f"A resource '{definition.name}' on node '{resource.node.name}' already exists.",
+                cause="Resource already exists",
+                details=details,
+            )
             return True
     return False
 
@@ -118,8 +132,9 @@ def _already_there(answer: Answer, definition: ResourceDefinition, nodes: list[s
 class Plan:
     """What an explicit create wants on one node."""
 
-    def __init__(self, node: Node, pool: Optional[StoragePool], layers: list[str], diskless: bool,
-                 props: dict[str, str]) -> None:
+    def __init__(
+        self, node: Node, pool: Optional[StoragePool], layers: list[str], diskless: bool, props: dict[str, str]
+    ) -> None:
         self.node = node
         self.pool = pool
         self.layers = layers
@@ -127,49 +142,76 @@ class Plan:
         self.props = props
 
 
-def _plan(controller: Controller, answer: Answer, definition: ResourceDefinition, node: Node,
-          item: dict[str, Any]) -> Plan:
+def _plan(
+    controller: Controller, answer: Answer, definition: ResourceDefinition, node: Node, item: dict[str, Any]
+) -> Plan:
     body = item.get("resource") or {}
     props = properties.check(body.get("props") or {})
-    layers = check_layers(item["layer_list"]) if item.get("layer_list") else \
-        list(definition.layers or definition.group.filter.layer_stack or DEFAULT_LAYERS)
+    layers = (
+        check_layers(item["layer_list"])
+        if item.get("layer_list")
+        else list(definition.layers or definition.group.filter.layer_stack or DEFAULT_LAYERS)
+    )
     diskless = bool(set(body.get("flags") or []) & DISKLESS_FLAGS)
     existing = definition.resources.get(node.name)
     if existing is not None and diskless:
         return Plan(node, None, layers, diskless, props)
     if existing is not None:
         # A disk for a diskless resource is a toggle-disk, which modifies.
-        answer.context = Context(answers.MODIFY, answers.RSC, {"RscDfn": definition.name, "Node": node.name},
-                                 f"Node: {node.name}, Resource: {definition.name}")
+        answer.context = Context(
+            answers.MODIFY,
+            answers.RSC,
+            {"RscDfn": definition.name, "Node": node.name},
+            f"Node: {node.name}, Resource: {definition.name}",
+        )
+    pool = diskless_pool(node) if diskless else _named_pool(controller, definition, node, props)
     missing = [layer for layer in layers if layer not in node.layers or not node.online]
     missing = [layer for layer in missing if layer != "STORAGE"]
     if missing:
-        raise ApiError(answers.FAIL_STLT_DOES_NOT_SUPPORT_LAYER,
-                       f"Satellite '{node.name}' does not support the following layers: [{', '.join(missing)}]",
-                       report=True)
-    pool = diskless_pool(node) if diskless else _named_pool(controller, definition, node, props)
+        raise ApiError(
+            answers.FAIL_STLT_DOES_NOT_SUPPORT_LAYER,
+            f"Satellite '{node.name}' does not support the following layers: [{', '.join(missing)}]",
+            report=True,
+        )
     if diskless and "DRBD" not in layers:
-        raise ApiError(answers.FAIL_INVLD_LAYER_STACK, "The given storage pool is a diskless storage pool, but no "
-                       "layer from the given layer-list supports diskless storage pools", report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_LAYER_STACK,
+            "The given storage pool is a diskless storage pool, but no "
+            "layer from the given layer-list supports diskless storage pools",
+            report=True,
+        )
     if not diskless and definition.size() > usable(controller.cluster, pool):
-        raise ApiError(answers.FAIL_INVLD_VLM_SIZE, f"Not enough free space available for volume 0 of resource "
-                       f"'{definition.name}'.", report=True)
+        raise ApiError(
+            answers.FAIL_INVLD_VLM_SIZE,
+            f"Not enough free space available for volume 0 of resource '{definition.name}'.",
+            report=True,
+        )
     return Plan(node, pool, layers, diskless, props)
 
 
-def _named_pool(controller: Controller, definition: ResourceDefinition, node: Node,
-                props: dict[str, str]) -> StoragePool:
+def _named_pool(
+    controller: Controller, definition: ResourceDefinition, node: Node, props: dict[str, str]
+) -> StoragePool:
     """The pool by property: resource, volume definition, definition, group, node, or the default."""
-    containers = [props, *(volume.props for volume in definition.volumes.values()), definition.props,
-                  definition.group.props, node.props]
+    containers = [
+        props,
+        *(volume.props for volume in definition.volumes.values()),
+        definition.props,
+        definition.group.props,
+        node.props,
+    ]
     given = controller.cluster.prop(containers, properties.STOR_POOL_NAME)
     from_group = definition.group.filter.storage_pool_list or []
     name = given or (from_group[0] if from_group else "DfltStorPool")
     pool = node.pools.get(name)
     if pool is None:
         if name != "DfltStorPool" and not any(name in other.pools for other in controller.cluster.nodes):
-            raise ApiError(answers.FAIL_NOT_FOUND_STOR_POOL_DFN, f"Storage pool definition '{name}' not found.",
-                           report=True)
+            raise ApiError(
+                answers.FAIL_NOT_FOUND_STOR_POOL_DFN,
+                f"Storage pool definition '{name}' not found.",
+                cause=f"The specified storage pool definition '{name}' could not be found in the database",
+                report=True,
+            )
         raise not_deployed(name, definition.name, node.name)
     return pool
 
@@ -179,11 +221,13 @@ def not_deployed(pool: str, name: str, node: str) -> ApiError:
     return ApiError(
         answers.FAIL_NOT_FOUND_DFLT_STOR_POOL,
         f"The storage pool '{pool}' for resource '{name}' for volume number '0' is not deployed on node '{node}'.",
-        cause="Dependency not found", report=True,
+        cause="Dependency not found",
+        report=True,
         details="The resource which should be deployed had at least one volume definition (volume number '0') which "
-                "LINSTOR tried to automatically create. The storage pool name for this new volume was looked for, in "
-                "order, in: the properties of the resource, volume definition, resource definition and node, and "
-                "finally in a system wide default storage pool name defined by the LINSTOR Controller.")
+        "LINSTOR tried to automatically create. The storage pool name for this new volume was looked for, in "
+        "order, in: the properties of the resource, volume definition, resource definition and node, and "
+        "finally in a system wide default storage pool name defined by the LINSTOR Controller.",
+    )
 
 
 class Creation:
@@ -221,8 +265,12 @@ class Creation:
 
     def _check_encryption(self, layers: list[str]) -> None:
         if "LUKS" in layers and not self.deployment.cluster.passphrase.unlocked:
-            raise ApiError(answers.FAIL_UNKNOWN_ERROR, "An exception occurred while creating layer data",
-                           cause="Unable to create encrypt key without having a master key", report=True)
+            raise ApiError(
+                answers.FAIL_UNKNOWN_ERROR,
+                "An exception occurred while creating layer data",
+                cause="Unable to create encrypt key without having a master key",
+                report=True,
+            )
 
     def _register(self, wanted: list[Plan]) -> tuple[list[Resource], list[Resource]]:
         created: list[Resource] = []
@@ -248,8 +296,9 @@ class Creation:
 def make_available(controller: Controller, request: Request) -> Response:
     """Whatever it takes that the device is there on the node."""
     name, node = request.params["rd"], request.params["node"]
-    answer = Answer(Context(answers.CREATE, answers.RSC, {"RscDfn": name, "Node": node},
-                            f"Node: {node}, Resource: '{name}'"))
+    answer = Answer(
+        Context(answers.CREATE, answers.RSC, {"RscDfn": name, "Node": node}, f"Node: {node}, Resource: '{name}'")
+    )
     with catching(answer):
         definition = controller.definition(name)
         availability = Availability(Deployment(controller, definition, answer), controller.node(node), request.body)
@@ -266,6 +315,7 @@ class Availability:
         self.answer = deployment.answer
         self.node = node
         self.diskful = bool(body.get("diskful"))
+        self.client = body.get("drbd_client", True)
         self.dual_primary = bool(body.get("auto_manage_dual_primary"))
         given = body.get("layer_list")
         self.given_layers = check_layers(given) if given else None
@@ -296,15 +346,19 @@ class Availability:
         wanted = Filter(node_name_list=[self.node.name], layer_stack=self.layers)
         merged = wanted.merged(self.definition.group.filter)
         cluster = self.deployment.cluster
-        found = Autoplacer(cluster, merged, self.definition.size(), definition=self.definition,
-                           allowed_again=[self.node.name]).choose(1)
+        found = Autoplacer(
+            cluster, merged, self.definition.size(), definition=self.definition, allowed_again=[self.node.name]
+        ).choose(1)
         if not found:
             raise self._no_pool("diskful")
         return found[0]
 
     def _no_pool(self, kind: str) -> ApiError:
-        return ApiError(answers.FAIL_NOT_FOUND_STOR_POOL, f"Autoplacer could not find {kind} stor pool on node "
-                        f"{self.node.name} matching resource-groups autoplace-settings")
+        return ApiError(
+            answers.FAIL_NOT_FOUND_STOR_POOL,
+            f"Autoplacer could not find {kind} stor pool on node "
+            f"{self.node.name} matching resource-groups autoplace-settings",
+        )
 
     def _toggle(self, resource: Resource) -> None:
         give_disk(resource, self._find_pool(), self.layers)
@@ -313,13 +367,15 @@ class Availability:
         self.deployment.finish(helper)
 
     def _place(self) -> None:
-        diskless = "DRBD" in self.layers and not self.diskful and any(
-            res.uses_drbd for res in self.definition.diskful())
+        diskless = (
+            "DRBD" in self.layers and not self.diskful and any(res.uses_drbd for res in self.definition.diskful())
+        )
         if diskless and not self.node.online:
             raise self._no_pool("diskless")
         pool = diskless_pool(self.node) if diskless else self._find_pool()
-        Placement(self.deployment.controller, self.definition, Filter(layer_stack=self.layers),
-                  self.answer).check_encryption()
+        Placement(
+            self.deployment.controller, self.definition, Filter(layer_stack=self.layers), self.answer
+        ).check_encryption()
         self.deployment.satellites.prepare(self.definition, self.layers)
         self.deployment.set_pool_entry()
         resource = new_resource(self.definition, self.node, pool, self.layers, self._flags(diskless))
@@ -333,16 +389,17 @@ class Availability:
         """Since REST 1.28 such a client does not vote."""
         if not diskless:
             return set()
-        client = {"DRBD_CLIENT"} if self.deployment.cluster.at_least("1.28.0") else set()
-        return {"DISKLESS", "DRBD_DISKLESS"} | client
+        client = self.deployment.cluster.at_least("1.28.0") and self.client
+        return {"DISKLESS", "DRBD_DISKLESS"} | ({"DRBD_CLIENT"} if client else set())
 
     def _allow_two_primaries(self) -> None:
         """auto_manage_dual_primary: between this node and the one that is Primary; both diskless: for all."""
         openings = self.deployment.satellites.openings
         others = [name for name in openings.primaries(self.definition) if name != self.node.name]
         if len(others) > 1:
-            raise ApiError(answers.FAIL_EXISTS_LIVE_MIGRATE,
-                           f"Resource '{self.definition.name}' is already being live migrated.")
+            raise ApiError(
+                answers.FAIL_EXISTS_LIVE_MIGRATE, f"Resource '{self.definition.name}' is already being live migrated."
+            )
         for other in others:
             both = [self.definition.resources[other], self.definition.resources[self.node.name]]
             if all(res.diskless for res in both):
@@ -357,8 +414,9 @@ class Availability:
 def unmake_available(controller: Controller, request: Request) -> Response:
     """Take a diskless resource away, and two primaries with it; never a replica."""
     name, node = request.params["rd"], request.params["node"]
-    answer = Answer(Context(answers.DELETE, answers.RSC, {"RscDfn": name, "Node": node},
-                            f"Node: {node}, Resource: {name}"))
+    answer = Answer(
+        Context(answers.DELETE, answers.RSC, {"RscDfn": name, "Node": node}, f"Node: {node}, Resource: {name}")
+    )
     with catching(answer):
         controller.node(node)
         definition = controller.cluster.definitions.get(name)
@@ -383,16 +441,21 @@ def unmake_available(controller: Controller, request: Request) -> Response:
 def modify(controller: Controller, request: Request) -> Response:
     """Properties of one resource."""
     name, node = request.params["rd"], request.params["node"]
-    answer = Answer(Context(answers.MODIFY, answers.RSC, {"RscDfn": name, "Node": node},
-                            f"Node: {node}, Resource: {name}"))
+    answer = Answer(
+        Context(answers.MODIFY, answers.RSC, {"RscDfn": name, "Node": node}, f"Node: {node}, Resource: {name}")
+    )
     with catching(answer):
         definition = controller.definition(name)
         controller.node(node)
         resource = controller.resource(definition, node)
         properties.modify(answer, answers.RSC, resource.props, request.body)
         described = f"Resource '{name}' on node '{node}'"
-        answer.add(answers.MODIFIED, f"{described} modified.", details=f"{described} UUID is: {resource.uuid}",
-                   refs={"UUID": resource.uuid})
+        answer.add(
+            answers.MODIFIED,
+            f"{described} modified.",
+            details=f"{described} UUID is: {resource.uuid}",
+            refs={"UUID": resource.uuid},
+        )
         Deployment(controller, definition, answer).adjust_all()
     return respond(answer)
 
@@ -401,13 +464,17 @@ def modify(controller: Controller, request: Request) -> Response:
 def delete(controller: Controller, request: Request) -> Response:
     """One resource, replica or not; absent is a warning."""
     name, node = request.params["rd"], request.params["node"]
-    answer = Answer(Context(answers.DELETE, answers.RSC, {"RscDfn": name, "Node": node},
-                            f"Node: {node}, Resource: {name}"))
+    answer = Answer(
+        Context(answers.DELETE, answers.RSC, {"RscDfn": name, "Node": node}, f"Node: {node}, Resource: {name}")
+    )
     definition = controller.cluster.definitions.get(name)
     resource = definition.resources.get(node) if definition else None
     if definition is None or resource is None:
-        answer.warn(answers.WARN_NOT_FOUND, f"Node: {node}, Resource: {name} not found.",
-                    details=f"Node: {node}, Resource: {name}")
+        answer.warn(
+            answers.WARN_NOT_FOUND,
+            f"Node: {node}, Resource: {name} not found.",
+            details=f"Node: {node}, Resource: {name}",
+        )
         return respond(answer)
     with catching(answer):
         keep = request.flag("keep_tiebreaker") and controller.cluster.at_least("1.23.0")
@@ -445,25 +512,31 @@ class Deletion:
         if resource.uses_drbd and self.deployment.satellites.openings.in_use(resource):
             raise in_use_error(resource, False)
         others = [res for res in self.definition.diskful() if res is not resource and not res.deleting]
-        users = [res for res in self.definition.resources if res.diskless and not res.tie_breaker
-                 and not res.deleting]
+        users = [res for res in self.definition.resources if res.diskless and not res.tie_breaker and not res.deleting]
         if not resource.diskless and not others and users:
             raise ApiError(
                 answers.FAIL_IN_USE,
                 f"Last resource of '{self.definition.name}' with disk still has diskless resources attached.",
                 cause="Resource still has diskless users.",
-                correction="Before deleting this resource, delete the diskless resources attached to it.")
+                correction="Before deleting this resource, delete the diskless resources attached to it.",
+            )
 
     def _activate(self) -> None:
         """An inactive resource is activated before it goes."""
         if not self.resource.inactive:
             return
         self.resource.flags.discard("INACTIVE")
-        for other in self.definition.resources:
-            if not other.node.online:
-                self.answer.warn(answers.WARN_NOT_CONNECTED, f"No active connection to satellite '{other.node.name}'",
-                                 op=answers.MODIFY, details=answers.NOT_CONNECTED_DETAILS)
-            self.answer.add(answers.MODIFIED, f"Resource activated on '{other.node.name}'", op=answers.MODIFY)
+        for own, others in ACTIVATION:
+            for other in self.definition.resources:
+                if not other.node.online:
+                    self.answer.warn(
+                        answers.WARN_NOT_CONNECTED,
+                        op=answers.MODIFY,
+                        details=NOT_CONNECTED_DETAILS,
+                        message=f"No active connection to satellite '{other.node.name}'",
+                    )
+                text = own if other is self.resource else others
+                self.answer.add(answers.MODIFIED, f"{text} on '{other.node.name}'", op=answers.MODIFY)
 
     def _taken_over(self, resource: Resource) -> None:
         if not resource.diskless:
@@ -472,8 +545,7 @@ class Deletion:
         self.deployment.satellites.refresh(self.definition)
         for other in self.definition.resources:
             self.deployment.adjusted(other)
-            self.answer.add(answers.MODIFIED,
-                            f"Resource '{self.definition.name}' updated on node '{other.node.name}'")
+            self.answer.add(answers.MODIFIED, f"Resource '{self.definition.name}' updated on node '{other.node.name}'")
 
     def _delete(self) -> None:
         name, node, resource = self.definition.name, self.resource.node.name, self.resource

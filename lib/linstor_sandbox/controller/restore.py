@@ -1,4 +1,5 @@
 """From a snapshot: volume definitions, resources, and back (rollback)."""
+
 from __future__ import annotations
 
 import secrets
@@ -29,15 +30,22 @@ def restore_volumes(controller: Controller, request: Request) -> Response:
         target = controller.definition(target_name)
         for number in snapshot.volumes:
             if number in target.volumes:
-                raise ApiError(answers.FAIL_EXISTS_VLM_DFN, f"A volume definition with the number {number} already "
-                               f"exists in resource definition '{target.name}'.",
-                               cause="The VolumeDefinition already exists")
+                raise ApiError(
+                    answers.FAIL_EXISTS_VLM_DFN,
+                    f"A volume definition with the number {number} already "
+                    f"exists in resource definition '{target.name}'.",
+                    cause="The VolumeDefinition already exists",
+                )
         for number, volume in snapshot.volumes.items():
             target.volumes[number] = VolumeDefinition(number, volume.size, dict(volume.props), list(volume.flags))
         if target.layers:
             controller.satellites.prepare(target, target.layers)
-        answer.add(answers.DELETED, f"Volume definitions of resource definition '{target.name}' restored from "
-                   f"resource '{rd}', snapshot '{name}'.", details="Resource UUIDs: ")
+        answer.add(
+            answers.DELETED,
+            f"Volume definitions of resource definition '{target.name}' restored from "
+            f"resource '{rd}', snapshot '{name}'.",
+            details="Resource UUIDs: ",
+        )
     return respond(answer)
 
 
@@ -47,8 +55,9 @@ def restore_resources(controller: Controller, request: Request) -> Response:
     rd, name, body = request.params["rd"], request.params["snapshot"], request.body
     target_name, nodes = str(body.get("to_resource") or ""), list(body.get("nodes") or [])
     prefix = f"Nodes: {', '.join(nodes)}; " if nodes else ""
-    answer = Answer(Context(answers.CREATE, answers.SNAPSHOT, {"RscDfn": target_name},
-                            f"{prefix}Resource: {target_name}"))
+    answer = Answer(
+        Context(answers.CREATE, answers.SNAPSHOT, {"RscDfn": target_name}, f"{prefix}Resource: {target_name}")
+    )
     with catching(answer):
         try:
             snapshot = controller.snapshot(controller.definition(rd), name)
@@ -63,8 +72,9 @@ def restore_resources(controller: Controller, request: Request) -> Response:
 class Restore:
     """Resources of a definition from a snapshot."""
 
-    def __init__(self, deployment: Deployment, snapshot: Snapshot, nodes: Sequence[str],
-                 renames: dict[str, str]) -> None:
+    def __init__(
+        self, deployment: Deployment, snapshot: Snapshot, nodes: Sequence[str], renames: dict[str, str]
+    ) -> None:
         self.deployment = deployment
         self.controller = deployment.controller
         self.definition = deployment.definition
@@ -78,33 +88,45 @@ class Restore:
         self.check()
         replicas = self._replicas()
         pools = {replica.node.name: self._pool(replica) for replica in replicas}
+        self.definition.restored = self.definition.restored or not self.definition.secret
         # The source's properties at the time of the snapshot go over the target's; keys only the target has stay.
         self.definition.props.update(self.snapshot.definition_props)
         created = [self._create(replica, pools[replica.node.name]) for replica in replicas]
         helper = self.deployment.automatic()
         if not self.definition.volumes:
             self.answer.warn(
-                answers.WARN_NOT_FOUND, "No volumes to restore.", obj=answers.RSC,
+                answers.WARN_NOT_FOUND,
+                "No volumes to restore.",
+                obj=answers.RSC,
                 details="The target resource definition has no volume definitions. The restored resources will be "
-                        f"empty.\nResource: {self.definition.name}",
-                correction="Restore the volume definitions to the target resource definition.")
+                f"empty.\nResource: {self.definition.name}",
+                correction="Restore the volume definitions to the target resource definition.",
+            )
         self._restored_entry()
         self._deploy(created, helper.created)
-        self.deployment.finish(helper, f"Resource: {self.definition.name}")
+        if any(resource.deployed for resource in created) or not created:
+            self.deployment.finish(helper, f"Resource: {self.definition.name}")
+        else:
+            self.controller.satellites.deploy(helper.created, False)
 
     def check(self) -> None:
         """Everything that refuses a restore."""
         target = self.definition
         if len(target.resources):
-            raise ApiError(answers.FAIL_EXISTS_RSC, "Cannot restore to resource definition which already has resources",
-                           report=True)
+            raise ApiError(
+                answers.FAIL_EXISTS_RSC,
+                "Cannot restore to resource definition which already has resources",
+                report=True,
+            )
         check_successful(self.snapshot)
         for number, volume in target.volumes.items():
             origin = self.snapshot.volumes.get(number)
             if origin is not None and origin.size != volume.size:
                 raise ApiError(
-                    answers.FAIL_INVLD_VLM_SIZE, f"Snapshot size does not match for volume number {number}; snapshot "
-                    f"size: {origin.size}KiB, required size: {volume.size}KiB")
+                    answers.FAIL_INVLD_VLM_SIZE,
+                    f"Snapshot size does not match for volume number {number}; snapshot "
+                    f"size: {origin.size}KiB, required size: {volume.size}KiB",
+                )
 
     def _replicas(self) -> list[SnapshotReplica]:
         if not self.nodes:
@@ -115,8 +137,10 @@ class Restore:
             replica = self.snapshot.replicas.get(node.name)
             if replica is None:
                 raise ApiError(
-                    answers.FAIL_NOT_FOUND_SNAPSHOT, f"Snapshot '{self.snapshot.name}' of resource "
-                    f"'{self.snapshot.definition.name}' on node '{node.name}' not found.")
+                    answers.FAIL_NOT_FOUND_SNAPSHOT,
+                    f"Snapshot '{self.snapshot.name}' of resource "
+                    f"'{self.snapshot.definition.name}' on node '{node.name}' not found.",
+                )
             found.append(replica)
         return found
 
@@ -124,8 +148,9 @@ class Restore:
         name = self.renames.get(replica.pool.name.upper(), replica.pool.name)
         pool = replica.node.pools.get(name)
         if pool is None:
-            raise ApiError(answers.FAIL_NOT_FOUND_STOR_POOL,
-                           f"Storage pool '{name}' on node '{replica.node.name}' not found.")
+            raise ApiError(
+                answers.FAIL_NOT_FOUND_STOR_POOL, f"Storage pool '{name}' on node '{replica.node.name}' not found."
+            )
         return pool
 
     def _create(self, replica: SnapshotReplica, pool: StoragePool) -> Resource:
@@ -147,36 +172,51 @@ class Restore:
         uuids = ", ".join(resource.uuid for resource in self.definition.resources)
         on_nodes = " on nodes " + ", ".join(f"'{node}'" for node in self.nodes) if self.nodes else ""
         self.answer.add(
-            answers.CREATED, f"Resource '{self.definition.name}'{on_nodes} restored from resource "
-            f"'{self.snapshot.definition.name}', snapshot '{self.snapshot.name}'.", op=answers.CREATE, obj=answers.RSC,
-            details=f"Resource UUIDs: {uuids}")
+            answers.CREATED,
+            f"Resource '{self.definition.name}'{on_nodes} restored from resource "
+            f"'{self.snapshot.definition.name}', snapshot '{self.snapshot.name}'.",
+            op=answers.CREATE,
+            obj=answers.RSC,
+            details=f"Resource UUIDs: {uuids}",
+        )
 
     def _deploy(self, created: Sequence[Resource], waiting: Sequence[Resource]) -> None:
-        strange = [res for res in created
-                   if res.pool.kind.family != self.snapshot.replicas[res.node.name].pool.kind.family]
+        strange = [
+            res for res in created if res.pool.kind.family != self.snapshot.replicas[res.node.name].pool.kind.family
+        ]
         for resource in strange:
             resource.flags.add("RESTORE_FROM_SNAPSHOT")
-            self.answer.satellite_error(resource.node.name, "class com.linbit.linstor.storage.data.provider.lvm."
-                                        "LvmThinData cannot be cast to class com.linbit.linstor.storage.data."
-                                        "provider.file.FileData")
+            self.answer.satellite_error(
+                resource.node.name,
+                "class com.linbit.linstor.storage.data.provider.lvm."
+                "LvmThinData cannot be cast to class com.linbit.linstor.storage.data."
+                "provider.file.FileData (both are in unnamed module of loader 'app')",
+            )
         good = [res for res in created if res not in strange]
         if good:
             self.deployment.deploy(good, f"Resource: {self.definition.name}", waiting)
+        elif strange:
+            for peer in waiting:
+                self.deployment.peer_entries(peer, strange)
 
 
 def check_successful(snapshot: Snapshot) -> None:
     """ApiError 998 for a snapshot that failed."""
     if "SUCCESSFUL" not in snapshot.flags:
-        raise ApiError(answers.FAIL_UNKNOWN_ERROR, f"Unable to use failed snapshot '{snapshot.name}' of resource "
-                       f"'{snapshot.definition.name}'", report=True)
+        raise ApiError(
+            answers.FAIL_UNKNOWN_ERROR,
+            f"Unable to use failed snapshot '{snapshot.name}' of resource '{snapshot.definition.name}'",
+            report=True,
+        )
 
 
 @route("POST", _BASE + "/snapshot-rollback/{snapshot}", schema="SnapshotRollback", optional_body=True)
 def rollback(controller: Controller, request: Request) -> Response:
     """A definition back to its snapshot."""
     rd, name = request.params["rd"], request.params["snapshot"]
-    answer = Answer(Context(answers.MODIFY, answers.SNAPSHOT, {"RscDfn": rd, "Snapshot": name},
-                            f"Resource: {rd}, Snapshot: {name}"))
+    answer = Answer(
+        Context(answers.MODIFY, answers.SNAPSHOT, {"RscDfn": rd, "Snapshot": name}, f"Resource: {rd}, Snapshot: {name}")
+    )
     with catching(answer):
         definition = controller.definition(rd)
         Rollback(Deployment(controller, definition, answer), controller.snapshot(definition, name)).run()
@@ -221,8 +261,11 @@ class Rollback:
             raise error
         nodes = [res.node for res in self.definition.resources] + [rep.node for rep in self.snapshot.replicas]
         if any(not node.online for node in nodes):
-            raise ApiError(answers.FAIL_NOT_CONNECTED, "Snapshot rollback cannot be performed when the corresponding "
-                           "satellites are not connected.", report=True)
+            raise ApiError(
+                answers.FAIL_NOT_CONNECTED,
+                "Snapshot rollback cannot be performed when the corresponding satellites are not connected.",
+                report=True,
+            )
 
     def _safety(self) -> Optional[Snapshot]:
         if not self.definition.diskful():
@@ -250,6 +293,7 @@ class Rollback:
     def _make_available(self, node: str) -> None:
         """The nodes of before get the resource back; asked for, a tie-breaker is a plain diskless one."""
         from .resources import Availability
+
         resource = self.definition.resources.get(node)
         if resource is not None:
             resource.flags.discard("TIE_BREAKER")

@@ -1,4 +1,5 @@
 """What sizes volumes may have, in KiB."""
+
 from __future__ import annotations
 
 from .. import answers
@@ -16,4 +17,5 @@ def check_size(name: str, number: int, size: int) -> None:
         answers.FAIL_INVLD_VLM_SIZE,
         f"The volume definition with number '{number}' of resource definition '{name}' has an invalid size of "
         f"'{size}'. Valid sizes range from {MIN_KIB} to {MAX_KIB}.",
-        cause=f"Volume size value {size} is out of range [1 - 9223372036854775807] for non-DRBD")
+        cause=f"Volume size value {size} is out of range [1 - 9223372036854775807] for non-DRBD",
+    )

@@ -1,4 +1,5 @@
 """Snapshots: take (of one resource, or of several at one instant), list, modify, delete."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,8 +17,9 @@ _BASE = "/v1/resource-definitions/{rd}/snapshots"
 class Plan:
     """A snapshot that can be taken: everything that refuses it was asked before."""
 
-    def __init__(self, controller: Controller, definition: ResourceDefinition, name: Any, nodes: Sequence[str],
-                 answer: Answer) -> None:
+    def __init__(
+        self, controller: Controller, definition: ResourceDefinition, name: Any, nodes: Sequence[str], answer: Answer
+    ) -> None:
         self.controller = controller
         self.cluster = controller.cluster
         self.definition = definition
@@ -26,9 +28,12 @@ class Plan:
         self.answer = answer
         names.check_snapshot_name(name)
         if name in definition.snapshots:
-            raise ApiError(answers.FAIL_EXISTS_SNAPSHOT_DFN, f"A snapshot definition with the name '{name}' already "
-                           f"exists in resource definition '{definition.name}'.",
-                           cause="The SnapshotDefinition already exists")
+            raise ApiError(
+                answers.FAIL_EXISTS_SNAPSHOT_DFN,
+                f"A snapshot definition with the name '{name}' already "
+                f"exists in resource definition '{definition.name}'.",
+                cause="The SnapshotDefinition already exists",
+            )
         self.replicas = self._replicas()
 
     def _replicas(self) -> list[Resource]:
@@ -37,46 +42,61 @@ class Plan:
             chosen = [self.controller.resource(self.definition, node) for node in self.nodes]
             diskless = next((res for res in chosen if res.diskless), None)
             if diskless is not None:
-                raise ApiError(answers.FAIL_SNAPSHOTS_NOT_SUPPORTED, "Cannot create snapshot from diskless resource "
-                               f"on node '{diskless.node.name}'", report=True)
+                raise ApiError(
+                    answers.FAIL_SNAPSHOTS_NOT_SUPPORTED,
+                    f"Cannot create snapshot from diskless resource on node '{diskless.node.name}'",
+                    report=True,
+                )
         else:
             chosen = [res for res in self.definition.diskful() if not res.inactive]
         for resource in chosen:
             self._check(resource)
-        online = [res for res in chosen if res.node.online]
+        online = [res for res in chosen if res.node.connection != "OFFLINE"]
         if not online:
-            raise ApiError(answers.FAIL_NOT_CONNECTED,
-                           "No diskful connected satellite for snapshot or no resources.", report=True)
+            raise ApiError(
+                answers.FAIL_NOT_CONNECTED, "No diskful connected satellite for snapshot or no resources.", report=True
+            )
         for resource in chosen:
-            if not resource.node.online:
-                self.answer.warn(0, f"Snapshot for resource '{self.definition.name}' will not be created on node "
-                                 f"'{resource.node.name}' because that node is currently offline.")
+            if resource not in online:
+                self.answer.warn(
+                    0,
+                    f"Snapshot for resource '{self.definition.name}' will not be created on node "
+                    f"'{resource.node.name}' because that node is currently offline.",
+                )
         return online
 
     def _check(self, resource: Resource) -> None:
         if not supports_snapshots(self.cluster, resource.pool):
             raise ApiError(
                 answers.FAIL_SNAPSHOTS_NOT_SUPPORTED,
-                f"Storage driver '{resource.pool.kind.name}' does not support snapshots.", report=True,
-                details=f"Used for storage pool '{resource.pool.name}' on '{resource.node.name}'.")
+                f"Storage driver '{resource.pool.kind.name}' does not support snapshots.",
+                report=True,
+                details=f"Used for storage pool '{resource.pool.name}' on '{resource.node.name}'.",
+            )
         if resource.uses_drbd and resource.node.online and resource.state() != "UpToDate":
-            raise ApiError(979, f"Snapshot of resource '{resource.name}' on node '{resource.node.name}' is not "
-                           "possible: the disk is not UpToDate.", report=True)
+            raise ApiError(
+                979,
+                f"Snapshot of resource '{resource.name}' on node '{resource.node.name}' is not "
+                "possible: the disk is not UpToDate.",
+                report=True,
+            )
 
     def register(self, props: Optional[dict[str, str]] = None) -> Snapshot:
         """Make the snapshot in the model, without bytes."""
         definition = self.definition
-        definition.sequence += 1
+        sequence = 1 + max((int(other.props["SequenceNumber"]) for other in definition.snapshots), default=0)
         snapshot = Snapshot(self.name, definition)
         ids = ",".join(str(res.node_id) for res in definition.diskful() if res.uses_drbd)
-        snapshot.props = {"BackupShipping/BackupNodeIdsToReset": ids, "SequenceNumber": str(definition.sequence),
-                          **(props or {})}
+        snapshot.props = {"BackupShipping/BackupNodeIdsToReset": ids, "SequenceNumber": str(sequence), **(props or {})}
         snapshot.definition_props = dict(definition.props.items())
-        snapshot.volumes = {number: VolumeDefinition(number, volume.size, dict(volume.props), list(volume.flags))
-                            for number, volume in definition.volumes.items()}
+        snapshot.volumes = {
+            number: VolumeDefinition(number, volume.size, dict(volume.props), list(volume.flags))
+            for number, volume in definition.volumes.items()
+        }
         for resource in self.replicas:
-            replica = SnapshotReplica(resource.node, resource.pool, list(resource.layers), dict(resource.props),
-                                      node_id=resource.node_id)
+            replica = SnapshotReplica(
+                resource.node, resource.pool, list(resource.layers), dict(resource.props), node_id=resource.node_id
+            )
             replica.volume_uuids = {number: new_uuid() for number in definition.volumes}
             snapshot.replicas[resource.node.name] = replica
         definition.snapshots[self.name] = snapshot
@@ -86,8 +106,14 @@ class Plan:
         """The entry of a new snapshot."""
         on_nodes = " on nodes " + ", ".join(f"'{node}'" for node in self.nodes) if self.nodes else ""
         described = f"napshot '{self.name}' of resource '{self.definition.name}'{on_nodes}"
-        self.answer.add(answers.CREATED, f"New s{described} registered.", obj=answers.SNAPSHOT, op=answers.CREATE,
-                        details=f"S{described} UUID is: {snapshot.uuid}", refs={"UUID": snapshot.uuid})
+        self.answer.add(
+            answers.CREATED,
+            f"New s{described} registered.",
+            obj=answers.SNAPSHOT,
+            op=answers.CREATE,
+            details=f"S{described} UUID is: {snapshot.uuid}",
+            refs={"UUID": snapshot.uuid},
+        )
 
 
 class Taking:
@@ -103,8 +129,14 @@ class Taking:
     def run(self) -> bool:
         """True when it was taken everywhere."""
         self._step("Suspended IO of '[{names}]' on '{node}' for snapshot")
-        broken = sorted({res.node.name for plan in self.plans for res in plan.replicas
-                         if self.controller.cluster.fails(res.node.name, "snapshot")})
+        broken = sorted(
+            {
+                res.node.name
+                for plan in self.plans
+                for res in plan.replicas
+                if self.controller.cluster.fails(res.node.name, "snapshot")
+            }
+        )
         for plan, snapshot in zip(self.plans, self.snapshots):
             if not broken:
                 self.controller.satellites.take_snapshot(snapshot, plan.replicas)
@@ -117,8 +149,14 @@ class Taking:
         return not broken
 
     def _nodes(self) -> list[str]:
-        return sorted({res.node.name for plan in self.plans for res in plan.definition.resources
-                       if res.node.online and res.deployed})
+        return sorted(
+            {
+                res.node.name
+                for plan in self.plans
+                for res in plan.definition.resources
+                if res.node.online and res.deployed
+            }
+        )
 
     def _step(self, text: str) -> None:
         for node in self._nodes():
@@ -129,20 +167,29 @@ class Taking:
         for plan, snapshot in zip(self.plans, self.snapshots):
             resource = plan.definition.resources.get(node)
             if resource is not None and resource.uses_drbd:
-                self.answer.add(answers.MODIFIED, f"({node}) Resource '{plan.definition.name}' [DRBD] adjusted.",
-                                obj=answers.RSC)
+                self.answer.add(
+                    answers.MODIFIED, f"({node}) Resource '{plan.definition.name}' [DRBD] adjusted.", obj=answers.RSC
+                )
             if node not in snapshot.replicas:
-                self.answer.add(0, f"({node}) Skipping processing unknown snapshot '{snapshot.name}' of resource "
-                                f"'{plan.definition.name}'", cause="Resource is already deleted")
+                self.answer.add(
+                    0,
+                    f"({node}) Skipping processing unknown snapshot '{snapshot.name}' of resource "
+                    f"'{plan.definition.name}'",
+                    cause="Resource is already deleted",
+                )
 
     def _took(self, broken: Sequence[str]) -> None:
         for node in self._nodes():
             self._node_entries(node)
             if node in broken:
-                volume = f"{self.names}_00000"
+                volume = f"{self.plans[0].definition.name}_00000"
+                group, _, thin = self.snapshots[0].replicas[node].pool.driver().partition("/")
                 self.answer.satellite_error(
-                    node, f"Failed to create snapshot {volume}_{self.snapshots[0].name} from {volume}",
-                    "Command 'lvcreate' returned with exitcode 5. \n\nError message: \n  injected failure")
+                    node,
+                    f"Failed to create snapshot {group}/{volume}_{self.snapshots[0].name} from {volume} within "
+                    + (f"thin volume group {group}/{thin}" if thin else f"volume group {group}"),
+                    "Command 'lvcreate' returned with exitcode 5. \n\nError message: \n  injected failure",
+                )
                 continue
             for plan, snapshot in zip(self.plans, self.snapshots):
                 self._volume_entries(node, plan, snapshot)
@@ -153,9 +200,11 @@ class Taking:
         for number in sorted(snapshot.volumes) if replica else ():
             assert replica is not None
             self.answer.add(
-                answers.CREATED, f"({node}) Snapshot [{replica.pool.kind.label}] with name '{snapshot.name}' of "
+                answers.CREATED,
+                f"({node}) Snapshot [{replica.pool.kind.label}] with name '{snapshot.name}' of "
                 f"resource '{plan.definition.name}', volume number {number} created.",
-                refs={"Snapshot": snapshot.name, "RscDfn": plan.definition.name, "VlmNr": str(number)})
+                refs={"Snapshot": snapshot.name, "RscDfn": plan.definition.name, "VlmNr": str(number)},
+            )
 
 
 @route("POST", _BASE, schema="Snapshot")
@@ -164,8 +213,14 @@ def create(controller: Controller, request: Request) -> Response:
     rd, body = request.params["rd"], request.body
     name, nodes = body.get("name"), list(body.get("nodes") or [])
     prefix = f"Nodes: {', '.join(nodes)}; " if nodes else ""
-    answer = Answer(Context(answers.CREATE, answers.SNAPSHOT, {"RscDfn": rd, "Snapshot": name},
-                            f"{prefix}Resource: {rd}, Snapshot: {'null' if name is None else name}"))
+    answer = Answer(
+        Context(
+            answers.CREATE,
+            answers.SNAPSHOT,
+            {"RscDfn": rd, "Snapshot": name},
+            f"{prefix}Resource: {rd}, Snapshot: {'null' if name is None else name}",
+        )
+    )
     with catching(answer):
         props = properties.check(body.get("snapshot_definition_props") or {})
         plan = Plan(controller, controller.definition(rd), name, nodes, answer)
@@ -182,8 +237,16 @@ def create_multi(controller: Controller, request: Request) -> Response:
     listed = ", ".join(f"Resource: {item.get('resource_name')}, Snapshot: {item.get('name')}" for item in items)
     answer = Answer(Context(answers.CREATE, answers.SNAPSHOT, {}, f"MultiSnapshot 1 [{listed}]"))
     with catching(answer):
-        plans = [Plan(controller, controller.definition(str(item.get("resource_name"))), item.get("name"),
-                      item.get("nodes") or [], answer) for item in items]
+        plans = [
+            Plan(
+                controller,
+                controller.definition(str(item.get("resource_name"))),
+                item.get("name"),
+                item.get("nodes") or [],
+                answer,
+            )
+            for item in items
+        ]
         keys = [(plan.definition.name, plan.name.upper()) for plan in plans]
         if len(set(keys)) != len(keys):
             raise ApiError(answers.FAIL_EXISTS_SNAPSHOT_DFN, "A snapshot is named twice.")
@@ -199,7 +262,7 @@ def create_multi(controller: Controller, request: Request) -> Response:
 def listing(controller: Controller, request: Request) -> Response:
     """The snapshots of one definition."""
     definition = controller.read_definition(request.params["rd"])
-    return Response(200, [snapshot_json(snapshot) for snapshot in definition.snapshots])
+    return Response(200, [snapshot_json(controller.cluster, snapshot) for snapshot in definition.snapshots])
 
 
 @route("GET", _BASE + "/{snapshot}")
@@ -210,25 +273,36 @@ def show(controller: Controller, request: Request) -> Response:
     found = definition.snapshots.get(name)
     if found is None:
         raise ApiError(answers.FAIL_NOT_FOUND_SNAPSHOT, f"Snapshot '{name}' not found.", bare=True)
-    return Response(200, snapshot_json(found))
+    return Response(200, snapshot_json(controller.cluster, found))
 
 
 @route("GET", "/v1/view/snapshots")
 def view(controller: Controller, request: Request) -> Response:
     """All snapshots, or those that the filters leave."""
+
+    def describe(definition: ResourceDefinition) -> list[dict[str, Any]]:
+        return [snapshot_json(controller.cluster, snapshot) for snapshot in definition.snapshots]
+
+    if not request.query:
+        return Response(200, controller.serialized.items("snapshots", controller.cluster.definitions, describe))
     by_name, by_node = name_filter(request, "resources"), name_filter(request, "nodes")
-    found = [snapshot for definition in controller.cluster.definitions if by_name(definition.name)
-             for snapshot in definition.snapshots
-             if not request.values("nodes") or any(by_node(replica.node.name) for replica in snapshot.replicas)]
-    return Response(200, [snapshot_json(snapshot) for snapshot in paginate(request, found)])
+    found = [
+        snapshot
+        for definition in controller.cluster.definitions
+        if by_name(definition.name)
+        for snapshot in definition.snapshots
+        if not request.values("nodes") or any(by_node(replica.node.name) for replica in snapshot.replicas)
+    ]
+    return Response(200, [snapshot_json(controller.cluster, snapshot) for snapshot in paginate(request, found)])
 
 
 @route("PUT", _BASE + "/{snapshot}", schema="PropsModify", since="1.26.0")
 def modify(controller: Controller, request: Request) -> Response:
     """Properties of a snapshot."""
     rd, name = request.params["rd"], request.params["snapshot"]
-    answer = Answer(Context(answers.CREATE, answers.SNAPSHOT, {"RscDfn": rd, "Snapshot": name},
-                            f"Resource: {rd}, Snapshot: {name}"))
+    answer = Answer(
+        Context(answers.CREATE, answers.SNAPSHOT, {"RscDfn": rd, "Snapshot": name}, f"Resource: {rd}, Snapshot: {name}")
+    )
     with catching(answer):
         found = controller.snapshot(controller.definition(rd), name)
         properties.modify(answer, answers.SNAPSHOT, found.props, request.body)
@@ -239,13 +313,17 @@ def modify(controller: Controller, request: Request) -> Response:
 def delete(controller: Controller, request: Request) -> Response:
     """A snapshot, on all or on some nodes; absent is a warning."""
     rd, name = request.params["rd"], request.params["snapshot"]
-    answer = Answer(Context(answers.DELETE, answers.SNAPSHOT, {"RscDfn": rd, "Snapshot": name},
-                            f"Resource: {rd}, Snapshot: {name}"))
+    answer = Answer(
+        Context(answers.DELETE, answers.SNAPSHOT, {"RscDfn": rd, "Snapshot": name}, f"Resource: {rd}, Snapshot: {name}")
+    )
     definition = controller.cluster.definitions.get(rd)
     snapshot = definition.snapshots.get(name) if definition else None
     if definition is None or snapshot is None:
-        answer.warn(answers.WARN_NOT_FOUND, f"Snapshot definition {name} of resource {rd} not found.",
-                    details=f"Resource: {rd}, Snapshot: {name}")
+        answer.warn(
+            answers.WARN_NOT_FOUND,
+            f"Snapshot definition {name} of resource {rd} not found.",
+            details=f"Resource: {rd}, Snapshot: {name}",
+        )
         return respond(answer)
     with catching(answer):
         remove(controller, snapshot, answer, request.values("nodes"))
@@ -281,15 +359,23 @@ def remove(controller: Controller, snapshot: Snapshot, answer: Answer, nodes: Se
         answer.add(answers.DELETED, f"S{described} on nodes '{', '.join(gone)}' deleted.")
     if not len(snapshot.replicas):
         forget(controller, snapshot)
-        answer.add(answers.DELETED, f"S{described} deleted.", details=f"S{described} UUID was: {snapshot.uuid}",
-                   refs={"UUID": snapshot.uuid})
+        answer.add(
+            answers.DELETED,
+            f"S{described} deleted.",
+            details=f"S{described} UUID was: {snapshot.uuid}",
+            refs={"UUID": snapshot.uuid},
+        )
 
 
 def _gone_entries(snapshot: Snapshot, replica: SnapshotReplica, answer: Answer) -> None:
     node, name = replica.node.name, snapshot.definition.name
     for number in sorted(snapshot.volumes) if "SUCCESSFUL" in snapshot.flags else ():
-        answer.add(answers.DELETED, f"({node}) Snapshot [{replica.pool.kind.label}] with name '{snapshot.name}' of "
-                   f"resource '{name}', volume number {number} deleted.", refs={"VlmNr": str(number)})
+        answer.add(
+            answers.DELETED,
+            f"({node}) Snapshot [{replica.pool.kind.label}] with name '{snapshot.name}' of "
+            f"resource '{name}', volume number {number} deleted.",
+            refs={"VlmNr": str(number)},
+        )
     answer.add(answers.MODIFIED, f"Deleted snapshot '{snapshot.name}' of '{name}' on '{node}'")
 
 

@@ -1,4 +1,5 @@
 """Version, health, properties of the controller, key-value store, encryption, statistics."""
+
 from __future__ import annotations
 
 import json
@@ -9,8 +10,19 @@ from ..model import KeyValues
 from ..views import present
 from .base import Controller, Request, Response, catching, respond, route
 
-_SERVER_OF_REST = ((29, "1.35.2"), (28, "1.34.0"), (27, "1.33.3"), (26, "1.32.3"), (25, "1.31.3"), (24, "1.30.4"),
-                   (23, "1.29.2"), (22, "1.27.1"), (21, "1.26.2"), (0, "1.25.0"))
+_SERVER_OF_REST = (
+    (29, "1.35.2"),
+    (28, "1.34.0"),
+    (27, "1.33.3"),
+    (26, "1.32.3"),
+    (25, "1.31.3"),
+    (24, "1.30.4"),
+    (23, "1.29.2"),
+    (22, "1.27.1"),
+    (21, "1.26.2"),
+    (20, "1.24.2"),
+    (0, "1.23.0"),
+)
 
 
 def server_version(rest: str) -> str:
@@ -23,10 +35,15 @@ def server_version(rest: str) -> str:
 def version(controller: Controller, _request: Request) -> Response:
     """The versions of controller and REST API."""
     rest = controller.cluster.version
-    return Response(200, {
-        "version": server_version(rest), "git_hash": "1ff3a1ea5cb5c77100265ec442bb9a492b225145",
-        "build_time": "2026-11-22T11:15:33+00:00", "rest_api_version": rest,
-    })
+    return Response(
+        200,
+        {
+            "version": server_version(rest),
+            "git_hash": "1ff3a1ea5cb5c77100265ec442bb9a492b225145",
+            "build_time": "2026-11-22T11:15:33+00:00",
+            "rest_api_version": rest,
+        },
+    )
 
 
 @route("GET", "/health")
@@ -184,10 +201,12 @@ def create_passphrase(controller: Controller, request: Request) -> Response:
     with catching(answer):
         passphrase = controller.cluster.passphrase
         if passphrase.secret is not None:
-            raise ApiError(answers.FAIL_EXISTS_CRYPT_PASSPHRASE,
-                           "Could not create new crypt passphrase as it already exists",
-                           cause="A passphrase was already defined", correction="Use the crypt-modify-passphrase "
-                           "command instead of crypt-create-passphrase")
+            raise ApiError(
+                answers.FAIL_EXISTS_CRYPT_PASSPHRASE,
+                "Could not create new crypt passphrase as it already exists",
+                cause="A passphrase was already defined",
+                correction="Use the crypt-modify-passphrase command instead of crypt-create-passphrase",
+            )
         passphrase.secret, passphrase.unlocked = str(request.body.get("new_passphrase")), True
         answer.add(answers.CREATED, "Crypt passphrase created.")
     return respond(answer, 201)
@@ -200,8 +219,12 @@ def change_passphrase(controller: Controller, request: Request) -> Response:
     with catching(answer):
         passphrase = controller.cluster.passphrase
         if passphrase.secret is None or passphrase.secret != request.body.get("old_passphrase"):
-            raise ApiError(answers.FAIL_MISSING_PROPS, _WRONG_SECRET, cause="Wrong passphrase",
-                           correction="Enter the correct passphrase")
+            raise ApiError(
+                answers.FAIL_MISSING_PROPS,
+                _WRONG_SECRET,
+                cause="Wrong passphrase",
+                correction="Enter the correct passphrase",
+            )
         passphrase.secret = str(request.body.get("new_passphrase"))
         answer.add(answers.MODIFIED, "Crypt passphrase updated")
     return respond(answer)
@@ -213,16 +236,23 @@ def enter_passphrase(controller: Controller, request: Request) -> Response:
     answer = _passphrase_answer(answers.MODIFY)
     try:
         given = json.loads(request.raw)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         return Response(500, answers.parse_error(str(exc)))
     with catching(answer):
         passphrase = controller.cluster.passphrase
         if passphrase.secret is None:
-            raise ApiError(answers.FAIL_MISSING_PROPS,
-                           "encrypted namespace is empty, you need to set a passphrase first", report=True)
+            raise ApiError(
+                answers.FAIL_MISSING_PROPS,
+                "encrypted namespace is empty, you need to set a passphrase first",
+                report=True,
+            )
         if passphrase.secret != given:
-            raise ApiError(answers.FAIL_MISSING_PROPS, _WRONG_SECRET, cause="Wrong passphrase",
-                           correction="Enter the correct passphrase")
+            raise ApiError(
+                answers.FAIL_MISSING_PROPS,
+                _WRONG_SECRET,
+                cause="Wrong passphrase",
+                correction="Enter the correct passphrase",
+            )
         passphrase.unlocked = True
         answer.add(answers.PASSPHRASE_ACCEPTED, "Passphrase accepted")
     return respond(answer)
@@ -233,8 +263,11 @@ def statistics(controller: Controller, request: Request) -> Response:
     """How many there are of a kind."""
     cluster = controller.cluster
     counts = {
-        "nodes": len(cluster.nodes), "resource-groups": len(cluster.groups),
-        "resource-definitions": len(cluster.definitions), "resources": sum(1 for _ in cluster.resources()),
-        "storage-pools": sum(len(node.pools) for node in cluster.nodes), "error-reports": 0,
+        "nodes": len(cluster.nodes),
+        "resource-groups": len(cluster.groups),
+        "resource-definitions": len(cluster.definitions),
+        "resources": sum(1 for _ in cluster.resources()),
+        "storage-pools": sum(len(node.pools) for node in cluster.nodes),
+        "error-reports": 0,
     }
     return Response(200, {"count": counts.get(request.params["kind"], 0)})

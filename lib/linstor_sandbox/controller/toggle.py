@@ -1,4 +1,5 @@
 """Disks that come and go: toggle-disk, migrate-disk, activate, deactivate."""
+
 from __future__ import annotations
 
 from typing import Optional
@@ -14,15 +15,18 @@ from .placement import DEFAULT_LAYERS, added_disk, give_disk
 _BASE = "/v1/resource-definitions/{rd}/resources/{node}"
 
 
-_ACTIVATION = (("Reactivating resource", "Resource updated"), ("Resource activated", "Resource activated"))
-_DEACTIVATION = (("Resource deactivated", "Resource marked inactivate"),
-                 ("Finished deactivation of resource", "Finished deactivation of resource"))
+ACTIVATION = (("Reactivating resource", "Resource updated"), ("Resource activated", "Resource activated"))
+_DEACTIVATION = (
+    ("Resource deactivated", "Resource marked inactivate"),
+    ("Finished deactivation of resource", "Finished deactivation of resource"),
+)
 
 
 def _answer(request: Request) -> Answer:
     name, node = request.params["rd"], request.params["node"]
-    return Answer(Context(answers.MODIFY, answers.RSC, {"RscDfn": name, "Node": node},
-                          f"Node: {node}, Resource: {name}"))
+    return Answer(
+        Context(answers.MODIFY, answers.RSC, {"RscDfn": name, "Node": node}, f"Node: {node}, Resource: {name}")
+    )
 
 
 def lose_disk(deployment: Deployment, resource: Resource) -> None:
@@ -38,13 +42,15 @@ def into_diskless(deployment: Deployment, resource: Resource) -> None:
     """Take the disk off a replica."""
     answer, name, node = deployment.answer, deployment.name, resource.node.name
     if resource.diskless:
-        answer.warn(answers.WARN_RSC_ALREADY_DISKLESS, "Resource already diskless",
-                    details=f"Node: {node}, Resource: {name}")
+        answer.warn(
+            answers.WARN_RSC_ALREADY_DISKLESS, "Resource already diskless", details=f"Node: {node}, Resource: {name}"
+        )
         return
     others = [res for res in deployment.definition.diskful() if res is not resource and res.node.online]
     if not others or not resource.node.online:
-        raise ApiError(answers.FAIL_INSUFFICIENT_REPLICA_COUNT,
-                       "Cannot remove the disk from the only online resource with a disk")
+        raise ApiError(
+            answers.FAIL_INSUFFICIENT_REPLICA_COUNT, "Cannot remove the disk from the only online resource with a disk"
+        )
     deployment.set_pool_entry()
     answer.add(answers.MODIFIED, f"Removal of disk from resource '{name}' on node '{node}' registered")
     deployment.adjust_all()
@@ -61,8 +67,9 @@ def into_diskful(deployment: Deployment, resource: Resource, pool: StoragePool) 
     """Give a diskless resource a disk."""
     answer, name, node = deployment.answer, deployment.name, resource.node.name
     if not resource.diskless:
-        answer.warn(answers.WARN_RSC_ALREADY_HAS_DISK, "Resource already has disk",
-                    details=f"Node: {node}, Resource: {name}")
+        answer.warn(
+            answers.WARN_RSC_ALREADY_HAS_DISK, "Resource already has disk", details=f"Node: {node}, Resource: {name}"
+        )
         return
     deployment.set_pool_entry()
     give_disk(resource, pool, deployment.definition.layers or DEFAULT_LAYERS)
@@ -73,6 +80,7 @@ def into_diskful(deployment: Deployment, resource: Resource, pool: StoragePool) 
 
 def _pool(resource: Resource, name: Optional[str]) -> StoragePool:
     from .resources import not_deployed
+
     chosen = name or (resource.definition.group.filter.storage_pool_list or ["DfltStorPool"])[0]
     pool = resource.node.pools.get(chosen)
     if pool is None:
@@ -80,8 +88,9 @@ def _pool(resource: Resource, name: Optional[str]) -> StoragePool:
     return pool
 
 
-def _toggle(controller: Controller, request: Request, pool: Optional[str], diskless: bool,
-            source: Optional[str] = None) -> Response:
+def _toggle(
+    controller: Controller, request: Request, pool: Optional[str], diskless: bool, source: Optional[str] = None
+) -> Response:
     answer = _answer(request)
     with catching(answer):
         definition = controller.definition(request.params["rd"])
@@ -193,7 +202,7 @@ def _set_active(deployment: Deployment, resource: Resource, active: bool) -> Non
     if not active and resource.node.online:
         answer.add(answers.DELETED, f"({node}) Resource '{deployment.name}' [DRBD] deleted.")
         deployment.volume_entries(resource, answers.MODIFIED, "deactivated")
-    steps = _ACTIVATION if active else _DEACTIVATION
+    steps = ACTIVATION if active else _DEACTIVATION
     for own, others in steps:
         for other in deployment.definition.resources:
             answer.add(answers.MODIFIED, f"{own if other is resource else others} on '{other.node.name}'")

@@ -1,4 +1,5 @@
 """Volume definitions: create, list, resize, delete."""
+
 from __future__ import annotations
 
 import secrets
@@ -40,8 +41,14 @@ def create(controller: Controller, request: Request) -> Response:
     name, body = request.params["rd"], request.body.get("volume_definition") or {}
     definition = controller.cluster.definitions.get(name)
     if definition is None:
-        answer = Answer(Context(answers.CREATE, answers.VLM_DFN, {"RscDfn": name},
-                                f"Volume definitions for resource definition '{name}'"))
+        answer = Answer(
+            Context(
+                answers.CREATE,
+                answers.VLM_DFN,
+                {"RscDfn": name},
+                f"Volume definitions for resource definition '{name}'",
+            )
+        )
         with catching(answer):
             controller.definition(name)
         return respond(answer)
@@ -56,13 +63,16 @@ def create(controller: Controller, request: Request) -> Response:
     return respond(answer)
 
 
-def _create(controller: Controller, answer: Answer, definition: ResourceDefinition, number: int,
-            body: dict[str, Any]) -> None:
+def _create(
+    controller: Controller, answer: Answer, definition: ResourceDefinition, number: int, body: dict[str, Any]
+) -> None:
     name = definition.name
     if number in definition.volumes:
-        raise ApiError(answers.FAIL_EXISTS_VLM_DFN,
-                       f"A volume definition with the number {number} already exists in resource definition "
-                       f"'{name}'.", cause="The VolumeDefinition already exists")
+        raise ApiError(
+            answers.FAIL_EXISTS_VLM_DFN,
+            f"A volume definition with the number {number} already exists in resource definition '{name}'.",
+            cause="The VolumeDefinition already exists",
+        )
     size = int(body.get("size_kib") or 0)
     check_size(name, number, size)
     props = properties.check(body.get("props") or {})
@@ -70,8 +80,9 @@ def _create(controller: Controller, answer: Answer, definition: ResourceDefiniti
     definition.volumes[number] = volume
     if definition.layers:
         controller.satellites.prepare(definition, definition.layers)
-    answer.add(answers.CREATED,
-               f"New volume definition with number '{number}' of resource definition '{name}' created.")
+    answer.add(
+        answers.CREATED, f"New volume definition with number '{number}' of resource definition '{name}' created."
+    )
 
 
 def _deploy(controller: Controller, answer: Answer, definition: ResourceDefinition) -> None:
@@ -86,8 +97,9 @@ def _deploy(controller: Controller, answer: Answer, definition: ResourceDefiniti
 def listing(controller: Controller, request: Request) -> Response:
     """The volume definitions of one definition."""
     definition = controller.read_definition(request.params["rd"])
-    return Response(200, [volume_definition_json(definition, volume)
-                          for _, volume in sorted(definition.volumes.items())])
+    return Response(
+        200, [volume_definition_json(definition, volume) for _, volume in sorted(definition.volumes.items())]
+    )
 
 
 @route("GET", _BASE + "/{number}")
@@ -109,12 +121,18 @@ def modify(controller: Controller, request: Request) -> Response:
         if size is not None and int(size) != volume.size:
             _check_resize(controller, definition, volume, int(size))
         elif size is not None:
-            answer.warn(answers.WARN_VLMDFN_RESIZE_SAME_SIZE, "VolumeDefinition already has the expected size, no "
-                        "satellite update will be triggered.")
+            answer.warn(
+                answers.WARN_VLMDFN_RESIZE_SAME_SIZE,
+                "VolumeDefinition already has the expected size, no satellite update will be triggered.",
+            )
         changed = properties.modify(answer, answers.VLM_DFN, volume.props, body)
         described = f"Volume definition with number '{number}' of resource definition '{definition.name}'"
-        answer.add(answers.MODIFIED, f"{described} modified.", details=f"{described} UUID is: {volume.uuid}",
-                   refs={"UUID": volume.uuid})
+        answer.add(
+            answers.MODIFIED,
+            f"{described} modified.",
+            details=f"{described} UUID is: {volume.uuid}",
+            refs={"UUID": volume.uuid},
+        )
         if size is not None and int(size) != volume.size:
             Resize(Deployment(controller, definition, answer), volume, int(size)).run()
         elif changed:
@@ -126,8 +144,9 @@ def _push(deployment: Deployment, volume: VolumeDefinition) -> None:
     """Tell the satellites of changed properties."""
     for resource in deployment.definition.resources:
         deployment.adjusted(resource)
-        deployment.answer.add(answers.MODIFIED,
-                              f"Updated volume {volume.number} of '{deployment.name}' on '{resource.node.name}'")
+        deployment.answer.add(
+            answers.MODIFIED, f"Updated volume {volume.number} of '{deployment.name}' on '{resource.node.name}'"
+        )
 
 
 def _check_resize(controller: Controller, definition: ResourceDefinition, volume: VolumeDefinition, size: int) -> None:
@@ -136,21 +155,26 @@ def _check_resize(controller: Controller, definition: ResourceDefinition, volume
     deployed = definition.diskful()
     uses_drbd = any(res.uses_drbd for res in deployed)
     if uses_drbd and size < volume.size:
-        raise ApiError(answers.FAIL_INVLD_VLM_SIZE, "Shrinking volumes is not supported by layer 'DRBD'. Volumes can "
-                       "only grow in size.")
+        raise ApiError(
+            answers.FAIL_INVLD_VLM_SIZE,
+            "Shrinking volumes is not supported by layer 'DRBD'. Volumes can only grow in size.",
+        )
     if uses_drbd and controller.satellites.exact_size(definition):
-        raise ApiError(answers.FAIL_INVLD_VLM_SIZE,
-                       "Cannot resize a volume of a resource definition with DrbdOptions/ExactSize")
+        raise ApiError(
+            answers.FAIL_INVLD_VLM_SIZE, "Cannot resize a volume of a resource definition with DrbdOptions/ExactSize"
+        )
     active = [res for res in deployed if not res.inactive]
     if uses_drbd and any(not res.node.online or res.state() != "UpToDate" for res in active):
-        raise ApiError(answers.FAIL_NOT_ALL_UPTODATE,
-                       "Cannot resize volume, because we have a non-UpToDate DRBD device.")
+        raise ApiError(
+            answers.FAIL_NOT_ALL_UPTODATE, "Cannot resize volume, because we have a non-UpToDate DRBD device."
+        )
     for resource in deployed:
         if not resource.pool.kind.thin and size - volume.size > usable(controller.cluster, resource.pool):
             raise ApiError(
                 answers.FAIL_NOT_ENOUGH_FREE_SPACE,
                 f"Not enough free space available for volume {volume.number} of resource '{definition.name}' in "
-                f"storage pool '{resource.pool.name}' on node '{resource.node.name}'.")
+                f"storage pool '{resource.pool.name}' on node '{resource.node.name}'.",
+            )
 
 
 class Resize:
@@ -191,9 +215,12 @@ class Resize:
         if verb.startswith("Updated"):
             self.deployment.volume_entries(resource, answers.MODIFIED, "resized")
         if resource.uses_drbd:
-            self.answer.add(0, f"({node}) Resource '{name}' [DRBD] not adjusted ", obj=answers.RSC,
-                            cause="This happened most likely because the layer below did not provide a device to "
-                                  "work with.")
+            self.answer.add(
+                0,
+                f"({node}) Resource '{name}' [DRBD] not adjusted ",
+                obj=answers.RSC,
+                cause="This happened most likely because the layer below did not provide a device to work with.",
+            )
         self.answer.add(answers.MODIFIED, f"{verb.format(nr=self.volume.number)} '{name}' on '{node}'")
 
     def _drbd_step(self) -> None:
@@ -212,8 +239,11 @@ def delete(controller: Controller, request: Request) -> Response:
     definition = controller.cluster.definitions.get(name)
     volume = definition.volumes.get(int(number)) if definition and number.isdigit() else None
     if definition is None or volume is None:
-        answer.warn(answers.WARN_NOT_FOUND, f"Resource definition: {name}, Volume number: {number} not found.",
-                    details=f"Resource definition: {name}, Volume number: {number}")
+        answer.warn(
+            answers.WARN_NOT_FOUND,
+            f"Resource definition: {name}, Volume number: {number} not found.",
+            details=f"Resource definition: {name}, Volume number: {number}",
+        )
         return respond(answer)
     with catching(answer):
         _delete(controller, answer, definition, volume)

@@ -49,6 +49,16 @@ class Guest:
         """The disk is larger now: what is new must read as zeroes."""
         os.truncate(self.reference, max(size_mib * MIB, self.reference.stat().st_size))
 
+    def keep(self) -> Path:
+        """A copy of the reference as it is now."""
+        copy = self.reference.with_suffix(".kept")
+        run("cp", "--sparse=always", "--reflink=auto", str(self.reference), str(copy))
+        return copy
+
+    def take(self, copy: Path) -> None:
+        """The disk is again as it was when this copy was made."""
+        copy.replace(self.reference)
+
     def write_file(self, name: str, content: bytes) -> None:
         """Put a file into the disk's ext4 file system, as a guest that has it mounted."""
         changed, local = self.reference.with_suffix(".new"), self.reference.with_suffix(".file")

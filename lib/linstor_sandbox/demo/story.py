@@ -1,4 +1,4 @@
-"""The story: two datastores, two images, two VMs that are written to, moved, grown and deleted."""
+"""The story: two datastores, two images, two VMs that are written to, moved, suspended, grown, saved and deleted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from linstor_sandbox.demo import volumes
 from linstor_sandbox.demo.guests import BLOCK, Guest, compare
 from linstor_sandbox.demo.images import MIB, PreparedImage
 from linstor_sandbox.demo.report import Report
+from linstor_sandbox.hosts.guests import Guest as VirtualGuest
 from linstor_sandbox.opennebula import Cloud, Datastore, Image, VirtualMachine
 
 NODES = ("node1", "node2", "node3")
@@ -68,9 +69,13 @@ class Story:
         guests = self._instantiate(base, kept, system)
         self._write(guests)
         self._migrate(guests)
+        self._snapshot(guests[0])
+        self._migrate_live(guests)
+        self._suspend(guests[1])
         self._resize(guests[0])
+        saved = self._save_as(guests[0])
         self._show_volumes()
-        self._delete(guests, base, kept)
+        self._delete(guests, base, kept, saved)
         self._nothing_is_left(before)
 
     # --- acts -------------------------------------------------------------------------------------------------------
@@ -149,6 +154,69 @@ class Story:
         if self._prepared.is_ext4:
             self._check_files(guests)
 
+    def _snapshot(self, guest: Guest) -> None:
+        self._report.step("A snapshot of a running VM, and back to it")
+        vm, disk = guest.vm, guest.vm.disk(0)
+        number, events = vm.identifier, self.sandbox.domains.events
+        before = len(events)
+        self._report.command(f"onevm disk-snapshot-create {number} 0 before")
+        snapshot = self.cloud.snapshot_create(vm, disk, "before")
+        told = [event.what for event in events[before:]]
+        asked = events[-1].requests - events[before].requests if len(told) == 2 else 0
+        claim = "its file systems were frozen for one request of LINSTOR, and thawed"
+        self._report.check(claim, told == ["freeze", "thaw"] and asked == 1, f"{told}, {asked} requests")
+        kept = guest.keep()
+        self._write_more(guest, "/written-after-the-snapshot")
+        self._check_guests([guest], "has written something else since")
+        self._report.command(f"onevm poweroff {number}; onevm disk-snapshot-revert {number} 0 0; onevm resume {number}")
+        self.cloud.poweroff(vm)
+        self.cloud.snapshot_revert(vm, disk, snapshot)
+        guest.take(kept)
+        self.cloud.resume(vm)
+        self._check_guests([guest], "reads the bytes of the snapshot")
+        self._report.command(f"onevm disk-snapshot-delete {number} 0 0")
+        self.cloud.snapshot_delete(vm, disk, snapshot)
+
+    def _migrate_live(self, guests: list[Guest]) -> None:
+        self._report.step("Live migration")
+        for guest in guests:
+            before, target = guest.vm.host, self._next_host(guest)
+            memory = self._inside(guest).seed
+            self._report.command(f"onevm migrate --live {guest.vm.identifier} {target}")
+            with self._report.working(f"migrating VM {guest.vm.identifier}"):
+                self.cloud.migrate_live(guest.vm, target)
+            self._check_domain(guest, memory)
+            gone = not guest.link(before).parent.exists()
+            self._report.check(f"nothing of it is left on {before}", gone, f"{guest.link(before).parent} is there")
+            self._write_more(guest, "/written-after-the-move")
+        pairs = volumes.with_two_primaries(self.sandbox.snapshot_of_state())
+        self._report.check("no volume may be primary on two nodes any more", not pairs, ", ".join(pairs))
+        self._check_guests(guests, "reads what it had written, and what it wrote there")
+
+    def _suspend(self, guest: Guest) -> None:
+        self._report.step("Suspend, and resume on another host")
+        number, memory, target = guest.vm.identifier, self._inside(guest).seed, self._next_host(guest)
+        self._report.command(f"onevm suspend {number}")
+        self.cloud.suspend(guest.vm)
+        checkpoint = f"one-vm-{number}-checkpoint"
+        found = {volume.name: volume for volume in volumes.read(self.sandbox)}
+        self._report.check(f"its memory is in {checkpoint}", checkpoint in found, "there is no such volume")
+        self._report.command(f"onevm migrate {number} {target}; onevm resume {number}")
+        self.cloud.migrate_cold(guest.vm, target)
+        self.cloud.resume(guest.vm)
+        self._check_domain(guest, memory)
+        gone = checkpoint not in {volume.name for volume in volumes.read(self.sandbox)}
+        self._report.check(f"{checkpoint} is gone", gone, "it is still there")
+        self._check_guests([guest], "reads the same bytes there")
+
+    def _save_as(self, guest: Guest) -> Image:
+        self._report.step("The disk of a running VM, saved as an image")
+        self._report.command(f"onevm disk-saveas {guest.vm.identifier} 0 saved")
+        with self._report.working("saving the disk"):
+            image = self.cloud.disk_saveas(guest.vm, guest.vm.disk(0), "saved")
+        self._check_image(image, guest.reference, "it has the bytes of the disk")
+        return image
+
     def _resize(self, guest: Guest) -> None:
         self._report.step("A larger disk")
         disk = guest.vm.disk(0)
@@ -173,16 +241,17 @@ class Story:
             claim = f"{volume.name} has {REPLICAS} replicas, also after LINSTOR's balancing"
             self._report.check(claim, right, f"it has {volume.replicas}")
 
-    def _delete(self, guests: list[Guest], base: Image, kept: Image) -> None:
+    def _delete(self, guests: list[Guest], base: Image, kept: Image, saved: Image) -> None:
         self._report.step("Everything is deleted again")
         for guest in guests:
             self._report.command(f"onevm terminate {guest.vm.identifier}")
             with self._report.working(f"terminating VM {guest.vm.identifier}"):
                 self.cloud.terminate(guest.vm)
-        self._only_images_are_left(base, kept)
+        self._only_images_are_left(base, kept, saved)
         self._check_image(kept, guests[1].reference, "the persistent image has what its guest wrote")
         self._check_image(base, self._prepared.reference, "the other image is as it was imported")
-        for image in (base, kept):
+        self._check_image(saved, guests[0].reference, "the saved image lives on without the VM")
+        for image in (base, kept, saved):
             self._report.command(f"oneimage delete {image.name}")
             self.cloud.delete_image(image)
 
@@ -214,6 +283,24 @@ class Story:
             with self._report.working(f"reading disk.0 of VM {guest.vm.identifier}"):
                 told = guest.difference()
             self._report.check(f"VM {guest.vm.identifier} on {guest.vm.host} {claim}", not told, told)
+
+    def _write_more(self, guest: Guest, name: str) -> None:
+        if self._prepared.is_ext4:
+            guest.write_file(name, os.urandom(3 * BLOCK))
+        else:
+            _write_at_three_places(guest)
+
+    def _inside(self, guest: Guest) -> VirtualGuest:
+        return self.sandbox.guest(f"one-{guest.vm.identifier}")
+
+    def _check_domain(self, guest: Guest, memory: bytes) -> None:
+        """The VM runs where oned believes it to be, with the memory that it had."""
+        name = f"{guest.vm.host}/one-{guest.vm.identifier}"
+        running = self.sandbox.snapshot_of_state()["domains"]
+        inside = self._inside(guest)
+        right = name in running and inside.state == "running" and inside.seed == memory
+        claim = f"VM {guest.vm.identifier} runs on {guest.vm.host}, with the memory that it had"
+        self._report.check(claim, right, f"{', '.join(running)} run; it is {inside.state}")
 
     def _check_files(self, guests: list[Guest]) -> None:
         for guest in guests:

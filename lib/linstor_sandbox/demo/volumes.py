@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from linstor_sandbox.demo.images import MIB
+from linstor_sandbox.properties import ALLOW_TWO_PRIMARIES
 
 if TYPE_CHECKING:
     from linstor_sandbox import Sandbox
@@ -71,6 +72,15 @@ def _place(entry: Mapping[str, Any]) -> str:
     kind = "diskless" if any("DISKLESS" in flag for flag in flags) else "replica"
     in_use = entry.get("state", {}).get("in_use", False)
     return f"{kind} *" if in_use else kind
+
+
+def with_two_primaries(state: Mapping[str, Any]) -> list[str]:
+    """The volumes that may be primary on two nodes at once, with the nodes."""
+    found = []
+    for name, definition in state["resource_definitions"].items():
+        containers = {"all nodes": definition["props"], **definition["connections"]}
+        found += [f"{name} on {place}" for place, props in containers.items() if ALLOW_TWO_PRIMARIES in props]
+    return found
 
 
 def of_images_and_vms(state: Mapping[str, Any]) -> dict[str, Any]:

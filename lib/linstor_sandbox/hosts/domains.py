@@ -1,30 +1,66 @@
-"""Domains of the hosts' hypervisors: as much of virsh as opens and closes the disks of a VM."""
+"""Domains of the hosts' hypervisors: they keep the disks of a VM open as QEMU does, and move between hosts."""
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+import threading
+import time
 import uuid
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Callable, Optional
 
 from ..model import Cluster, Node
-from ..openings import Opening, Openings
+from ..openings import Openings
+from ..storage import Content
+from .guests import Guest
 
-Output = tuple[int, str, str]
-"""exit status, stdout, stderr"""
+_DEFAULT_MEMORY_KIB = 8192
+_KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KiB": 1, "k": 1, "MiB": 1024, "M": 1024, "GiB": 1 << 20, "G": 1 << 20}
 
 
 @dataclass
 class Domain:
-    """A running VM on a host."""
+    """A running VM on a host; `xml` has the paths as the host knows them, `contents` what it has opened there."""
 
     name: str
     node: str
     xml: str
     serial: int
-    state: str = "running"
-    uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
-    openings: list[Opening] = field(default_factory=list)
+    guest: Guest
+    uuid: str = ""
+    contents: dict[str, Content] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """running or paused."""
+        return self.guest.state
+
+    @property
+    def holder(self) -> str:
+        """The name under which it keeps its disks open."""
+        return f"domain {self.name}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a domain, after so many REST requests."""
+
+    node: str
+    domain: str
+    what: str
+    requests: int
+    moment: float = field(default_factory=time.monotonic, compare=False)
+
+
+@dataclass
+class _Failure:
+    command: str
+    step: str
+    message: str
+    remaining: int
 
 
 class VirshError(Exception):
@@ -44,119 +80,138 @@ def disks_of(xml: str) -> list[tuple[str, str, bool]]:
     return found
 
 
-class Domains:
-    """All domains of all hosts."""
+def memory_of(xml: str) -> int:
+    """KiB of RAM that a domain's XML asks for."""
+    memory = ElementTree.fromstring(xml).find("memory")
+    if memory is None or not memory.text:
+        return _DEFAULT_MEMORY_KIB
+    return int(int(memory.text) * _KIB[memory.get("unit", "KiB")])
 
-    def __init__(self, cluster: Cluster, openings: Openings) -> None:
+
+class Domains:
+    """All domains of all hosts, and the guests in them, which outlive a move and a save."""
+
+    def __init__(self, cluster: Cluster, openings: Openings, stopping: Optional[threading.Event] = None,
+                 count_requests: Callable[[], int] = lambda: 0) -> None:
         self.cluster = cluster
         self.openings = openings
-        self._serials = itertools.count(1)
+        self.stopping = stopping or threading.Event()
         self.all: dict[tuple[str, str], Domain] = {}
+        self.guests: dict[str, Guest] = {}
+        self.events: list[Event] = []
+        self._count_requests = count_requests
+        self._failures: list[_Failure] = []
+        self._serials = itertools.count(1)
 
-    def run(self, node: Node, arguments: list[str], text: str) -> Output:
-        """virsh with these arguments; `text` is what its file holds."""
-        words = _without_connection(arguments)
-        command = words[0] if words else ""
-        method: Optional[Callable[[Node, list[str], str], str]] = getattr(self, f"_{command.replace('-', '_')}", None)
-        if method is None:
-            return 1, "", f"error: unknown command: '{command}'\n"
-        try:
-            return 0, method(node, list(words[1:]), text), ""
-        except VirshError as exc:
-            return 1, "", f"error: {exc}\n"
+    # --- for tests --------------------------------------------------------------------------------------------------
 
-    def _find(self, node: Node, words: list[str]) -> Domain:
-        names = [word for word in words if not word.startswith("-")]
-        name = names[0] if names else ""
-        for domain in self.all.values():
+    def guest(self, name: str) -> Guest:
+        """The guest of a VM, also before its domain is started: its agent can be chosen then."""
+        return self.guests.setdefault(name, Guest(name, self.stopping))
+
+    def fail(self, command: str, step: str = "", message: str = "internal error: injected failure",
+             times: int = 1) -> None:
+        """Let the next virsh commands of a kind fail; `step` of migrate is prepare, perform or finish."""
+        self._failures.append(_Failure(command, step, message, times))
+
+    def check(self, command: str, step: str = "") -> None:
+        """VirshError when a test wants this command to fail at this step."""
+        for failure in self._failures:
+            if (failure.command, failure.step) == (command, step) and failure.remaining > 0:
+                failure.remaining -= 1
+                raise VirshError(failure.message)
+
+    def note(self, domain: Domain, what: str) -> None:
+        """Remember an event."""
+        self.events.append(Event(domain.node, domain.name, what, self._count_requests()))
+
+    # --- domains ----------------------------------------------------------------------------------------------------
+
+    def find(self, node: Node, name: str) -> Domain:
+        """A host's domain by name, uuid or id; VirshError."""
+        for domain in list(self.all.values()):
             if domain.node == node.name and name in (domain.name, domain.uuid, str(domain.serial)):
                 return domain
         raise VirshError(f"failed to get domain '{name}'")
 
-    def _create(self, node: Node, words: list[str], text: str) -> str:
-        name = ElementTree.fromstring(text).findtext("name") or "domain"
+    def of(self, node: Node) -> list[Domain]:
+        """A host's domains."""
+        return [domain for domain in list(self.all.values()) if domain.node == node.name]
+
+    def new(self, node: Node, xml: str) -> Domain:
+        """A domain that is not yet started; VirshError when the host has one of this name."""
+        tree = ElementTree.fromstring(xml)
+        name = tree.findtext("name") or "domain"
         if (node.name, name) in self.all:
-            raise VirshError(f"Failed to create domain from {words[0]}\nerror: operation failed: domain '{name}' "
-                             "already exists")
-        domain = Domain(name, node.name, text, next(self._serials))
-        self.start(node, domain, words[0] if words else "")
-        return f"Domain '{name}' created from {words[0] if words else ''}\n\n"
+            raise VirshError(f"operation failed: domain '{name}' already exists")
+        return Domain(name, node.name, self.plain(node, xml), next(self._serials), self.guest(name),
+                      tree.findtext("uuid") or str(uuid.uuid4()))
 
-    def start(self, node: Node, domain: Domain, shown: str) -> None:
-        """Open the disks of a domain; none stays open when one cannot be."""
-        holder = f"domain {domain.name}"
-        for _, path, read_only in disks_of(domain.xml):
-            if not path or self.openings.devices.find(node.name, self._inside(node, path)) is None:
-                continue
+    def start(self, node: Node, domain: Domain) -> None:
+        """Open the disks of a domain; none stays open when one cannot be. The guest is left as it is."""
+        for target, path, read_only in disks_of(domain.xml):
             try:
-                opening = self.openings.open(node, self._inside(node, path), not read_only, holder=holder)
+                self._open(node, domain, target, path, not read_only)
             except OSError as exc:
-                self.openings.close_holder(node.name, holder)
-                raise VirshError(
-                    f"Failed to create domain from {shown}\nerror: internal error: process exited while connecting to "
-                    f"monitor: qemu-system-x86_64: -blockdev: Could not open '{path}': {exc.strerror}") from None
-            domain.openings.append(opening)
+                self.openings.close_holder(node.name, domain.holder)
+                raise VirshError("internal error: process exited while connecting to monitor: qemu-system-x86_64: "
+                                 f"-blockdev: Could not open '{path}': {exc.strerror}") from None
         self.all[(node.name, domain.name)] = domain
+        self.run_in(domain)
 
-    def _inside(self, node: Node, path: str) -> str:
-        """A path as the host knows it, or mapped already, below the host's root."""
-        host = str(self.openings.devices.host(node.name)) + "/"
-        return path[len(host):] if path.startswith(host) else path
+    def run_in(self, domain: Domain) -> None:
+        """The guest writes to what this domain has opened, whatever its links lead to by now."""
+        files = {target: content.path for target, content in domain.contents.items()}
+        domain.guest.disks = files.get
 
-    def _destroy(self, node: Node, words: list[str], _text: str) -> str:
-        domain = self._find(node, words)
-        self.stop(domain)
-        return f"Domain '{domain.name}' destroyed\n\n"
+    def _open(self, node: Node, domain: Domain, target: str, path: str, write: bool) -> None:
+        inside = self.inside(node, path)
+        if not path or self.regular_file(node, path) is not None:
+            return
+        device = self.openings.devices.find(node.name, inside)
+        if device is None:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        self.openings.open(node, inside, write, holder=domain.holder)
+        if write:
+            domain.contents[target] = device.content
 
-    def stop(self, domain: Domain) -> None:
-        """End a domain and close its disks."""
-        self.openings.close_holder(domain.node, f"domain {domain.name}")
+    def stop(self, domain: Domain, guest_state: str = "off") -> None:
+        """End a domain and close its disks; its guest is `off`, or lives on elsewhere."""
+        self.openings.close_holder(domain.node, domain.holder)
         del self.all[(domain.node, domain.name)]
+        if guest_state:
+            domain.guest.become(guest_state)
 
     def drop_host(self, node: str) -> None:
         """A host lost its power: its domains are gone."""
         for domain in [domain for domain in self.all.values() if domain.node == node]:
             self.stop(domain)
 
-    def _suspend(self, node: Node, words: list[str], _text: str) -> str:
-        domain = self._find(node, words)
-        domain.state = "paused"
-        return f"Domain '{domain.name}' suspended\n\n"
+    # --- paths ------------------------------------------------------------------------------------------------------
 
-    def _resume(self, node: Node, words: list[str], _text: str) -> str:
-        domain = self._find(node, words)
-        domain.state = "running"
-        return f"Domain '{domain.name}' resumed\n\n"
+    def inside(self, node: Node, path: str) -> str:
+        """A path as the host knows it, or mapped already, below the host's root."""
+        host = str(self.openings.devices.host(node.name)) + "/"
+        return path[len(host):] if path.startswith(host) else path
 
-    def _dominfo(self, node: Node, words: list[str], _text: str) -> str:
-        domain = self._find(node, words)
-        lines = (("Id", domain.serial), ("Name", domain.name), ("UUID", domain.uuid), ("OS Type", "hvm"),
-                 ("State", domain.state), ("CPU(s)", 1), ("Persistent", "no"))
-        return "".join(f"{key + ':':<16}{value}\n" for key, value in lines) + "\n"
+    def outside(self, node: Node, path: str) -> Path:
+        """The file on this machine that the host knows by a path."""
+        return self.openings.devices.host(node.name) / self.inside(node, path).lstrip("/")
 
-    def _domstate(self, node: Node, words: list[str], _text: str) -> str:
-        return f"{self._find(node, words).state}\n\n"
+    def regular_file(self, node: Node, path: str) -> Optional[Path]:
+        """A file on the host that is no device, or None."""
+        if self.openings.devices.find(node.name, self.inside(node, path)) is not None:
+            return None
+        found = self.outside(node, path)
+        return found if found.is_file() and not found.is_symlink() else None
 
-    def _dumpxml(self, node: Node, words: list[str], _text: str) -> str:
-        return self._find(node, words).xml + "\n"
+    def plain(self, node: Node, text: str) -> str:
+        """XML with the paths as the host knows them."""
+        return text.replace(str(self.openings.devices.host(node.name)), "")
 
-    def _domblklist(self, node: Node, words: list[str], _text: str) -> str:
-        rows = "".join(f" {target:<9}{path}\n" for target, path, _ in disks_of(self._find(node, words).xml))
-        return f" Target   Source\n{'-' * 40}\n{rows}\n"
-
-    def _list(self, node: Node, words: list[str], _text: str) -> str:
-        mine = [domain for domain in self.all.values() if domain.node == node.name]
-        if "--name" in words:
-            return "".join(f"{domain.name}\n" for domain in mine) + "\n"
-        rows = "".join(f" {domain.serial:<5}{domain.name:<16}{domain.state}\n" for domain in mine)
-        return f" Id   Name            State\n{'-' * 32}\n{rows}\n"
-
-
-def _without_connection(arguments: list[str]) -> list[str]:
-    """The words after virsh's own options."""
-    words = list(arguments)
-    while words and words[0].startswith("-"):
-        option = words.pop(0)
-        if option in ("-c", "--connect") and words:
-            words.pop(0)
-    return words
+    def shown(self, node: Node, xml: str) -> str:
+        """XML with paths as the host's shell has them in its arguments, below the host's root."""
+        plain = self.plain(node, xml)
+        for quote in "'\"":
+            plain = plain.replace(f"{quote}/var/lib/one", f"{quote}{self.openings.devices.host(node.name)}/var/lib/one")
+        return plain

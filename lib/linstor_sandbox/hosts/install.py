@@ -37,7 +37,7 @@ def install(root: Path, nodes: Sequence[str], port: int) -> None:
     """Make root/bin/ssh and root/hosts/<node> with its bin, dev and var."""
     library = root / "bin" / ".lib"
     library.mkdir(parents=True, exist_ok=True)
-    for module in ("shim.py", "tools.py"):
+    for module in ("shim.py", "tools.py", "dying.py"):
         shutil.copy(Path(__file__).parent / module, library / module)
         py_compile.compile(str(library / module), doraise=True)
     ssh = f"shim.ssh({str(root)!r}, {port})"

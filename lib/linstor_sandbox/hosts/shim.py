@@ -121,6 +121,7 @@ _REFUSALS = {
     "unknown": "Could not resolve hostname {}: Name or service not known",
     "offline": "connect to host {} port 22: No route to host",
     "refused": "connect to host {} port 22: Connection refused",
+    "exit": "Connection closed by {} port 22",
 }
 
 
@@ -140,6 +141,10 @@ def ssh(root: str, port: int) -> NoReturn:
     env = environment(root, host_root, node)
     os.chdir(env["HOME"])
     restore_signals()
+    if answer[2:]:
+        import dying  # type: ignore[import-not-found]
+        script = ["-c", map_paths(command, host_root, root)] if words else []
+        dying.run(["/bin/sh", *script], env, int(answer[2]))
     if words:
         os.execve("/bin/sh", ["sh", "-c", map_paths(command, host_root, root)], env)
     os.execve("/bin/sh", ["sh"], env)

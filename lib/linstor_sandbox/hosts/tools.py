@@ -303,9 +303,9 @@ def find(host: Host, arguments: list[str]) -> NoReturn:
 
 def remote(host: Host, arguments: list[str]) -> NoReturn:
     """virsh, drbdsetup, drbdadm: the sandbox itself knows the answer."""
-    files = [word for word in arguments if os.path.isfile(word)]
     text = ""
-    if host.tool == "virsh" and files:
+    files = _xml_files(arguments) if host.tool == "virsh" else []
+    if files:
         with open(files[-1], encoding="utf-8", errors="surrogateescape") as file:
             text = file.read()
     elif host.tool == "virsh" and "/dev/stdin" in arguments:
@@ -318,6 +318,15 @@ def remote(host: Host, arguments: list[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.write(rest[int(length):])
     os._exit(int(status))
+
+
+def _xml_files(arguments: list[str]) -> list[str]:
+    """Those of virsh's arguments that are files of XML: never a device, which has the length of a disk."""
+    if "--xml" in arguments[:-1]:
+        return [arguments[arguments.index("--xml") + 1]]
+    if "create" in arguments or "define" in arguments:
+        return [word for word in arguments if os.path.isfile(word)]
+    return []
 
 
 def sudo(_host: Host, arguments: list[str]) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from linstor_sandbox.opennebula.cloud import Cloud
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.errors import ActionFailed, Refused
-from linstor_sandbox.opennebula.hypervisor import BootFailed
+from linstor_sandbox.opennebula.hypervisor import BootFailed, HypervisorFailed
 from linstor_sandbox.opennebula.images import Image, ImageState
 from linstor_sandbox.opennebula.machines import LcmState, VirtualMachine, VmState
 from linstor_sandbox.opennebula.releases import Release
@@ -17,6 +17,7 @@ __all__ = [
     "Call",
     "Cloud",
     "Datastore",
+    "HypervisorFailed",
     "Image",
     "ImageState",
     "LcmState",

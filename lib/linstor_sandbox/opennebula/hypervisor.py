@@ -1,4 +1,4 @@
-"""What oned's KVM driver does on a host: start and end a domain that holds the VM's disks open."""
+"""What oned's KVM driver does on a host: start, end, save, restore and move a domain that holds the VM's disks open."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
-from linstor_sandbox.opennebula.machines import Disk, VirtualMachine
+from linstor_sandbox.opennebula.datastores import DATASTORE_LOCATION
+from linstor_sandbox.opennebula.machines import Disk, History, VirtualMachine, directory
 
 
 class BootFailed(RuntimeError):
     """The domain cannot be started: most often because one of its disks cannot be opened."""
+
+
+class HypervisorFailed(RuntimeError):
+    """What a domain was to do failed; it runs on as before."""
 
 
 @dataclass
@@ -30,6 +35,59 @@ class Hypervisor:
             raise BootFailed(f"VM {vm.identifier} does not start on {vm.host}: {done.stderr.strip()}")
         self.running[vm.identifier] = vm.host
 
+    def save(self, vm: VirtualMachine, record: History) -> None:
+        """The stock action: the memory goes to a file of the VM's directory; HypervisorFailed, and the VM runs on."""
+        self._virsh(vm, record.host, f"virsh save {vm.deploy_id} {checkpoint(vm, record)}")
+        self.running.pop(vm.identifier, None)
+
+    def saved(self, vm: VirtualMachine) -> None:
+        """An override has saved the VM."""
+        self.running.pop(vm.identifier, None)
+
+    def restore(self, vm: VirtualMachine) -> None:
+        """The stock action, with the paths of the system datastore where the VM is now; HypervisorFailed."""
+        file = checkpoint(vm, vm.current)
+        paths = f"s%{DATASTORE_LOCATION}/[0-9]*/{vm.identifier}/%{vm.directory}/%g"
+        self._virsh(
+            vm,
+            vm.host,
+            f"virsh save-image-dumpxml {file} > {file}.xml && sed -i '{paths}' {file}.xml && "
+            f"virsh restore {file} --xml {file}.xml && rm -f {file} {file}.xml",
+        )
+        self.restored(vm)
+
+    def restored(self, vm: VirtualMachine) -> None:
+        """An override has restored the VM."""
+        self.running[vm.identifier] = vm.host
+
+    def migrate(self, vm: VirtualMachine, source: str) -> None:
+        """kvm/migrate of a VM whose disks are all links, from `source` to where it is going; HypervisorFailed."""
+        there = f"qemu+ssh://{vm.host}/system"
+        try:
+            self._virsh(vm, source, f"virsh migrate --live {vm.deploy_id} {there}")
+        except HypervisorFailed:
+            self._ssh(source, f"virsh --connect {there} destroy {vm.deploy_id}", "")
+            self._ssh(source, f"virsh --connect {there} undefine {vm.deploy_id}", "")
+            raise
+        self.running[vm.identifier] = vm.host
+
+    def change_context(self, vm: VirtualMachine) -> None:
+        """kvm/migrate within one host: disks stay as they were opened, the context is the new directory's."""
+        assert vm.context is not None
+        file = f"{vm.directory}/disk.{vm.context['DISK_ID']}"
+        change = f"virsh change-media {vm.deploy_id} {vm.context['TARGET']} {file} --update --force"
+        self._virsh(vm, vm.host, change)
+
+    def resize(self, vm: VirtualMachine, disk: Disk, size_mib: int) -> None:
+        """kvm/resize_disk; HypervisorFailed when the host's device is smaller."""
+        target = disk.attributes["TARGET"]
+        self._virsh(vm, vm.host, f"virsh blockresize {vm.deploy_id} {target} {size_mib}M")
+
+    def _virsh(self, vm: VirtualMachine, host: str, command: str) -> None:
+        done = self._ssh(host, command, "")
+        if done.returncode != 0:
+            raise HypervisorFailed(f"VM {vm.identifier} on {host}: {command.split()[1]}: {done.stderr.strip()}")
+
     def end(self, vm: VirtualMachine) -> None:
         """End the domain wherever it is; a host that does not answer has none any more."""
         host = self.running.pop(vm.identifier, None)
@@ -46,13 +104,26 @@ class Hypervisor:
         )
 
 
+def checkpoint(vm: VirtualMachine, record: History) -> str:
+    """The file in which the stock actions keep a VM's memory."""
+    return f"{directory(vm.identifier, record)}/checkpoint"
+
+
 def domain_xml(vm: VirtualMachine) -> str:
     """As much of a domain as says which disks it opens."""
     disks = "".join(_disk_xml(vm, disk) for disk in vm.disks)
+    memory = int(vm.attributes["MEMORY"]) * 1024
     return (
-        f"<domain type='kvm'><name>one-{vm.identifier}</name><uuid>{vm.deploy_id}</uuid>"
-        f"<devices>{disks}</devices></domain>\n"
+        f"<domain type='kvm'><name>one-{vm.identifier}</name><uuid>{vm.deploy_id}</uuid><memory>{memory}</memory>"
+        f"<devices>{disks}{_context_xml(vm)}</devices></domain>\n"
     )
+
+
+def _context_xml(vm: VirtualMachine) -> str:
+    if vm.context is None:
+        return ""
+    source, target = quoteattr(f"{vm.directory}/disk.{vm.context['DISK_ID']}"), quoteattr(vm.context["TARGET"])
+    return f"<disk type='file' device='cdrom'><source file={source}/><target dev={target}/><readonly/></disk>"
 
 
 def _disk_xml(vm: VirtualMachine, disk: Disk) -> str:

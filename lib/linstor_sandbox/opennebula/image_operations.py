@@ -62,6 +62,8 @@ class ImageOperations(Registry):
 
     def clone_image(self, original: Image, name: str = "", datastore: Optional[Datastore] = None) -> Image:
         """`oneimage clone`: clone, then monitor; into another datastore when one is given."""
+        if original.snapshots.all:
+            raise Refused("[one.image.clone] Cannot clone images with snapshots")
         target = datastore or self.datastore(original.datastore_id)
         image = self._allocate(target, name, original.type, False, original.size, original.attributes)
         image.path, image.cloning_id, image.format = original.source, original.identifier, original.format
@@ -75,6 +77,8 @@ class ImageOperations(Registry):
         """`oneimage create --source`: an image of a volume that is there already; no script runs."""
         image = self._allocate(datastore, name, "OS", False, size, None)
         image.source, image.format = source, "raw"
+        with self.lock:
+            datastore.images.append(image.identifier)
         image.become(ImageState.READY)
         return image
 

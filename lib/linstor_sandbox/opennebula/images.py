@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from linstor_sandbox.opennebula import markup
 from linstor_sandbox.opennebula.releases import Release
+from linstor_sandbox.opennebula.snapshots import Snapshots
 
 
 class ImageState(enum.IntEnum):
@@ -50,6 +51,8 @@ class Image:
     vms: list[int] = field(default_factory=list)
     registered: int = 0
     modified: int = 0
+    snapshots: Snapshots = field(default_factory=Snapshots)
+    target_snapshot: int = -1
 
     def become(self, state: ImageState) -> None:
         """Take a new state; while it is LOCKED the state before is remembered, otherwise both are the same."""
@@ -80,18 +83,13 @@ class Image:
             markup.text("RUNNING_VMS", len(self.vms)),
             markup.text("CLONING_OPS", 0),
             markup.text("CLONING_ID", self.cloning_id),
-            markup.text("TARGET_SNAPSHOT", -1),
+            markup.text("TARGET_SNAPSHOT", self.target_snapshot),
             markup.text("DATASTORE_ID", self.datastore_id),
             markup.text("DATASTORE", self.datastore),
             markup.ids("VMS", self.vms),
             "<CLONES></CLONES><APP_CLONES></APP_CLONES>",
             markup.element("TEMPLATE", markup.attributes(self.attributes)),
-            markup.element(
-                "SNAPSHOTS",
-                markup.cdata("ALLOW_ORPHANS", "NO"),
-                markup.cdata("CURRENT_BASE", -1),
-                markup.cdata("NEXT_SNAPSHOT", 0),
-            ),
+            self.snapshots.xml(),
             "<BACKUP_INCREMENTS></BACKUP_INCREMENTS><BACKUP_DISK_IDS></BACKUP_DISK_IDS>" if release.has_backups else "",
         )
 

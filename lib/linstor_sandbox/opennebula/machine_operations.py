@@ -7,10 +7,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Optional
 
-from linstor_sandbox.opennebula import machines, templates, transfers
+from linstor_sandbox.opennebula import machines, markup, templates, transfers
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.errors import ActionFailed, Refused
-from linstor_sandbox.opennebula.hypervisor import BootFailed
+from linstor_sandbox.opennebula.hypervisor import BootFailed, HypervisorFailed, checkpoint
 from linstor_sandbox.opennebula.image_operations import ImageOperations
 from linstor_sandbox.opennebula.machines import Disk, History, LcmState, VirtualMachine, VmState
 from linstor_sandbox.opennebula.templates import Vector
@@ -20,6 +20,11 @@ _MIGRATIONS = {
     VmState.ACTIVE: (LcmState.PROLOG_MIGRATE, LcmState.PROLOG_MIGRATE_FAILURE),
     VmState.POWEROFF: (LcmState.PROLOG_MIGRATE_POWEROFF, LcmState.PROLOG_MIGRATE_POWEROFF_FAILURE),
     VmState.SUSPENDED: (LcmState.PROLOG_MIGRATE_SUSPEND, LcmState.PROLOG_MIGRATE_SUSPEND_FAILURE),
+}
+# A step that restores a VM's memory, and the state when it fails; a suspended VM is SUSPENDED again.
+_RESTORES = {
+    LcmState.BOOT_STOPPED: LcmState.BOOT_STOPPED_FAILURE,
+    LcmState.BOOT_MIGRATE: LcmState.BOOT_MIGRATE_FAILURE,
 }
 
 
@@ -80,7 +85,9 @@ class MachineOperations(ImageOperations):
     # --- parking ----------------------------------------------------------------------------------------------------
 
     def stop(self, vm: VirtualMachine) -> None:
-        """`onevm stop`: everything moves to the front-end."""
+        """`onevm stop`: the memory is saved, and everything moves to the front-end."""
+        if vm.identifier in self.hypervisor.running:
+            self._save(vm, LcmState.SAVE_STOP)
         self._park(vm, LcmState.EPILOG_STOP, LcmState.EPILOG_STOP_FAILURE, VmState.STOPPED)
 
     def undeploy(self, vm: VirtualMachine) -> None:
@@ -105,7 +112,10 @@ class MachineOperations(ImageOperations):
         failure = LcmState.PROLOG_RESUME_FAILURE if stopped else LcmState.PROLOG_UNDEPLOY_FAILURE
         vm.become(VmState.ACTIVE, step)
         self._transfer(vm, transfers.move(vm, (self.frontend, vm.previous), (vm.host, vm.current)), failure)
-        self._boot(vm, LcmState.BOOT_STOPPED if stopped else LcmState.BOOT_UNDEPLOY)
+        if stopped:
+            self._restore(vm, LcmState.BOOT_STOPPED)
+        else:
+            self._boot(vm, LcmState.BOOT_UNDEPLOY)
 
     # --- rest -------------------------------------------------------------------------------------------------------
 
@@ -115,8 +125,8 @@ class MachineOperations(ImageOperations):
         vm.become(VmState.POWEROFF)
 
     def suspend(self, vm: VirtualMachine) -> None:
-        """`onevm suspend`, without the memory: no transfer script runs."""
-        self.hypervisor.end(vm)
+        """`onevm suspend`: the memory is saved; where that fails the VM is RUNNING."""
+        self._save(vm, LcmState.SAVE_SUSPEND)
         vm.become(VmState.SUSPENDED)
 
     def lose_host(self, vm: VirtualMachine) -> None:
@@ -126,18 +136,33 @@ class MachineOperations(ImageOperations):
 
     def resume(self, vm: VirtualMachine) -> None:
         """`onevm resume` of a VM in POWEROFF or SUSPENDED: a new history record, and the context is made again."""
-        step = LcmState.BOOT_POWEROFF if vm.state == VmState.POWEROFF else LcmState.BOOT_SUSPENDED
+        was_off = vm.state == VmState.POWEROFF
         vm.place(vm.host, vm.current.host_id, vm.current.datastore)
-        self._boot(vm, step)
+        if was_off:
+            self._boot(vm, LcmState.BOOT_POWEROFF)
+        else:
+            self._restore(vm, LcmState.BOOT_SUSPENDED)
 
     # --- moving -----------------------------------------------------------------------------------------------------
 
-    def migrate_cold(self, vm: VirtualMachine, host: str, system: Optional[Datastore] = None) -> None:
-        """`onevm migrate`: mv of every disk and of the directory; a running VM boots on the new host."""
-        self.hypervisor.end(vm)
+    def migrate_cold(
+        self, vm: VirtualMachine, host: str, system: Optional[Datastore] = None, poff: bool = True
+    ) -> None:
+        """`onevm migrate --poff`: mv of every disk and of the directory; a running VM boots on the new host.
+
+        Without `poff` its memory is saved before and restored there.
+        """
         before, unknown = vm.state, vm.lcm_state == LcmState.UNKNOWN
-        target = system or vm.current.datastore
+        target, back = system or vm.current.datastore, vm.current
         vm.place(host, self.host_id(host), target)
+        if poff or before != VmState.ACTIVE:
+            self.hypervisor.end(vm)
+        else:
+            try:
+                self._save(vm, LcmState.SAVE_MIGRATE, back)
+            except (ActionFailed, HypervisorFailed):
+                vm.place(back.host, back.host_id, back.datastore)
+                raise
         self._adopt(vm, target)
         self._move(vm, before, unknown)
 
@@ -148,10 +173,12 @@ class MachineOperations(ImageOperations):
         vm.become(VmState.ACTIVE, step)
         ends = (vm.previous.host, vm.previous), (vm.host, vm.current)
         self._transfer(vm, transfers.move(vm, *ends), failure)
-        if before == VmState.ACTIVE:
-            self._boot(vm, LcmState.BOOT_MIGRATE)
-        else:
+        if before != VmState.ACTIVE:
             vm.become(before)
+        elif vm.is_saved:
+            self._restore(vm, LcmState.BOOT_MIGRATE)
+        else:
+            self._boot(vm, LcmState.BOOT_MIGRATE)
 
     # --- disks ------------------------------------------------------------------------------------------------------
 
@@ -190,7 +217,7 @@ class MachineOperations(ImageOperations):
         self._drop_disk(vm, disk)
 
     def resize_disk(self, vm: VirtualMachine, disk: Disk, size: int) -> None:
-        """`onevm disk-resize` to a size in MiB; when the script fails oned keeps the old size."""
+        """`onevm disk-resize` to a size in MiB; when the script or virsh fails oned keeps the old size."""
         if size <= disk.size:
             raise Refused(f"[one.vm.diskresize] New disk size has to be greater than current one: {disk.size}")
         states = {
@@ -202,11 +229,17 @@ class MachineOperations(ImageOperations):
         disk.attributes.update(SIZE=str(size), SIZE_PREV=str(old))
         vm.become(VmState.ACTIVE, states[before])
         call = self.scripts.transfer_line(transfers.resize_line(vm, disk, size))
-        vm.become(before, LcmState.RUNNING if before == VmState.ACTIVE else LcmState.LCM_INIT)
-        disk.attributes.pop("SIZE_PREV")
-        if not call.succeeded:
+        try:
+            if not call.succeeded:
+                raise ActionFailed(call)
+            if before == VmState.ACTIVE:
+                self.hypervisor.resize(vm, disk, size)
+        except (ActionFailed, HypervisorFailed):
             disk.attributes["SIZE"] = str(old)
-            raise ActionFailed(call)
+            raise
+        finally:
+            vm.become(before, LcmState.RUNNING if before == VmState.ACTIVE else LcmState.LCM_INIT)
+            disk.attributes.pop("SIZE_PREV")
         if disk.yes("SAVE"):
             self.image(int(disk.attributes["IMAGE_ID"])).size = size
 
@@ -219,6 +252,8 @@ class MachineOperations(ImageOperations):
             self._prolog(vm)
         elif failed == LcmState.BOOT_FAILURE:
             self._boot(vm, LcmState.BOOT)
+        elif failed in _RESTORES.values():
+            self._restore(vm, next(step for step, failure in _RESTORES.items() if failure == failed))
         elif failed == LcmState.EPILOG_FAILURE:
             # oned has forgotten by now that the VM was parked: it names the last host.
             self._epilog(vm, vm.host)
@@ -275,6 +310,64 @@ class MachineOperations(ImageOperations):
             for line in transfers.delete(vm, record):
                 self.scripts.transfer_line(line)
 
+    # --- memory -----------------------------------------------------------------------------------------------------
+
+    def _save(self, vm: VirtualMachine, step: LcmState, record: Optional[History] = None) -> None:
+        """What one_vmm_exec does: its own save, or the override; where it fails the VM is RUNNING.
+
+        `record` says where the VM still is when its history is ahead of it.
+        """
+        vm.become(VmState.ACTIVE, step)
+        record = record or vm.current
+        arguments = [vm.deploy_id, checkpoint(vm, record), record.host]
+        try:
+            if self.scripts.has_local_action("save_linstor_un"):
+                self._local_action(vm, "save_linstor_un", arguments, record)
+                self.hypervisor.saved(vm)
+            else:
+                self.hypervisor.save(vm, record)
+        except (ActionFailed, HypervisorFailed):
+            vm.become(VmState.ACTIVE, LcmState.RUNNING)
+            raise
+        vm.is_saved = True
+
+    def _restore(self, vm: VirtualMachine, step: LcmState) -> None:
+        """What one_vmm_exec does: the context disk, then its own restore or the override."""
+        vm.become(VmState.ACTIVE, step)
+        arguments = [checkpoint(vm, vm.current), vm.host, vm.deploy_id]
+        try:
+            self._make_context(vm)
+            if self.scripts.has_local_action("restore_linstor_un"):
+                self._local_action(vm, "restore_linstor_un", arguments, vm.current)
+                self.hypervisor.restored(vm)
+            else:
+                self.hypervisor.restore(vm)
+        except (ActionFailed, HypervisorFailed):
+            if step == LcmState.BOOT_SUSPENDED:
+                vm.become(VmState.SUSPENDED)
+            else:
+                vm.become(VmState.ACTIVE, _RESTORES[step])
+            raise
+        vm.is_saved = False
+        vm.become(VmState.ACTIVE, LcmState.RUNNING)
+
+    def _local_action(self, vm: VirtualMachine, verb: str, arguments: list[str], record: History) -> None:
+        document = markup.element(
+            "VMM_DRIVER_ACTION_DATA",
+            markup.text("HOST", record.host),
+            "<MIGR_HOST/>",
+            markup.text("DEPLOY_ID", vm.deploy_id),
+            "<LOCAL_DEPLOYMENT_FILE/><REMOTE_DEPLOYMENT_FILE/>",
+            markup.text("CHECKPOINT_FILE", checkpoint(vm, record)),
+            "<TM_COMMAND/><TM_COMMAND_ROLLBACK/><DISK_TARGET_PATH/>",
+            vm.xml(only_last_record=True),
+            record.datastore.xml(),
+        )
+        argv = [*arguments, str(vm.identifier), record.host]
+        call = self.scripts.local_action(verb, argv, markup.base64_text(document))
+        if not call.succeeded:
+            raise ActionFailed(call)
+
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def _transfer(self, vm: VirtualMachine, lines: Sequence[str], failure: LcmState) -> None:
@@ -287,15 +380,19 @@ class MachineOperations(ImageOperations):
     def _boot(self, vm: VirtualMachine, step: LcmState) -> None:
         """What one_vmm_exec does: the context disk, then the domain."""
         vm.become(VmState.ACTIVE, step)
-        if vm.context:
-            line = transfers.context_line(vm, self._write_context(vm, vm.context), int(vm.context["DISK_ID"]))
-            self._transfer(vm, [line], LcmState.BOOT_FAILURE)
+        vm.is_saved = False
         try:
+            self._make_context(vm)
             self.hypervisor.start(vm)
-        except BootFailed:
+        except (ActionFailed, BootFailed):
             vm.become(VmState.ACTIVE, LcmState.BOOT_FAILURE)
             raise
         vm.become(VmState.ACTIVE, LcmState.RUNNING)
+
+    def _make_context(self, vm: VirtualMachine) -> None:
+        if vm.context:
+            file = self._write_context(vm, vm.context)
+            self.scripts.transfer([transfers.context_line(vm, file, int(vm.context["DISK_ID"]))])
 
     def _write_context(self, vm: VirtualMachine, context: Vector) -> str:
         directory = self.var / "vms" / str(vm.identifier)
@@ -315,6 +412,8 @@ class MachineOperations(ImageOperations):
         disk = Disk(machines.image_disk(wanted, image, datastore))
         self.use_image(image, vm.identifier)
         disk.attributes["IMAGE_STATE"] = str(int(image.state))
+        if image.persistent:
+            vm.snapshots[disk.disk_id] = image.snapshots
         return disk
 
     def _drop_disk(self, vm: VirtualMachine, disk: Disk) -> None:

@@ -11,6 +11,7 @@ from linstor_sandbox.opennebula import markup
 from linstor_sandbox.opennebula.datastores import DATASTORE_LOCATION, Datastore
 from linstor_sandbox.opennebula.errors import Refused
 from linstor_sandbox.opennebula.images import Image
+from linstor_sandbox.opennebula.snapshots import Snapshots
 from linstor_sandbox.opennebula.templates import Value, Vector
 
 
@@ -35,7 +36,9 @@ class LcmState(enum.IntEnum):
     PROLOG = 1
     BOOT = 2
     RUNNING = 3
+    MIGRATE = 4
     SAVE_STOP = 5
+    SAVE_SUSPEND = 6
     SAVE_MIGRATE = 7
     PROLOG_MIGRATE = 8
     PROLOG_RESUME = 9
@@ -49,6 +52,9 @@ class LcmState(enum.IntEnum):
     BOOT_SUSPENDED = 21
     BOOT_STOPPED = 22
     CLEANUP_DELETE = 23
+    HOTPLUG_SAVEAS = 26
+    HOTPLUG_SAVEAS_POWEROFF = 27
+    HOTPLUG_SAVEAS_SUSPENDED = 28
     SHUTDOWN_UNDEPLOY = 29
     EPILOG_UNDEPLOY = 30
     PROLOG_UNDEPLOY = 31
@@ -57,6 +63,7 @@ class LcmState(enum.IntEnum):
     HOTPLUG_EPILOG_POWEROFF = 34
     BOOT_MIGRATE = 35
     BOOT_FAILURE = 36
+    BOOT_MIGRATE_FAILURE = 37
     PROLOG_MIGRATE_FAILURE = 38
     PROLOG_FAILURE = 39
     EPILOG_FAILURE = 40
@@ -66,13 +73,23 @@ class LcmState(enum.IntEnum):
     PROLOG_MIGRATE_POWEROFF_FAILURE = 44
     PROLOG_MIGRATE_SUSPEND = 45
     PROLOG_MIGRATE_SUSPEND_FAILURE = 46
+    BOOT_STOPPED_FAILURE = 48
     PROLOG_RESUME_FAILURE = 49
     PROLOG_UNDEPLOY_FAILURE = 50
+    DISK_SNAPSHOT_POWEROFF = 51
+    DISK_SNAPSHOT_REVERT_POWEROFF = 52
+    DISK_SNAPSHOT_DELETE_POWEROFF = 53
+    DISK_SNAPSHOT_SUSPENDED = 54
+    DISK_SNAPSHOT_DELETE_SUSPENDED = 56
+    DISK_SNAPSHOT = 57
+    DISK_SNAPSHOT_DELETE = 59
     PROLOG_MIGRATE_UNKNOWN = 60
     PROLOG_MIGRATE_UNKNOWN_FAILURE = 61
     DISK_RESIZE = 62
     DISK_RESIZE_POWEROFF = 63
     DISK_RESIZE_UNDEPLOYED = 64
+    HOTPLUG_SAVEAS_UNDEPLOYED = 67
+    HOTPLUG_SAVEAS_STOPPED = 68
 
 
 # VM_TEMPLATE attributes that describe the VM and not its disks.
@@ -149,7 +166,7 @@ class History:
 
 @dataclass
 class VirtualMachine:
-    """A VM as oned keeps it."""
+    """A VM as oned keeps it; `is_saved` while its memory waits to be restored."""
 
     identifier: int
     name: str
@@ -162,6 +179,8 @@ class VirtualMachine:
     history: list[History] = field(default_factory=list)
     created: int = 0
     ended: int = 0
+    snapshots: dict[int, Snapshots] = field(default_factory=dict)
+    is_saved: bool = False
 
     def become(self, state: VmState, lcm_state: LcmState = LcmState.LCM_INIT) -> None:
         """Take a new state; a VM that is DONE has ended."""
@@ -204,14 +223,19 @@ class VirtualMachine:
                 return disk
         raise Refused(f"VM {self.identifier} has no disk {disk_id}")
 
+    def snapshots_of(self, disk: Disk) -> Snapshots:
+        """The snapshots of a disk."""
+        return self.snapshots.setdefault(disk.disk_id, Snapshots())
+
     def next_disk_id(self) -> int:
         """The lowest id above all in use, the context's included."""
         used = [disk.disk_id for disk in self.disks]
         used += [int(self.context["DISK_ID"])] if self.context else []
         return max(used, default=-1) + 1
 
-    def xml(self) -> str:
-        """The VM element."""
+    def xml(self, only_last_record: bool = False) -> str:
+        """The VM element; messages to oned's drivers have only the last record of the history."""
+        records = self.history[-1:] if only_last_record else self.history
         return markup.element(
             "VM",
             markup.owner(self.name, self.identifier),
@@ -227,7 +251,8 @@ class VirtualMachine:
             "<MONITORING></MONITORING><SCHED_ACTIONS></SCHED_ACTIONS>",
             markup.template("TEMPLATE", self._template()),
             "<USER_TEMPLATE></USER_TEMPLATE>",
-            markup.element("HISTORY_RECORDS", *(record.xml(self.identifier) for record in self.history)),
+            markup.element("HISTORY_RECORDS", *(record.xml(self.identifier) for record in records)),
+            *(known.xml(disk_id) for disk_id, known in sorted(self.snapshots.items()) if known.next_id),
             "<BACKUPS><BACKUP_CONFIG/><BACKUP_IDS></BACKUP_IDS></BACKUPS>",
         )
 

@@ -49,6 +49,11 @@ class Release:
         return self.version >= (6, 0)
 
     @property
+    def fails_migration_after_premigrate(self) -> bool:
+        """failmigrate is called also when premigrate has failed; before 7.4 nothing is."""
+        return self.version >= (7, 4)
+
+    @property
     def mkfs_takes_first_word(self) -> bool:
         """5.12 takes the first word that `mkfs` prints; later the whole line becomes SOURCE."""
         return self.version < (6, 0)

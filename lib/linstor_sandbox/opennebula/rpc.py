@@ -44,7 +44,8 @@ class Endpoint:
         self._server = _Server(("127.0.0.1", 0), _Handler, logRequests=False, allow_none=False)
         self._server.register_instance(self)
         self._server.register_function(self._multicall, "system.multicall")
-        self._thread = threading.Thread(target=self._server.serve_forever, name="oned", daemon=True)
+        # A short interval, because closing takes as long.
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="oned", daemon=True)
         self._thread.start()
 
     @property

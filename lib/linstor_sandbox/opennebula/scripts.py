@@ -17,7 +17,7 @@ from linstor_sandbox.opennebula.errors import ActionFailed
 
 @dataclass(frozen=True)
 class Call:
-    """One run of an entry script; `kind` is datastore or tm, `counts` what the meters counted while it ran."""
+    """One run of an entry script; `kind` is datastore, tm or vmm, `counts` what the meters counted while it ran."""
 
     kind: str
     verb: str
@@ -97,6 +97,21 @@ class Scripts:
                 return self._missing(verb, argv, script, unsuffixed)
             script = unsuffixed
         return self._run("tm", verb, script, argv, "")
+
+    def migration(self, mad: str, verb: str, argv: Sequence[str], stdin: str) -> Call:
+        """Run tm/MAD/VERB of a live migration as one_vmm_exec does: the VM comes on stdin."""
+        script = self.remotes / "tm" / mad / verb
+        if not script.exists():
+            return self._missing(verb, list(argv), script, script)
+        return self._run("tm", verb, script, argv, stdin)
+
+    def has_local_action(self, verb: str) -> bool:
+        """Whether an override of a hypervisor's action is installed on the front-end (`-l save=save_linstor_un`)."""
+        return (self.remotes / "vmm" / "kvm" / verb).exists()
+
+    def local_action(self, verb: str, argv: Sequence[str], stdin: str) -> Call:
+        """Run vmm/kvm/VERB on the front-end, as one_vmm_exec does with overrides."""
+        return self._run("vmm", verb, self.remotes / "vmm" / "kvm" / verb, argv, stdin)
 
     def _missing(self, verb: str, argv: list[str], script: Path, unsuffixed: Path) -> Call:
         reason = f"Driver path '{script}' does not exists"

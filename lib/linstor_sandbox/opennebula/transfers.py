@@ -83,6 +83,20 @@ def resize_line(vm: VirtualMachine, disk: Disk, size: int) -> str:
     return f"RESIZE{_suffix(disk)} {tm_mad} {target} {size} {vm.identifier} {datastore_id}"
 
 
+def snapshot_line(vm: VirtualMachine, disk: Disk, verb: str, snapshot: int) -> str:
+    """Create, delete or revert to one snapshot of a disk."""
+    tm_mad, datastore_id = _driver(disk, vm.current)
+    target = f"{vm.host}:{vm.directory}/disk.{disk.disk_id}"
+    return f"{verb}{_suffix(disk)} {tm_mad} {target} {snapshot} {vm.identifier} {datastore_id}"
+
+
+def save_line(vm: VirtualMachine, disk: Disk, host: str, source: str, snapshot: int) -> str:
+    """Save a disk, or a snapshot of it, as a new image; `host` is the front-end for a VM that is parked."""
+    tm_mad, datastore_id = _driver(disk, vm.current)
+    target = f"{host}:{vm.directory}/disk.{disk.disk_id}"
+    return f"CPDS{_suffix(disk)} {tm_mad} {target} {source} {snapshot} {vm.identifier} {datastore_id}"
+
+
 def context_line(vm: VirtualMachine, context_file: str, disk_id: int) -> str:
     """Make the context disk where the VM boots."""
     system = vm.current.datastore

@@ -22,11 +22,11 @@ REAL = f'"{CHECKOUT}/{{script}}" "$@"'
 def remotes(tmp_path: Path) -> Path:
     """The checkout's entry scripts, any of which can be replaced."""
     folder = tmp_path / "remotes"
-    for kind in ("datastore", "tm"):
-        (folder / kind / "linstor_un").mkdir(parents=True)
-        for script in (CHECKOUT / kind / "linstor_un").iterdir():
+    for place in ("datastore/linstor_un", "tm/linstor_un", "vmm/kvm"):
+        (folder / place).mkdir(parents=True)
+        for script in (CHECKOUT / place).iterdir():
             if script.is_file():
-                replace(folder, f"{kind}/linstor_un/{script.name}", "exec " + REAL)
+                replace(folder, f"{place}/{script.name}", "exec " + REAL)
     return folder
 
 
@@ -77,8 +77,14 @@ def test_the_driver_as_it_is(remotes: Path, folder: Path) -> None:
             "VM 0 on node1 reads",
         ),
         ("tm/linstor_un/clone", "echo no >&2; exit 1", "tm/clone"),
-        ("tm/linstor_un/mv", "exit 0", "nothing of it is left on node1"),
-        ("tm/linstor_un/resize", "exit 0", "the device on node3 has"),
+        ("tm/linstor_un/snap_create_live", "exit 0", "its file systems were frozen"),
+        ("tm/linstor_un/snap_revert", "exit 0", "reads the bytes of the snapshot"),
+        ("tm/linstor_un/premigrate", "cat >/dev/null", "Could not open"),
+        ("tm/linstor_un/postmigrate", "cat >/dev/null", "no volume may be primary on two nodes any more"),
+        ("tm/linstor_un/cpds", REAL + " && ssh node1 " + CORRUPT.format(resource="one-image-2"), "one-image-2: it has"),
+        ("vmm/kvm/restore_linstor_un", REAL + "; exit 1", "vmm/restore_linstor_un"),
+        ("tm/linstor_un/mv", "exit 0", "Could not open"),
+        ("tm/linstor_un/resize", "exit 0", "Cannot grow device files"),
         ("tm/linstor_un/delete", "exit 0", "only the images' volumes are left"),
         ("tm/linstor_un/mvds", "exit 0", "one-image-1 is attached nowhere"),
     ],

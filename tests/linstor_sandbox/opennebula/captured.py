@@ -6,8 +6,14 @@ from pathlib import Path
 
 from linstor_sandbox.opennebula import Datastore
 
-DATASTORE_VERBS = ("stat", "cp", "mkfs", "clone", "rm", "monitor")
-TM_VERBS = ("clone", "ln", "mkimage", "mkswap", "context", "mv", "mvds", "delete", "resize", "monitor")
+DATASTORE_VERBS = (
+    *("stat", "cp", "mkfs", "clone", "rm", "monitor"),
+    *("snap_delete", "snap_revert", "snap_flatten", "export"),
+)
+TM_VERBS = (
+    *("clone", "ln", "mkimage", "mkswap", "context", "mv", "mvds", "delete", "resize", "monitor", "cpds"),
+    *("snap_create", "snap_create_live", "snap_delete", "snap_revert", "premigrate", "postmigrate", "failmigrate"),
+)
 
 # It fails once for every verb named in the file `failures` of its folder, and answers as the captured driver did.
 STUB = """#!/bin/sh
@@ -33,6 +39,11 @@ class StubDriver:
         for kind, verbs in (("datastore", DATASTORE_VERBS), ("tm", TM_VERBS)):
             for verb in verbs:
                 write_script(remotes / kind / "linstor_un" / verb, STUB)
+
+    def override_save_and_restore(self) -> None:
+        """Install vmm/kvm/save_linstor_un and restore_linstor_un, as `-l save=...,restore=...` asks for."""
+        for verb in ("save_linstor_un", "restore_linstor_un"):
+            write_script(self.remotes / "vmm" / "kvm" / verb, STUB)
 
     def fail_once(self, kind: str, verb: str) -> None:
         """The next run of a verb fails."""

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lxml import etree
 
-from linstor_sandbox.opennebula import ActionFailed, Cloud, Image, Refused, VirtualMachine, VmState
+from linstor_sandbox.opennebula import (
+    ActionFailed,
+    Cloud,
+    HypervisorFailed,
+    Image,
+    Refused,
+    Release,
+    VirtualMachine,
+    VmState,
+)
 from tests.linstor_sandbox.opennebula.captured import StubDriver
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
@@ -24,9 +34,13 @@ FOUR_DISKS = (
     'DISK=[TYPE=swap,SIZE=16] CONTEXT=[SET_HOSTNAME="x",NETWORK="NO",SSH_PUBLIC_KEY="ssh-rsa AAAA"]'
 )
 # What a clock or chance decides.
-VARYING = {"REGTIME", "MODTIME", "STIME", "ETIME", "PSTIME", "PETIME", "RSTIME", "RETIME", "DEPLOY_ID", "UUID"}
+VARYING = {"DATE", "REGTIME", "MODTIME", "STIME", "ETIME", "PSTIME", "PETIME", "RSTIME", "RETIME", "DEPLOY_ID", "UUID"}
 # Bookkeeping of oned that no driver reads and the stand-in does not keep.
 IGNORED = VARYING | {"ACTION", "REQUEST_ID", "ESTIME", "EETIME"}
+BOOKKEEPING = (
+    *("NAME", "TEMPLATE/SUBMIT_ON_HOLD", "USER_TEMPLATE"),
+    *(f"HISTORY_RECORDS/HISTORY/{name}" for name in ("SEQ", "UID", "GID", "PLAN_ID", "ACTION_ID")),
+)
 
 Call = tuple[str, str, list[str]]
 
@@ -38,7 +52,7 @@ class Flow:
         self.records: list[dict[str, Any]] = [
             record
             for record in json.loads((CAPTURES / f"{name}.json").read_text(encoding="utf-8"))
-            if record["type"] in ("ds", "tm")
+            if record["type"] in ("ds", "tm", "vmm")
         ]
 
     def calls(self, *steps: str) -> list[Call]:
@@ -64,7 +78,7 @@ def _call(record: dict[str, Any]) -> Call:
 def made_calls(cloud: Cloud, since: int = 0) -> list[Call]:
     """The stand-in's calls in the form of the captures."""
     return [
-        ("ds" if call.kind == "datastore" else "tm", call.verb, [_as_captured(cloud, word) for word in call.argv])
+        ("ds" if call.kind == "datastore" else call.kind, call.verb, [_as_captured(cloud, word) for word in call.argv])
         for call in cloud.calls[since:]
         if call.verb != "monitor"
     ]
@@ -344,6 +358,165 @@ def test_failures_of_image_actions(cloud: Cloud, driver: StubDriver) -> None:
     assert original.state.name == "ERROR"
     cloud.delete_image(original, force=True)
     assert made_calls(cloud) == flow.calls()
+
+
+def test_snapshots_of_disks_and_of_the_image_afterwards(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("vm-snapshots")
+    images = start(cloud, flow)
+    vm = run_vm(cloud, images)
+    persistent, copied = vm.disk(0), vm.disk(1)
+    gone = cloud.snapshot_create(vm, copied, "s0")
+    first, second = (cloud.snapshot_create(vm, persistent, name) for name in ("s0", "s1"))
+    with pytest.raises(Refused, match="wrong state RUNNING"):
+        cloud.snapshot_revert(vm, persistent, first)
+    cloud.snapshot_delete(vm, copied, gone)
+    driver.fail_once("tm", "snap_create_live")
+    with pytest.raises(ActionFailed):
+        cloud.snapshot_create(vm, persistent, "sf")
+    cloud.poweroff(vm)
+    cloud.snapshot_create(vm, persistent, "s2")
+    cloud.snapshot_create(vm, copied, "s1")
+    cloud.snapshot_revert(vm, persistent, first)
+    for verb, attempt in (("snap_revert", cloud.snapshot_revert), ("snap_delete", cloud.snapshot_delete)):
+        driver.fail_once("tm", verb)
+        with pytest.raises(ActionFailed):
+            attempt(vm, persistent, second)
+    captured = (CAPTURES / "api" / "vm-11.xml").read_text(encoding="utf-8")
+    assert snapshot_elements(vm.xml()) == snapshot_elements(captured)
+    cloud.migrate_cold(vm, "kvm2")
+    cloud.migrate_cold(vm, "kvm2", cloud.datastore(102))
+    cloud.terminate(vm)
+    cloud.image_snapshot_revert(images[0], 3)
+    cloud.image_snapshot_delete(images[0], 0)
+    with pytest.raises(Refused, match="Cannot clone images with snapshots"):
+        cloud.clone_image(images[0])
+    cloud.image_snapshot_flatten(images[0], 3)
+    for image in images:
+        cloud.delete_image(image)
+    assert made_calls(cloud) == flow.calls()
+    assert_same_documents(cloud, flow)
+
+
+def snapshot_elements(document: str) -> list[tuple[str, str]]:
+    return [
+        (path, text.strip()) for path, text in leaves(document) if path.startswith("SNAPSHOTS") and "DATE" not in path
+    ]
+
+
+def test_disks_saved_as_images(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("vm-saveas")
+    vm = run_vm(cloud, start(cloud, flow))
+    names = flow.image_names()
+    persistent, copied = vm.disk(0), vm.disk(1)
+    cloud.disk_saveas(vm, copied, names[43])
+    cloud.disk_saveas(vm, persistent, names[44])
+    cloud.snapshot_create(vm, copied, "s0")
+    cloud.disk_saveas(vm, copied, names[45], 0)
+    for kind, verb, number in (("datastore", "mkfs", 46), ("tm", "cpds", 47)):
+        driver.fail_once(kind, verb)
+        with pytest.raises(ActionFailed):
+            cloud.disk_saveas(vm, copied, names[number])
+        assert cloud.image(number).state.name == "ERROR"
+    cloud.poweroff(vm)
+    assert cloud.disk_saveas(vm, copied, names[48]).state.name == "READY"
+    with pytest.raises(Refused, match="valid IMAGE_ID"):
+        cloud.disk_saveas(vm, vm.disk(2), "volatile")
+    cloud.resume(vm)
+    cloud.suspend(vm)
+    cloud.disk_saveas(vm, persistent, names[49])
+    steps = [step for step in _steps(flow) if step not in ("rm", "cleanup")]
+    assert made_calls(cloud) == flow.calls(*steps)
+    assert_same_documents(cloud, flow, *steps)
+
+
+def test_live_migration_and_its_failures(cloud: Cloud, driver: StubDriver, tmp_path: Path) -> None:
+    flow = Flow("vm-migrate-live")
+    vm = run_vm(cloud, start(cloud, flow))
+    cloud.migrate_live(vm, "kvm2")
+    cloud.migrate_live(vm, "kvm1")
+    ssh = tmp_path / "bin" / "ssh"
+    whole = ssh.read_text()
+    ssh.write_text('#!/bin/sh\ncase "$*" in *migrate*) echo "error: injected failure" >&2; exit 1 ;; esac\n')
+    with pytest.raises(HypervisorFailed, match="injected failure"):
+        cloud.migrate_live(vm, "kvm2")
+    assert (vm.host, vm.lcm_state.name) == ("kvm1", "RUNNING")
+    ssh.write_text(whole)
+    driver.fail_once("tm", "premigrate")
+    with pytest.raises(ActionFailed):
+        cloud.migrate_live(vm, "kvm2")
+    assert vm.host == "kvm1"
+    driver.fail_once("tm", "postmigrate")
+    cloud.migrate_live(vm, "kvm2")
+    assert (vm.host, vm.lcm_state.name) == ("kvm2", "RUNNING")
+    steps = [step for step in _steps(flow) if step != "cleanup"]
+    assert made_calls(cloud) == flow.calls(*steps)
+    captured = [record["stdin"] for record in flow.records if "migrate" in record["action"]]
+    made = [call.action_data for call in cloud.calls if "migrate" in call.verb]
+    for one, other in zip(made, captured):
+        assert without_sequence(one) == without_sequence(other)
+
+
+def without_sequence(document: str) -> list[tuple[str, str]]:
+    """The VM as its drivers see it; what oned counts in its history is its own."""
+    return [leaf for leaf in leaves(document) if not leaf[0].startswith(BOOKKEEPING)]
+
+
+def test_live_migration_within_a_host(cloud: Cloud) -> None:
+    flow = Flow("vm-migrate-ds")
+    vm = run_vm(cloud, start(cloud, flow))
+    cloud.migrate_cold(vm, "kvm1", cloud.datastore(102), poff=False)
+    cloud.migrate_cold(vm, "kvm2", cloud.datastore(101), poff=False)
+    cloud.migrate_live(vm, "kvm2", cloud.datastore(102))
+    with pytest.raises(Refused, match="Cannot live migrate host and datastore at the same time"):
+        cloud.migrate_live(vm, "kvm3", cloud.datastore(101))
+    cloud.poweroff(vm)
+    cloud.migrate_cold(vm, "kvm2", cloud.datastore(101))
+    assert made_calls(cloud) == flow.calls(*(step for step in _steps(flow) if step != "cleanup"))
+
+
+def test_older_releases_call_nothing_after_a_failed_premigrate(cloud: Cloud, driver: StubDriver) -> None:
+    cloud.release = Release.parse("6.10")
+    vm = run_vm(cloud, start(cloud, Flow("vm-migrate-live")))
+    driver.fail_once("tm", "premigrate")
+    with pytest.raises(ActionFailed):
+        cloud.migrate_live(vm, "kvm2")
+    assert cloud.calls[-1].verb == "premigrate"
+
+
+def test_overrides_of_save_and_restore(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("save-local")
+    driver.override_save_and_restore()
+    vm = run_vm(cloud, start(cloud, flow))
+    vm.deploy_id = next(record["argv"][0] for record in flow.records if record["type"] == "vmm")
+    cloud.suspend(vm)
+    cloud.resume(vm)
+    cloud.migrate_cold(vm, "kvm2", poff=False)
+    assert made_calls(cloud) == flow.calls(*(step for step in _steps(flow) if step != "cleanup"))
+    captured = [record["stdin"] for record in flow.records if record["type"] == "vmm"]
+    made = [call.action_data for call in cloud.calls if call.kind == "vmm"]
+    assert len(made) == len(captured) == 4
+    for one, other in zip(made, captured):
+        assert seen_by_overrides(one) == seen_by_overrides(other)
+
+
+def seen_by_overrides(document: str) -> dict[str, str]:
+    """What is in a message to the hypervisor's driver, without what is only there for one_vmm_exec itself."""
+    text = re.sub(r"/[\w/]*//datastores", "/var/lib/one//datastores", document)
+    names = ("TM_COMMAND", "DISK_TARGET_PATH", "VM/TEMPLATE/AUTO", *(f"VM/{name}" for name in BOOKKEEPING))
+    return {path: found.strip() for path, found in leaves(text) if not path.startswith(names)}
+
+
+def test_export_to_a_marketplace(cloud: Cloud) -> None:
+    flow = Flow("market-export")
+    cloud.next_image_id = 71
+    image = create_captured(cloud, flow.image_names()[71])
+    cloud.datastore(100).images = [65, 66, 67, 71]
+    call = cloud.export_image(image)
+    record = next(record for record in flow.records if record["action"] == "export")
+    assert call.argv == record["argv"]
+    assert {(path, text.strip()) for path, text in leaves(call.action_data)} == {
+        (path, text.strip()) for path, text in leaves(record["stdin"])
+    }
 
 
 def test_datastores_as_xmlrpc_shows_them(cloud: Cloud) -> None:

@@ -1,0 +1,1 @@
+"""How far the sandbox answers as the real controller did whose exchanges were recorded: `./dev conformance`."""

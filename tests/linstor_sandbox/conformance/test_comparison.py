@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from linstor_sandbox.answers import MASK_ERROR, MASK_WARN, signed
+from linstor_sandbox.conformance.comparison import differences
+
+ERROR = {
+    "ret_code": signed(MASK_ERROR | 0x1380000 | 501),
+    "message": "A resource definition with the name 'a' already exists",
+    "cause": "The ResourceDefinition already exists",
+    "details": "Resource definition: a",
+    "created_at": "2026-11-22T12:11:54Z",
+}
+PROGRESS = {"ret_code": 0x1340003, "message": "(n1) Resource 'a' [DRBD] adjusted."}
+RESOURCE = {
+    "name": "a",
+    "uuid": "afb564b9-6ffe-4042-b0dd-d6eef34abed6",
+    "flags": ["DISKLESS"],
+    "layer_object": {"drbd": {"connections": {"n2": {"connected": True}}, "tcp_ports": [7000]}},
+    "volumes": [
+        {
+            "device_path": "/dev/drbd1000",
+            "allocated_size_kib": 55,
+            "state": {"replication_states": {"n2": {"replication_state": "Established"}}},
+        }
+    ],
+}
+
+
+def changed(what: Any, path: str, value: Any) -> Any:
+    """A copy in which one value is another."""
+    result = copy.deepcopy(what)
+    *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    below = result
+    for key in parents:
+        below = below[key]
+    below[last] = value
+    return result
+
+
+def test_equal_answers_have_no_differences() -> None:
+    assert differences(500, [ERROR], 500, [copy.deepcopy(ERROR)]) == []
+    assert differences(200, [RESOURCE], 200, [copy.deepcopy(RESOURCE)]) == []
+    assert differences(None, "connection refused", None, None) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("0.ret_code", signed(MASK_WARN | 0x1380000 | 501)),
+        ("0.ret_code", signed(MASK_ERROR | 0x1340000 | 501)),
+        ("0.ret_code", signed(MASK_ERROR | 0x1380000 | 502)),
+        ("0.message", "A resource definition with the name 'b' already exists"),
+        ("0.cause", ""),
+    ],
+)
+def test_severity_object_code_and_sentences_of_entries_count(path: str, value: Any) -> None:
+    assert len(differences(500, [ERROR], 500, changed([ERROR], path, value))) == 2
+
+
+def test_the_status_counts() -> None:
+    assert differences(201, [ERROR], 200, [ERROR]) == ["status 200, recorded 201"]
+
+
+def test_the_satellites_progress_does_not_count_but_their_errors_do() -> None:
+    assert differences(201, [ERROR, PROGRESS], 201, [ERROR]) == []
+    failed = {**ERROR, "message": "(n1) Failed to create volume"}
+    assert differences(500, [failed], 500, [{**failed, "message": "(n2) Failed to create volume"}]) != []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("0.uuid", "00000000-6ffe-4042-b0dd-d6eef34abed6"),
+        ("0.layer_object.drbd.tcp_ports", [7001]),
+        ("0.volumes.0.device_path", "/dev/drbd1001"),
+        ("0.volumes.0.allocated_size_kib", 0),
+    ],
+)
+def test_uuids_ports_minors_and_small_amounts_do_not_count(path: str, value: Any) -> None:
+    assert differences(200, [RESOURCE], 200, changed([RESOURCE], path, value)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("0.flags", []),
+        ("0.flags", ["DISKLESS", "DELETE"]),
+        ("0.name", "b"),
+        ("0.new", 1),
+        ("0.volumes.0.allocated_size_kib", -1),
+        ("0.volumes.0.device_path", "/dev/loop7"),
+        ("0.volumes.0.state.replication_states", {}),
+    ],
+)
+def test_fields_flags_and_values_of_objects_count(path: str, value: Any) -> None:
+    assert differences(200, [RESOURCE], 200, changed([RESOURCE], path, value)) != []
+
+
+def test_a_late_event_of_a_peer_that_is_gone_does_not_count() -> None:
+    late = {"n2": {"replication_state": "Established"}, "n3": {"replication_state": "Established"}}
+    recorded = changed([RESOURCE], "0.volumes.0.state.replication_states", late)
+    assert differences(200, recorded, 200, [RESOURCE]) == []
