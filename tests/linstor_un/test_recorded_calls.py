@@ -1,8 +1,8 @@
-"""Every call that a real oned made of the main path's verbs, argument by argument, flow by flow.
+"""Every call that a real oned made, argument by argument, flow by flow.
 
-The recordings are in ../shared/opennebula-calls. Left out are the verbs beside the main path, LEFT_OUT (they need
-guests that run, a backup server or a marketplace), images that come from a backup, and the calls that the recording
-driver was told to fail: it did nothing in them.
+The recordings are in ../shared/opennebula-calls. Left out are the verbs of backups and the hook that current releases
+no longer call, LEFT_OUT, images that come from a backup, and the calls that the recording driver was told to fail: it
+did nothing in them.
 """
 
 from __future__ import annotations
@@ -37,17 +37,22 @@ FRONTEND = "onefe"
 RECORDED_IMAGE = "/var/srv-img64.raw"
 RECORDED_SITE = "http://images.example.org"
 REPLAYED = {
-    "ds": {"stat", "cp", "mkfs", "clone", "rm", "monitor"},
-    "tm": {"clone", "ln", "mkimage", "mkswap", "context", "mv", "mvds", "delete", "resize", "monitor"},
+    "ds": {"stat", "cp", "mkfs", "clone", "rm", "monitor", "export", "snap_revert", "snap_delete", "snap_flatten"},
+    "tm": {
+        *("clone", "ln", "mkimage", "mkswap", "context", "mv", "mvds", "delete", "resize", "monitor", "cpds"),
+        *("snap_create", "snap_create_live", "snap_delete", "snap_revert"),
+        *("premigrate", "postmigrate", "failmigrate"),
+    },
+    "vmm": {"save_linstor_un", "restore_linstor_un"},
 }
 LEFT_OUT = {
-    "ds": {"export", "snap_revert", "snap_delete", "snap_flatten"},
-    "tm": {
-        *("snap_create", "snap_create_live", "snap_delete", "snap_revert", "cpds", "restore"),
-        *("premigrate", "postmigrate", "failmigrate"),
-        *("prebackup", "prebackup_live", "postbackup", "postbackup_live"),
-    },
+    "tm": {"restore", "prebackup", "prebackup_live", "postbackup", "postbackup_live"},
+    "vmm": {"restore"},
 }
+# Verbs that need a guest: in their flows what virsh was told is done too.
+OF_GUESTS = {"snap_create_live", "cpds", "premigrate", "save_linstor_un"}
+DEPLOYMENT = re.compile(r"/datastores/\d+/(\d+)/deployment\.\d+$")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IMAGE_MIB = 64
 # What a call's record does not say and its flow's index does: VM 2's disk was asked for in another size.
 SIZES = {(2, 0): 128}
@@ -105,6 +110,8 @@ class Replay:
         self.site = site
         self.folder = folder
         self.expected: set[str] = set()
+        self.has_guests = any(verb_of(record) in OF_GUESTS for record in self.records)
+        self.has_overrides = any(record["type"] == "vmm" for record in self.records)
         self.persistent: dict[int, bool] = {}
         self.sizes: dict[int, int] = {}
         world.cloud.datastores.clear()
@@ -128,13 +135,38 @@ class Replay:
 
     def run(self) -> None:
         for record in self.records:
-            if record["type"] == "tm" and record["action"] != "monitor":
+            if record["type"] == "virsh" and self.has_guests and not record["exit_code"]:
+                self._hypervise(record)
+            if "migrate" in record["action"] and record["type"] == "tm":
+                self._learn_of_migration(record)
+            elif record["type"] == "tm" and record["action"] != "monitor":
                 self._learn_of_machine(record)
             if record["type"] == "ds":
                 self._learn_of_image(record)
             if is_replayed(record):
                 self._compare(record, self._call(record))
                 self._expect(record)
+
+    def _hypervise(self, record: dict[str, Any]) -> None:
+        """What libvirt did between the driver's calls."""
+        verb, hypervisor = record["action"], self.world.cloud.hypervisor
+        words = record["argv"][1:]
+        if verb == "create":
+            match = DEPLOYMENT.search(words[-1])
+            assert match
+            hypervisor.start(self._machine(int(match.group(1))))
+            return
+        vm = next((vm for vm in self.world.cloud.machines if _is_named(vm, words)), None)
+        if vm is None or (self.has_overrides and verb in ("save", "restore")):
+            return
+        if verb in ("destroy", "shutdown"):
+            hypervisor.end(vm)
+        elif verb == "migrate":
+            hypervisor.migrate(vm, record["host"])
+        elif verb == "save":
+            hypervisor.save(vm, next(item for item in reversed(vm.history) if item.host == record["host"]))
+        elif verb == "restore":
+            hypervisor.restore(vm)
 
     # --- what oned knows --------------------------------------------------------------------------------------------
 
@@ -144,6 +176,19 @@ class Replay:
             number = int(image.findtext("ID", ""))
             self.persistent[number] = image.findtext("PERSISTENT") == "1"
             self.sizes[number] = int(image.findtext("SIZE", ""))
+
+    def _learn_of_migration(self, record: dict[str, Any]) -> None:
+        """The VM is where it goes to while it migrates, and where it was again when that has failed."""
+        _, target, _, vm_id, datastore = record["argv"]
+        vm, system = self._machine(int(vm_id)), self.world.cloud.datastore(int(datastore))
+        if record["action"] == "premigrate":
+            vm.place(target, HOSTS.index(target), system)
+        vm.become(VmState.ACTIVE, LcmState.MIGRATE)
+
+    def _learn_of_failure(self, record: dict[str, Any]) -> None:
+        source = record["argv"][0]
+        vm = self._machine(int(record["argv"][3]))
+        vm.place(source, HOSTS.index(source), vm.current.datastore)
 
     def _learn_of_machine(self, record: dict[str, Any]) -> None:
         argv = record["argv"]
@@ -166,13 +211,25 @@ class Replay:
         cloud = self.world.cloud
         found = next((vm for vm in cloud.machines if vm.identifier == identifier), None)
         if found is None:
-            found = VirtualMachine(identifier, f"vm-{identifier}", "uuid", {"MEMORY": "128"})
+            found = VirtualMachine(identifier, f"vm-{identifier}", self._domain(identifier), {"MEMORY": "128"})
             cloud.machines.append(found)
         return found
 
+    def _domain(self, vm_id: int) -> str:
+        """The id that the recorded commands of virsh have for a VM's domain: of the commands behind its start."""
+        is_its = False
+        for record in self.records if self.has_guests else ():
+            words = record["argv"]
+            match = DEPLOYMENT.search(words[-1]) if record["type"] == "virsh" and words else None
+            is_its = int(match.group(1)) == vm_id if match else is_its
+            found = next((word for word in words if UUID.fullmatch(word)), None)
+            if is_its and found and record["type"] in ("virsh", "vmm"):
+                return str(found)
+        return f"uuid-{vm_id}"
+
     def _learn_of_disk(self, vm: VirtualMachine, disk_id: int, record: dict[str, Any], system: Datastore) -> None:
         verb = verb_of(record)
-        attributes = {"DISK_ID": str(disk_id), "TM_MAD": "linstor_un"}
+        attributes = {"DISK_ID": str(disk_id), "TM_MAD": "linstor_un", "TARGET": f"vd{'abcdefgh'[disk_id]}"}
         if verb in ("mkimage", "mkswap"):
             attributes.update(SIZE=record["argv"][0], TYPE="fs" if verb == "mkimage" else "swap", FORMAT="raw")
             attributes.update(DATASTORE_ID=str(system.identifier))
@@ -199,6 +256,9 @@ class Replay:
             parks = LcmState.EPILOG_STOP if "stop" in step else LcmState.EPILOG_UNDEPLOY
             returns = LcmState.PROLOG_RESUME if "resume" in step else LcmState.PROLOG_UNDEPLOY
             state = parks if target == FRONTEND else returns if source == FRONTEND else LcmState.PROLOG_MIGRATE
+        elif verb == "cpds":
+            runs = vm.identifier in self.world.cloud.hypervisor.running
+            state = LcmState.HOTPLUG_SAVEAS if runs else LcmState.HOTPLUG_SAVEAS_POWEROFF
         elif verb == "resize":
             state = LcmState.DISK_RESIZE_POWEROFF if "poweroff" in step else LcmState.DISK_RESIZE
         elif verb in ("mvds", "delete"):
@@ -216,6 +276,16 @@ class Replay:
 
     def _call(self, record: dict[str, Any]) -> Call:
         scripts = self.world.cloud.scripts
+        if record["stdin"] and "migrate" in record["action"]:
+            data = base64.b64encode(record["stdin"].encode()).decode()
+            return scripts.migration("linstor_un", record["action"], record["argv"], data)
+        if record["type"] == "vmm":
+            document = re.sub(r"/[\w/]*//datastores", "/var/lib/one//datastores", record["stdin"])
+            data = base64.b64encode(document.encode()).decode()
+            vm = self._machine(int(record["argv"][3]))
+            mark = self.world.cloud.hypervisor
+            (mark.saved if record["action"].startswith("save") else mark.restored)(vm)
+            return scripts.local_action(record["action"], record["argv"], data)
         if record["type"] == "tm" and record["action"] != "monitor":
             argv = record["argv"]
             if record["action"] == "context":
@@ -240,6 +310,12 @@ class Replay:
         if record["action"] == "monitor":
             names = r"USED_MB=\d+\nTOTAL_MB=\d+\nFREE_MB=\d+\n"
             assert re.fullmatch(names, record["stdout"]) and re.fullmatch(names, call.stdout), what
+        elif record["action"] == "export":
+            made, recorded = (etree.fromstring(text.encode()) for text in (call.stdout, record["stdout"]))
+            assert [child.tag for child in made][: len(recorded)] == [child.tag for child in recorded], what
+            assert made.findtext("SIZE") == recorded.findtext("SIZE")
+        elif record["type"] == "vmm":
+            assert call.stdout == "", what
         else:
             assert call.stdout == record["stdout"], what
 
@@ -247,6 +323,10 @@ class Replay:
 
     def _expect(self, record: dict[str, Any]) -> None:
         verb, argv = verb_of(record), record["argv"]
+        if verb == "cpds":
+            self.expected.add(argv[1].split("/")[-2])
+        if verb == "failmigrate":
+            self._learn_of_failure(record)
         if record["type"] == "ds":
             image = f"one-image-{argv[0]}"
             if verb in ("cp", "clone") or (verb == "mkfs" and "save_as" not in record["stdin"]):
@@ -266,6 +346,11 @@ class Replay:
             self.expected -= gone
 
 
+def _is_named(vm: VirtualMachine, words: list[str]) -> bool:
+    """Whether a command of virsh is about this VM: by its domain, or a file in its directory."""
+    return vm.deploy_id in words or any(re.search(rf"/datastores/\d+/{vm.identifier}/", word) for word in words)
+
+
 @pytest.mark.parametrize("flow", FLOWS)
 def test_a_recorded_flow(make_world: Callable[..., World], site: tuple[str, Path], flow: str) -> None:
     world = make_world(nodes=HOSTS, configuration='RESOURCE_GROUP="opennebula"\nFRONTEND_HOSTNAME="onefe"')
@@ -274,7 +359,8 @@ def test_a_recorded_flow(make_world: Callable[..., World], site: tuple[str, Path
     replay.run()
     assert volumes(world) == replay.expected
     is_whole = all(is_ours(record) for record in replay.records if record["type"] in REPLAYED)
-    if is_whole and not replay.expected:
+    # Where postmigrate was told to fail, the source keeps its links.
+    if is_whole and not replay.expected and flow != "vm-migrate-live":
         assert links(world) == {}
     assert [name for name in replay.expected if name.startswith("one-image") and attached(world, name)] == []
 
@@ -284,7 +370,7 @@ def test_no_recorded_verb_is_forgotten() -> None:
     seen = {(record["type"], verb_of(record)) for record in records if record["type"] in REPLAYED}
     assert seen == {(kind, verb) for table in (REPLAYED, LEFT_OUT) for kind in table for verb in table[kind]}
     assert all(
-        (CHECKOUT / ("datastore" if kind == "ds" else "tm") / "linstor_un" / verb).exists()
+        (CHECKOUT / {"ds": "datastore/linstor_un", "tm": "tm/linstor_un", "vmm": "vmm/kvm"}[kind] / verb).exists()
         for kind in REPLAYED
         for verb in REPLAYED[kind]
     )

@@ -1,4 +1,5 @@
 """Domains of the hosts' hypervisors: they keep the disks of a VM open as QEMU does, and move between hosts."""
+
 from __future__ import annotations
 
 import errno
@@ -91,8 +92,13 @@ def memory_of(xml: str) -> int:
 class Domains:
     """All domains of all hosts, and the guests in them, which outlive a move and a save."""
 
-    def __init__(self, cluster: Cluster, openings: Openings, stopping: Optional[threading.Event] = None,
-                 count_requests: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        openings: Openings,
+        stopping: Optional[threading.Event] = None,
+        count_requests: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.cluster = cluster
         self.openings = openings
         self.stopping = stopping or threading.Event()
@@ -109,8 +115,9 @@ class Domains:
         """The guest of a VM, also before its domain is started: its agent can be chosen then."""
         return self.guests.setdefault(name, Guest(name, self.stopping))
 
-    def fail(self, command: str, step: str = "", message: str = "internal error: injected failure",
-             times: int = 1) -> None:
+    def fail(
+        self, command: str, step: str = "", message: str = "internal error: injected failure", times: int = 1
+    ) -> None:
         """Let the next virsh commands of a kind fail; `step` of migrate is prepare, perform or finish."""
         self._failures.append(_Failure(command, step, message, times))
 
@@ -144,8 +151,14 @@ class Domains:
         name = tree.findtext("name") or "domain"
         if (node.name, name) in self.all:
             raise VirshError(f"operation failed: domain '{name}' already exists")
-        return Domain(name, node.name, self.plain(node, xml), next(self._serials), self.guest(name),
-                      tree.findtext("uuid") or str(uuid.uuid4()))
+        return Domain(
+            name,
+            node.name,
+            self.plain(node, xml),
+            next(self._serials),
+            self.guest(name),
+            tree.findtext("uuid") or str(uuid.uuid4()),
+        )
 
     def start(self, node: Node, domain: Domain) -> None:
         """Open the disks of a domain; none stays open when one cannot be. The guest is left as it is."""
@@ -154,8 +167,10 @@ class Domains:
                 self._open(node, domain, target, path, not read_only)
             except OSError as exc:
                 self.openings.close_holder(node.name, domain.holder)
-                raise VirshError("internal error: process exited while connecting to monitor: qemu-system-x86_64: "
-                                 f"-blockdev: Could not open '{path}': {exc.strerror}") from None
+                raise VirshError(
+                    "internal error: process exited while connecting to monitor: qemu-system-x86_64: "
+                    f"-blockdev: Could not open '{path}': {exc.strerror}"
+                ) from None
         self.all[(node.name, domain.name)] = domain
         self.run_in(domain)
 
@@ -192,7 +207,7 @@ class Domains:
     def inside(self, node: Node, path: str) -> str:
         """A path as the host knows it, or mapped already, below the host's root."""
         host = str(self.openings.devices.host(node.name)) + "/"
-        return path[len(host):] if path.startswith(host) else path
+        return path[len(host) :] if path.startswith(host) else path
 
     def outside(self, node: Node, path: str) -> Path:
         """The file on this machine that the host knows by a path."""

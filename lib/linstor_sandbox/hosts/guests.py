@@ -1,4 +1,5 @@
 """Guests: what runs inside of domains - memory, an agent that freezes file systems, writes to disks."""
+
 from __future__ import annotations
 
 import os
@@ -66,8 +67,10 @@ class Guest:
                 self._run_for(self.agent_seconds)
             with self._free:
                 if self.frozen:
-                    raise AgentSilent("internal error: unable to execute QEMU agent command 'guest-fsfreeze-freeze': "
-                                      "The command guest-fsfreeze-freeze has been disabled for this instance")
+                    raise AgentSilent(
+                        "internal error: unable to execute QEMU agent command 'guest-fsfreeze-freeze': "
+                        "The command guest-fsfreeze-freeze has been disabled for this instance"
+                    )
                 self.frozen = True
 
     def thaw(self) -> bool:

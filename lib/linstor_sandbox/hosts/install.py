@@ -1,4 +1,5 @@
 """Lay out the hosts below the sandbox's root: directories, tool wrappers, the front-end's ssh."""
+
 from __future__ import annotations
 
 import py_compile
@@ -8,13 +9,57 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TOOLS = (
-    "blkdiscard", "blkid", "blockdev", "cat", "cmp", "cp", "dd", "drbdadm", "drbdsetup", "e2fsck", "file", "find",
-    "fsck", "head", "hexdump", "lsblk", "md5sum", "mke2fs", "mkfs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "mkfs.xfs",
-    "mkfs.vfat", "mkswap", "od", "qemu-img", "readlink", "resize2fs", "sha1sum", "sha256sum",
-    "sudo", "tail", "tune2fs", "udevadm", "virsh", "wipefs", "xxd",
+    "blkdiscard",
+    "blkid",
+    "blockdev",
+    "cat",
+    "cmp",
+    "cp",
+    "dd",
+    "drbdadm",
+    "drbdsetup",
+    "e2fsck",
+    "file",
+    "find",
+    "fsck",
+    "head",
+    "hexdump",
+    "lsblk",
+    "md5sum",
+    "mke2fs",
+    "mkfs",
+    "mkfs.ext2",
+    "mkfs.ext3",
+    "mkfs.ext4",
+    "mkfs.xfs",
+    "mkfs.vfat",
+    "mkswap",
+    "od",
+    "qemu-img",
+    "readlink",
+    "resize2fs",
+    "sha1sum",
+    "sha256sum",
+    "sudo",
+    "tail",
+    "tune2fs",
+    "udevadm",
+    "virsh",
+    "wipefs",
+    "xxd",
 )
-DIRECTORIES = ("bin", "dev/drbd/by-res", "dev/mapper", "etc", "root", "tmp", "var/lib/one/datastores", "var/tmp",
-               "var/log", "run")
+DIRECTORIES = (
+    "bin",
+    "dev/drbd/by-res",
+    "dev/mapper",
+    "etc",
+    "root",
+    "tmp",
+    "var/lib/one/datastores",
+    "var/tmp",
+    "var/log",
+    "run",
+)
 _SCRIPT = """#!{python} -IS
 import sys
 sys.path.insert(0, {library!r})

@@ -1,4 +1,5 @@
 """The image that `virsh save` makes of a domain: its XML, and its memory, in a file or on a block device."""
+
 from __future__ import annotations
 
 import hashlib

@@ -2,6 +2,7 @@
 
 It starts with every command on a host, so it imports next to nothing: no socket, no re, no pathlib.
 """
+
 from __future__ import annotations
 
 import _socket
@@ -15,8 +16,22 @@ if TYPE_CHECKING:
 _ENDING = " \t\n'\")(;|&<>`,"
 _BEFORE = _ENDING + "=:"
 _VALUE_OPTIONS = "bcDEeFIiJLlmOopQRSWwB"
-_KERNEL_DEVICES = ("null", "zero", "full", "random", "urandom", "shm", "ptmx", "pts", "stdin", "stdout", "stderr",
-                   "fd", "tty", "std")
+_KERNEL_DEVICES = (
+    "null",
+    "zero",
+    "full",
+    "random",
+    "urandom",
+    "shm",
+    "ptmx",
+    "pts",
+    "stdin",
+    "stdout",
+    "stderr",
+    "fd",
+    "tty",
+    "std",
+)
 
 
 def ask(port: int, path: str, *lines: str) -> str:
@@ -55,7 +70,7 @@ def _belongs_to_host(text: str, start: int, root: str) -> bool:
         end = start + 5
         while end < len(text) and text[end] not in _ENDING:
             end += 1
-        return end > start + 5 and not kernel_device(text[start + 5:end])
+        return end > start + 5 and not kernel_device(text[start + 5 : end])
     for prefix in ("/var/lib/one", "/var/tmp"):
         after = start + len(prefix)
         if text.startswith(prefix, start) and (after == len(text) or text[after] in _ENDING + "/"):
@@ -101,7 +116,7 @@ def _parse(arguments: list[str]) -> tuple[str, list[str]]:
         sys.stderr.write("usage: ssh [options] destination [command [argument ...]]\n")
         os._exit(255)
     host = arguments[index].replace("ssh://", "").rpartition("@")[2]
-    rest = arguments[index + 1:]
+    rest = arguments[index + 1 :]
     if rest[:1] == ["--"]:
         rest = rest[1:]
     return host, rest
@@ -111,10 +126,22 @@ def environment(root: str, host_root: str, node: str) -> dict[str, str]:
     """A clean login's environment on a host."""
     home = host_root + "/var/lib/one"
     # A directory of tools that this machine lacks may be named for all hosts, with its ":" behind it.
-    path = host_root + "/bin:" + os.environ.get("LINSTOR_SANDBOX_PATH", "") + \
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "HOME": home, "USER": "oneadmin", "LOGNAME": "oneadmin", "SHELL": "/bin/sh",
-            "LANG": "C.UTF-8", "LINSTOR_SANDBOX_NODE": node, "LINSTOR_SANDBOX_ROOT": root}
+    path = (
+        host_root
+        + "/bin:"
+        + os.environ.get("LINSTOR_SANDBOX_PATH", "")
+        + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    )
+    return {
+        "PATH": path,
+        "HOME": home,
+        "USER": "oneadmin",
+        "LOGNAME": "oneadmin",
+        "SHELL": "/bin/sh",
+        "LANG": "C.UTF-8",
+        "LINSTOR_SANDBOX_NODE": node,
+        "LINSTOR_SANDBOX_ROOT": root,
+    }
 
 
 _REFUSALS = {
@@ -143,6 +170,7 @@ def ssh(root: str, port: int) -> NoReturn:
     restore_signals()
     if answer[2:]:
         import dying  # type: ignore[import-not-found]
+
         script = ["-c", map_paths(command, host_root, root)] if words else []
         dying.run(["/bin/sh", *script], env, int(answer[2]))
     if words:
@@ -153,4 +181,5 @@ def ssh(root: str, port: int) -> NoReturn:
 def restore_signals() -> None:
     """Python ignores SIGPIPE; what it executes should not."""
     import _signal  # type: ignore[import-not-found]
+
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)

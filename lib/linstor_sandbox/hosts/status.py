@@ -1,4 +1,5 @@
 """drbdsetup and drbdadm: what they show of a host's resources."""
+
 from __future__ import annotations
 
 import json
@@ -15,8 +16,11 @@ def run(satellites: Satellites, node: Node, tool: str, arguments: list[str]) -> 
     """`status [RESOURCE] [--json]` and `role RESOURCE`."""
     words = [word for word in arguments if not word.startswith("-")]
     command, names = (words[0] if words else ""), words[1:]
-    mine = [res for res in satellites.cluster.resources()
-            if res.node is node and res.uses_drbd and res.deployed and not res.inactive]
+    mine = [
+        res
+        for res in satellites.cluster.resources()
+        if res.node is node and res.uses_drbd and res.deployed and not res.inactive
+    ]
     chosen = [res for res in mine if not names or res.name in names]
     if names and not chosen:
         return 10, "", f"'{names[0]}': No such resource\n"
@@ -35,20 +39,34 @@ def _role(satellites: Satellites, resource: Resource) -> str:
 
 
 def _peers(resource: Resource) -> list[Resource]:
-    return [peer for peer in resource.definition.resources if peer is not resource and drbd.votes(peer)
-            and not (peer.diskless and resource.diskless)]
+    return [
+        peer
+        for peer in resource.definition.resources
+        if peer is not resource and drbd.votes(peer) and not (peer.diskless and resource.diskless)
+    ]
 
 
 def _status(satellites: Satellites, resource: Resource) -> dict[str, Any]:
     quorum = drbd.has_quorum(resource.definition)
-    devices = [{
-        "volume": number, "minor": volume.minor, "disk-state": resource.state(), "client": resource.diskless,
-        "open": satellites.openings.is_open(resource), "quorum": quorum,
-        "size": drbd.device_size(resource.definition, volume) // 1024,
-    } for number, volume in sorted(resource.definition.volumes.items())]
+    devices = [
+        {
+            "volume": number,
+            "minor": volume.minor,
+            "disk-state": resource.state(),
+            "client": resource.diskless,
+            "open": satellites.openings.is_open(resource),
+            "quorum": quorum,
+            "size": drbd.device_size(resource.definition, volume) // 1024,
+        }
+        for number, volume in sorted(resource.definition.volumes.items())
+    ]
     return {
-        "name": resource.name, "node-id": resource.node_id, "role": _role(satellites, resource), "suspended": False,
-        "may_promote": not satellites.openings.primaries(resource.definition), "devices": devices,
+        "name": resource.name,
+        "node-id": resource.node_id,
+        "role": _role(satellites, resource),
+        "suspended": False,
+        "may_promote": not satellites.openings.primaries(resource.definition),
+        "devices": devices,
         "connections": [_connection(satellites, resource, peer) for peer in _peers(resource)],
     }
 
@@ -56,13 +74,18 @@ def _status(satellites: Satellites, resource: Resource) -> dict[str, Any]:
 def _connection(satellites: Satellites, resource: Resource, peer: Resource) -> dict[str, Any]:
     up = peer.node.host_up
     return {
-        "peer-node-id": peer.node_id, "name": peer.node.name,
+        "peer-node-id": peer.node_id,
+        "name": peer.node.name,
         "connection-state": "Connected" if up else "Connecting",
         "peer-role": _role(satellites, peer) if up else "Unknown",
-        "peer_devices": [{
-            "volume": number, "replication-state": "Established" if up else "Off",
-            "peer-disk-state": peer.state() if up else "DUnknown",
-        } for number in sorted(resource.definition.volumes)],
+        "peer_devices": [
+            {
+                "volume": number,
+                "replication-state": "Established" if up else "Off",
+                "peer-disk-state": peer.state() if up else "DUnknown",
+            }
+            for number in sorted(resource.definition.volumes)
+        ],
     }
 
 

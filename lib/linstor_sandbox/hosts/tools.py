@@ -2,6 +2,7 @@
 
 Each starts with a command on a host, so it imports next to nothing.
 """
+
 # ruff: noqa: PTH109, PTH113, PTH114, PTH115, PTH118, PTH119, PTH123
 from __future__ import annotations
 
@@ -17,8 +18,20 @@ if TYPE_CHECKING:
 else:
     import shim
 
-WRITERS = ("mkfs", "mke2fs", "mkswap", "wipefs", "fsck", "e2fsck", "resize2fs", "tune2fs", "sgdisk", "parted",
-           "xfs_repair", "blkdiscard")
+WRITERS = (
+    "mkfs",
+    "mke2fs",
+    "mkswap",
+    "wipefs",
+    "fsck",
+    "e2fsck",
+    "resize2fs",
+    "tune2fs",
+    "sgdisk",
+    "parted",
+    "xfs_repair",
+    "blkdiscard",
+)
 
 
 class Host:
@@ -33,7 +46,7 @@ class Host:
 
     def shown(self, path: str) -> str:
         """A path as the host knows it."""
-        return path[len(self.prefix):] if path.startswith(self.prefix + "/") else path
+        return path[len(self.prefix) :] if path.startswith(self.prefix + "/") else path
 
     def candidate(self, path: str) -> bool:
         """Whether a path may lead to a device of this host."""
@@ -87,6 +100,7 @@ class Host:
         sizes = [self.opened[path][0] for path in paths if path in self.opened]
         if sizes:
             import resource
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes), max(sizes)))
 
     def run(self, arguments: Sequence[str]) -> NoReturn:
@@ -114,8 +128,26 @@ def dd(host: Host, arguments: list[str]) -> NoReturn:
     host.run(result)
 
 
-_QEMU_VALUES = ("-f", "-F", "-O", "-B", "-o", "-S", "-t", "-T", "-l", "-s", "-r", "-m", "--object", "-b", "-a",
-                "-d", "--output", "--size")
+_QEMU_VALUES = (
+    "-f",
+    "-F",
+    "-O",
+    "-B",
+    "-o",
+    "-S",
+    "-t",
+    "-T",
+    "-l",
+    "-s",
+    "-r",
+    "-m",
+    "--object",
+    "-b",
+    "-a",
+    "-d",
+    "--output",
+    "--size",
+)
 
 
 def _positions(words: list[str]) -> list[int]:
@@ -169,8 +201,7 @@ def cp(host: Host, arguments: list[str]) -> NoReturn:
         if words[1] in host.opened:
             host.limit([words[1]])
             host.tool = "dd"
-            host.run(["if=" + host.file(words[0]), "of=" + host.file(words[1]), "bs=1M", "conv=notrunc",
-                      "status=none"])
+            host.run(["if=" + host.file(words[0]), "of=" + host.file(words[1]), "bs=1M", "conv=notrunc", "status=none"])
     host.run([host.file(word) for word in arguments])
 
 
@@ -210,8 +241,14 @@ def lsblk(host: Host, arguments: list[str]) -> NoReturn:
 
 def _column(host: Host, device: str, column: str, in_bytes: bool) -> str:
     size, _, file = host.opened[device]
-    values = {"NAME": os.path.basename(file), "KNAME": os.path.basename(file), "TYPE": "disk", "RO": "0",
-              "SIZE": str(size) if in_bytes else _human(size), "PATH": host.shown(file)}
+    values = {
+        "NAME": os.path.basename(file),
+        "KNAME": os.path.basename(file),
+        "TYPE": "disk",
+        "RO": "0",
+        "SIZE": str(size) if in_bytes else _human(size),
+        "PATH": host.shown(file),
+    }
     return values.get(column, "")
 
 
@@ -235,8 +272,15 @@ def blockdev(host: Host, arguments: list[str]) -> NoReturn:
             sys.stderr.write(f"blockdev: cannot open {host.shown(device)}: {text}\n")
             os._exit(1)
         size = host.opened[device][0]
-        answers = {"--getsize64": size, "--getsz": size // 512, "--getsize": size // 512, "--getss": 512,
-                   "--getpbsz": 512, "--getbsz": 4096, "--getro": 0}
+        answers = {
+            "--getsize64": size,
+            "--getsz": size // 512,
+            "--getsize": size // 512,
+            "--getss": 512,
+            "--getpbsz": 512,
+            "--getbsz": 4096,
+            "--getro": 0,
+        }
         for action in actions:
             if action in answers:
                 print(answers[action])
@@ -310,13 +354,20 @@ def remote(host: Host, arguments: list[str]) -> NoReturn:
             text = file.read()
     elif host.tool == "virsh" and "/dev/stdin" in arguments:
         text = sys.stdin.read()
-    answer = shim.ask(host.port, "tool", host.node, host.tool, str(len(arguments)),
-                      *[word.replace("\n", " ") for word in arguments], text)
+    answer = shim.ask(
+        host.port,
+        "tool",
+        host.node,
+        host.tool,
+        str(len(arguments)),
+        *[word.replace("\n", " ") for word in arguments],
+        text,
+    )
     status, _, rest = answer.partition("\n")
     length, _, rest = rest.partition("\n")
-    sys.stdout.write(rest[:int(length)])
+    sys.stdout.write(rest[: int(length)])
     sys.stdout.flush()
-    sys.stderr.write(rest[int(length):])
+    sys.stderr.write(rest[int(length) :])
     os._exit(int(status))
 
 
@@ -352,8 +403,18 @@ def udevadm(_host: Host, _arguments: list[str]) -> NoReturn:
 
 
 _SPECIAL: dict[str, Callable[[Host, list[str]], NoReturn]] = {
-    "dd": dd, "qemu-img": qemu_img, "cp": cp, "lsblk": lsblk, "blockdev": blockdev, "blkdiscard": blkdiscard,
-    "readlink": readlink, "find": find, "sudo": sudo, "udevadm": udevadm, "virsh": remote, "drbdsetup": remote,
+    "dd": dd,
+    "qemu-img": qemu_img,
+    "cp": cp,
+    "lsblk": lsblk,
+    "blockdev": blockdev,
+    "blkdiscard": blkdiscard,
+    "readlink": readlink,
+    "find": find,
+    "sudo": sudo,
+    "udevadm": udevadm,
+    "virsh": remote,
+    "drbdsetup": remote,
     "drbdadm": remote,
 }
 

@@ -1,4 +1,5 @@
 """virsh: the commands that a storage driver and the stock scripts of OpenNebula's KVM driver use."""
+
 from __future__ import annotations
 
 import os
@@ -47,8 +48,10 @@ class Virsh:
             return node
         found = self.domains.cluster.nodes.get(match.group(1))
         if found is None or not found.host_up:
-            raise VirshError("failed to connect to the hypervisor\nerror: Cannot recv data: ssh: connect to host "
-                             f"{match.group(1)} port 22: No route to host: Connection reset by peer")
+            raise VirshError(
+                "failed to connect to the hypervisor\nerror: Cannot recv data: ssh: connect to host "
+                f"{match.group(1)} port 22: No route to host: Connection reset by peer"
+            )
         return found
 
     def _domain(self, node: Node, words: Sequence[str]) -> Domain:
@@ -120,8 +123,10 @@ class Virsh:
             self._write_image(node, domain, path)
         except OSError as exc:
             domain.guest.become(was)
-            raise VirshError(f"Failed to save domain '{domain.name}' to {path}\nerror: operation failed: migration out "
-                             f"job: failed to write '{path}': {exc.strerror}") from None
+            raise VirshError(
+                f"Failed to save domain '{domain.name}' to {path}\nerror: operation failed: migration out "
+                f"job: failed to write '{path}': {exc.strerror}"
+            ) from None
         self.domains.stop(domain, "saved")
         self.domains.note(domain, "save")
         return f"Domain '{domain.name}' saved to {path}\n\n"
@@ -139,8 +144,10 @@ class Virsh:
         image = self._image(node, path)
         domain = self.domains.new(node, text if "--xml" in words else image.xml)
         if image.seed != domain.guest.seed:
-            raise VirshError(f"Failed to restore domain from {path}\nerror: internal error: it is the memory of "
-                             "another guest, or of an earlier life of this one")
+            raise VirshError(
+                f"Failed to restore domain from {path}\nerror: internal error: it is the memory of "
+                "another guest, or of an earlier life of this one"
+            )
         try:
             self.domains.start(node, domain)
         except VirshError as exc:
@@ -207,8 +214,9 @@ class Virsh:
             if target in (name, path):
                 content = domain.contents.get(name)
                 if content is not None and content.size < _bytes(size):
-                    raise VirshError("internal error: unable to execute QEMU command 'block_resize': Cannot grow "
-                                     "device files")
+                    raise VirshError(
+                        "internal error: unable to execute QEMU command 'block_resize': Cannot grow device files"
+                    )
                 return f"Block device '{target}' is resized\n"
         raise VirshError(f"invalid argument: invalid path '{target}' not assigned to domain")
 
@@ -233,8 +241,15 @@ class Virsh:
 
     def _dominfo(self, node: Node, words: list[str], _text: str) -> str:
         domain = self._domain(node, words)
-        lines = (("Id", domain.serial), ("Name", domain.name), ("UUID", domain.uuid), ("OS Type", "hvm"),
-                 ("State", domain.state), ("CPU(s)", 1), ("Persistent", "no"))
+        lines = (
+            ("Id", domain.serial),
+            ("Name", domain.name),
+            ("UUID", domain.uuid),
+            ("OS Type", "hvm"),
+            ("State", domain.state),
+            ("CPU(s)", 1),
+            ("Persistent", "no"),
+        )
         return "".join(f"{key + ':':<16}{value}\n" for key, value in lines) + "\n"
 
     def _domstate(self, node: Node, words: list[str], _text: str) -> str:

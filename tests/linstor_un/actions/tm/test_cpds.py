@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from linstor_sandbox import Pool
-from linstor_sandbox.opennebula import ActionFailed
+from linstor_sandbox.opennebula import ActionFailed, VirtualMachine
 from tests.conftest import IMAGE_TEMPLATE, World
 from tests.linstor_un.living import (
     guest,
@@ -51,7 +51,8 @@ def only_the_image_is_new(world: World, before: set[str], image: str, disk: str)
     assert properties - {"Aux/one/MADE_BY", "Aux/one/REGTIME"} == {"Aux/one/IMAGE_ID"}
 
 
-STATES = {
+Step = Callable[[World, VirtualMachine], object]
+STATES: dict[str, tuple[Step, Step]] = {
     "running": (lambda world, vm: None, lambda world, vm: None),
     "poweroff": (lambda world, vm: world.cloud.poweroff(vm), lambda world, vm: world.cloud.resume(vm)),
     "suspended": (lambda world, vm: world.cloud.suspend(vm), lambda world, vm: world.cloud.resume(vm)),

@@ -108,8 +108,10 @@ def test_requests_where_linstor_manages_two_primaries(make_world: Callable[..., 
     assert requests(world, "connections") == []
 
 
-@pytest.mark.parametrize("release", ["6.10", "7.4"])
-@pytest.mark.parametrize("broken", ["linstor", "device", "destination", "source", "other driver"])
+@pytest.mark.parametrize(
+    ("release", "broken"),
+    [("7.4", "linstor"), *(("6.10", what) for what in ("linstor", "device", "destination", "source", "other driver"))],
+)
 def test_a_failure_leaves_the_vm_on_the_source_and_nothing_on_the_destination(
     make_world: Callable[..., World], release: str, broken: str, tmp_path: Path
 ) -> None:
@@ -141,8 +143,9 @@ def test_a_failure_leaves_the_vm_on_the_source_and_nothing_on_the_destination(
     world.cloud.migrate_live(vm, "node2")
 
 
-@VERSIONS
-@pytest.mark.parametrize("step", ["prepare", "perform", "finish"])
+@pytest.mark.parametrize(
+    ("rest_version", "step"), [("1.27.0", "prepare"), ("1.27.0", "perform"), ("1.27.0", "finish"), ("1.29.1", "finish")]
+)
 def test_a_migration_that_fails_in_libvirt(make_world: Callable[..., World], rest_version: str, step: str) -> None:
     world = make_world(rest_version=rest_version)
     vm = start(world, EVERY_KIND)
