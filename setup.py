@@ -22,6 +22,6 @@ setup(
     package_dir={"": "lib"},
     packages=find_packages("lib", include=["linstor_un", "linstor_un.*"]),
     python_requires=">=3.9",
-    install_requires=["click>=7.0", "lxml>=4.5", "python-linstor>=1.7"],
+    install_requires=["click>=7.0", "lxml>=4.5", "python-linstor>=1.23"],
     extras_require={"dev": development_requirements()},
 )

@@ -1,3 +1,3 @@
 """The OpenNebula storage driver that keeps images and VM disks as LINSTOR volumes."""
 
-__version__ = "1.0.0.dev0"
+__version__ = "3.0.0.dev0"
