@@ -28,6 +28,7 @@ class Fault:
     skip: int = 0
     action: Optional[Callable[[], object]] = None
     ends: bool = False
+    breaks_after: Optional[int] = None
     released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:

@@ -19,6 +19,7 @@ been carried out.
     silent [SECONDS]            accepted and not answered, for ever or for so long
     slow SECONDS                answered later
     drop                        closed without an answer
+    die BYTES                   closed in the middle of the answer, when so many bytes of it have been sent
     error [CODE [TEXT]]         500 with an error report; CODE is LINSTOR's, 998 when none is given
   with or without a CALL:
     refuse, listen              the controller's port refuses connections, and no longer
@@ -32,7 +33,7 @@ been carried out.
 _FORM = re.compile(
     r"(?:on (?P<call>\S+ \S+)(?: #(?P<nth>\d+))?(?: (?:x(?P<times>\d+)|(?P<always>always)))?: *)?(?P<what>.+)"
 )
-_OF_CALLS = ("silent", "slow", "drop", "error")
+_OF_CALLS = ("silent", "slow", "drop", "die", "error")
 
 
 def play(sandbox: Sandbox, text: str) -> Optional[Fault]:
@@ -65,6 +66,8 @@ def _of_call(words: list[str], text: str) -> Fault:
         return Fault("delay", any_call, seconds=_number(rest[0], text))
     if kind == "drop" and not rest:
         return Fault("drop", any_call)
+    if kind == "die" and len(rest) == 1:
+        return Fault("die", any_call, breaks_after=max(0, int(_number(rest[0], text))))
     if kind == "error":
         code = int(_number(rest[0], text)) if rest else answers.FAIL_UNKNOWN_ERROR
         entries = answers.plain_error(code, " ".join(rest[1:]) or "injected failure")

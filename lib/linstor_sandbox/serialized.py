@@ -1,27 +1,56 @@
-"""JSON of whole definitions, kept from call to call: what makes lists of ten thousand volumes fast."""
+"""JSON of whole definitions: sent piece by piece, and kept from call to call for lists of ten thousand volumes."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from typing import Callable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Callable
 
 from .answers import JsonObject
 from .model import Cluster, ResourceDefinition
 
 FROM = 500
-"""From so many definitions on it is worth it; smaller clusters are described anew every time."""
+"""From so many definitions on keeping is worth it; smaller clusters are described anew every time."""
+AT_A_TIME = 500
+"""So many definitions make a piece. A list of no more shows one moment; a longer one as many moments as it has pieces,
+as nothing else could be done meanwhile if all of it was described at once."""
 
 
-class Joined:
-    """The items of a JSON list, already serialised."""
+class Pieces:
+    """A JSON list that is serialised while it is sent; its first piece is made at once."""
 
-    def __init__(self, parts: list[bytes]) -> None:
-        self.parts = parts
+    def __init__(
+        self,
+        lock: AbstractContextManager[Any],
+        definitions: list[ResourceDefinition],
+        serialize: Callable[[ResourceDefinition], bytes],
+    ) -> None:
+        self.more = len(definitions) > AT_A_TIME
+        self._lock = lock
+        self._serialize = serialize
+        self._pieces = self._made(definitions)
+        self.first = next(self._pieces)
 
-    def __bytes__(self) -> bytes:
-        return b"[" + b",".join(self.parts) + b"]"
+    def __iter__(self) -> Iterator[bytes]:
+        """All pieces, once."""
+        yield self.first
+        yield from self._pieces
+
+    def keep(self) -> bytes:
+        """The whole list, which can be sent all the same."""
+        self.first, self.more, self._pieces = b"".join(self), False, iter(())
+        return self.first
+
+    def _made(self, definitions: list[ResourceDefinition]) -> Iterator[bytes]:
+        sent = False
+        for start in range(0, len(definitions) or 1, AT_A_TIME):
+            with self._lock:
+                text = b",".join(filter(None, map(self._serialize, definitions[start : start + AT_A_TIME])))
+            opening = b"[" if start == 0 else b"," if sent and text else b""
+            sent = sent or bool(text)
+            yield opening + text + b"]" * (start + AT_A_TIME >= len(definitions))
 
 
 class Serialized:
@@ -34,13 +63,12 @@ class Serialized:
     def items(
         self,
         kind: str,
-        definitions: Iterable[ResourceDefinition],
+        definitions: list[ResourceDefinition],
         describe: Callable[[ResourceDefinition], list[JsonObject]],
-    ) -> Joined:
-        """All items that describe these definitions; `kind` names the description."""
-        keep = len(self.cluster.definitions) >= FROM
-        parts = [self._part(kind, definition, describe, keep) for definition in definitions]
-        return Joined([part for part in parts if part])
+    ) -> Pieces:
+        """All items that describe these definitions; `kind` names the description, "" one that is not kept."""
+        keep = bool(kind) and len(self.cluster.definitions) >= FROM
+        return Pieces(self.cluster.lock, definitions, lambda definition: self._part(kind, definition, describe, keep))
 
     def _part(
         self,
@@ -49,6 +77,9 @@ class Serialized:
         describe: Callable[[ResourceDefinition], list[JsonObject]],
         keep: bool,
     ) -> bytes:
+        # It may have been deleted since the first piece.
+        if self.cluster.definitions.get(definition.name) is not definition:
+            return b""
         key = (kind, definition.uuid)
         stamp = (self.cluster.epoch, definition.stamp)
         found = self._kept.get(key)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import re
 import socket
+import ssl
 import threading
 import time
+import traceback
 import urllib.parse
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Optional
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from .answers import Hang
 from .controller import Request, Response
 from .faults import Fault
-from .serialized import Joined
+from .serialized import Pieces
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 REQUESTS_PER_CONNECTION = 256
 IDLE_SECONDS = 30
 COMPRESS_FROM = 1000
+"""So many bytes are compressed where the client can read it."""
+CHUNKED_FROM = 8192
+"""So many bytes, and what is compressed, are sent without saying beforehand how many there are."""
+_GZIP = 16 + zlib.MAX_WBITS
 
 
 @dataclass
@@ -119,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         length = self.headers.get("Content-Length") or "0"
-        if not length.isdecimal():
+        if not re.fullmatch("[0-9]{1,18}", length):
             self.send_error(400)
             return
         raw = self.rfile.read(int(length))
@@ -128,13 +136,17 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         try:
             self._answer(self._respond(raw))
-        except (NoAnswer, ConnectionError, TimeoutError):
+        except (NoAnswer, ConnectionError, TimeoutError, ssl.SSLError):
             self.close_connection = True
+        except Exception:
+            # In the middle of a list: too late for an answer that says so.
+            self.close_connection = True
+            self.server.sandbox.exceptions.append(traceback.format_exc())
 
     def _respond(self, raw: bytes) -> Response:
         path, _, query = self.path.partition("?")
         request = Request(
-            self.command,
+            "GET" if self.command == "HEAD" else self.command,
             path,
             urllib.parse.parse_qs(query, keep_blank_values=True),
             raw,
@@ -153,26 +165,56 @@ class Handler(BaseHTTPRequestHandler):
             sandbox.requests.append(Recorded(self.command, path, query, _decoded(raw), response.status, took))
 
     def _answer(self, response: Response) -> None:
-        content = _encoded(response)
+        body = response.body if isinstance(response.body, Pieces) else None
+        first, more = (body.first, body.more) if body else (_encoded(response), False)
+        packed = (more or len(first) > COMPRESS_FROM) and _reads_gzip(self.headers.get("Accept-Encoding") or "")
+        open_ended = packed or more or len(first) > CHUNKED_FROM
+        chunked = open_ended and self.request_version not in ("HTTP/0.9", "HTTP/1.0")
+        # As recorded: the controller gives up a connection after each of these, but not after a 404 or a 405.
+        self.close_connection = self.close_connection or response.status in (400, 500) or open_ended > chunked
         self.send_response(response.status)
         self.send_header("Access-Control-Allow-Origin", "*")
-        if content:
+        if first:
             self.send_header("Content-Type", response.content_type)
-        if len(content) > COMPRESS_FROM and "gzip" in (self.headers.get("Accept-Encoding") or ""):
-            content = gzip.compress(content, 1)
+        if packed:
             self.send_header("Content-Encoding", "gzip")
-        # As recorded: the controller gives up a connection after each of these, but not after a 404 or a 405.
-        self.close_connection = self.close_connection or response.status in (400, 500)
         if self.close_connection:
             self.send_header("Connection", "close")
-        self.send_header("Content-Length", str(len(content)))
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif not open_ended:
+            self.send_header("Content-Length", str(len(first)))
         self.end_headers()
-        self.wfile.write(content if self.command != "HEAD" else b"")
+        if self.command != "HEAD":
+            pieces: Iterable[bytes] = body or (first,)
+            self._send(_packed(pieces) if packed else pieces, chunked, response.breaks_after)
         self.wfile.flush()
 
+    def _send(self, pieces: Iterable[bytes], chunked: bool, breaks_after: Optional[int]) -> None:
+        for piece in filter(None, pieces):
+            kept = piece[:breaks_after]
+            self.wfile.write(b"%x\r\n" % len(piece) if chunked else b"")
+            self.wfile.write(kept)
+            if breaks_after is not None and len(kept) == breaks_after:
+                raise NoAnswer
+            breaks_after = None if breaks_after is None else breaks_after - len(kept)
+            self.wfile.write(b"\r\n" if chunked else b"")
+            self.wfile.flush()
+        if chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
-def _plain(body: Any) -> Any:
-    return json.loads(bytes(body)) if isinstance(body, Joined) else body
+
+def _reads_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding has gzip, and not only to refuse it."""
+    return re.search(r"(^|,)\s*(gzip|\*)\s*(?!\s*;\s*q=0(\.0*)?\s*(,|$))", accepted, re.IGNORECASE) is not None
+
+
+def _packed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces compressed, one after the other."""
+    packer = zlib.compressobj(1, wbits=_GZIP)
+    for piece in pieces:
+        yield packer.compress(piece)
+    yield packer.flush()
 
 
 def _decoded(raw: bytes) -> Any:
@@ -185,8 +227,6 @@ def _decoded(raw: bytes) -> Any:
 def _encoded(response: Response) -> bytes:
     if response.body is None:
         return b""
-    if isinstance(response.body, Joined):
-        return bytes(response.body)
     if response.content_type == "application/json":
         return json.dumps(response.body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
     return str(response.body).encode()
@@ -211,6 +251,7 @@ def _with_faults(sandbox: Sandbox, request: Request) -> Response:
     if spoiled is not None:
         return spoiled
     response = _work(sandbox, request)
+    response.breaks_after = fault.breaks_after
     return (_spoil(sandbox, fault) or response) if fault.after_work else response
 
 
@@ -221,7 +262,7 @@ def _work(sandbox: Sandbox, request: Request) -> Response:
         sandbox.stopping.wait()
         raise NoAnswer from None
     if sandbox.witness is not None:
-        answer = _plain(response.body)
+        answer = json.loads(response.body.keep()) if isinstance(response.body, Pieces) else response.body
         sandbox.witness(Exchange(request.method, request.path, _decoded(request.raw), response.status, answer))
     return response
 

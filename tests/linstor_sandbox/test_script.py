@@ -163,6 +163,7 @@ def test_ssh_that_dies_half_way(box: Sandbox, ssh: Ssh, rest: Rest) -> None:
         ("drop", "is no fault"),
         ("broken node1 everything", "is no fault"),
         ("ssh node1 die", "is no fault"),
+        ("on GET /v1/nodes: die", "is no fault"),
     ],
 )
 def test_what_is_not_understood_is_said(box: Sandbox, fault: str, problem: str) -> None:

@@ -50,11 +50,12 @@ class Request:
 
 @dataclass
 class Response:
-    """What is sent back; None is an empty body."""
+    """What is sent back; None is an empty body. The connection ends after `breaks_after` bytes of it."""
 
     status: int
     body: Any = None
     content_type: str = "application/json"
+    breaks_after: Optional[int] = None
 
 
 Handler = Callable[["Controller", Request], Response]

@@ -62,24 +62,33 @@ def view(controller: Controller, request: Request) -> Response:
     """All resources that have volumes, with their volumes."""
     for node in request.values("nodes"):
         controller.node(node)
-    by_node, by_name = name_filter(request, "nodes"), name_filter(request, "resources")
-    by_pool = name_filter(request, "storage_pools")
+    by_name = name_filter(request, "resources")
     definitions = [rd for rd in controller.cluster.definitions if rd.volumes and by_name(rd.name)]
+    everything = not set(request.query) - {"resources"}
+    chosen = set() if everything else {id(res) for res in _chosen(request, definitions)}
 
     def describe(definition: ResourceDefinition) -> list[dict[str, Any]]:
-        return [ResourceView(controller.satellites, res).to_json(True) for res in definition.resources]
+        return [
+            ResourceView(controller.satellites, res).to_json(True)
+            for res in definition.resources
+            if everything or id(res) in chosen
+        ]
 
-    if not set(request.query) - {"resources"}:
-        return Response(200, controller.serialized.items("resources", definitions, describe))
+    return Response(200, controller.serialized.items("resources" if everything else "", definitions, describe))
+
+
+def _chosen(request: Request, definitions: list[ResourceDefinition]) -> list[Resource]:
+    """The resources that the filters leave."""
+    by_node, by_pool = name_filter(request, "nodes"), name_filter(request, "storage_pools")
     found = [
         res
-        for rd in definitions
-        for res in rd.resources
+        for definition in definitions
+        for res in definition.resources
         if by_node(res.node.name)
         and by_pool(res.pool.name)
         and properties.matches_filters(res.props, request.values("props"))
     ]
-    return Response(200, [ResourceView(controller.satellites, res).to_json(True) for res in paginate(request, found)])
+    return paginate(request, found)
 
 
 @route("POST", _BASE, schema="[ResourceCreate]")

@@ -279,21 +279,25 @@ def show(controller: Controller, request: Request) -> Response:
 @route("GET", "/v1/view/snapshots")
 def view(controller: Controller, request: Request) -> Response:
     """All snapshots, or those that the filters leave."""
-
-    def describe(definition: ResourceDefinition) -> list[dict[str, Any]]:
-        return [snapshot_json(controller.cluster, snapshot) for snapshot in definition.snapshots]
-
-    if not request.query:
-        return Response(200, controller.serialized.items("snapshots", controller.cluster.definitions, describe))
     by_name, by_node = name_filter(request, "resources"), name_filter(request, "nodes")
+    definitions = [rd for rd in controller.cluster.definitions if rd.snapshots and by_name(rd.name)]
     found = [
         snapshot
-        for definition in controller.cluster.definitions
-        if by_name(definition.name)
+        for definition in definitions
         for snapshot in definition.snapshots
         if not request.values("nodes") or any(by_node(replica.node.name) for replica in snapshot.replicas)
     ]
-    return Response(200, [snapshot_json(controller.cluster, snapshot) for snapshot in paginate(request, found)])
+    everything = not request.query
+    chosen = set() if everything else {id(snapshot) for snapshot in paginate(request, found)}
+
+    def describe(definition: ResourceDefinition) -> list[dict[str, Any]]:
+        return [
+            snapshot_json(controller.cluster, snapshot)
+            for snapshot in definition.snapshots
+            if everything or id(snapshot) in chosen
+        ]
+
+    return Response(200, controller.serialized.items("snapshots" if everything else "", definitions, describe))
 
 
 @route("PUT", _BASE + "/{snapshot}", schema="PropsModify", since="1.26.0")
