@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import signal
+import ssl
+import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
 from typing import Optional
 
-from . import script
+from . import script, tls
 from .model import Pool
 from .sandbox import Sandbox, parse_pool
+
+PORT, SECURE_PORT = 3370, 3371
 
 TIMES = {
     "latency": "every request takes at least",
@@ -57,12 +61,53 @@ def _arguments() -> argparse.Namespace:
         metavar="NAME:KIND:SIZE_MIB[:NODE,NODE]",
         help="storage pools (default: data:LVM_THIN:20480)",
     )
-    parser.add_argument("--port", type=int, default=3370, help="port of the REST API, 0 for any (default: 3370)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        help=f"port of the REST API, 0 for any (default: {PORT}; with --tls {SECURE_PORT}, and {PORT} leads there)",
+    )
+    parser.add_argument("--tls", choices=tls.KINDS, help="listen with TLS, with a certificate like this")
+    parser.add_argument("--client-certificates", action="store_true", help="with --tls, ask clients for theirs")
+    parser.add_argument("--token", default="", help="what clients must show as bearer token (REST 1.28 and newer)")
     parser.add_argument("--rest-version", default="1.27.0", help="REST API version (default: 1.27.0)")
     for name, what in TIMES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=0.0, help=f"seconds that {what}")
     parser.add_argument("--fault", action="append", default=[], metavar="FAULT", help="what is to go wrong: see below")
     return parser.parse_args()
+
+
+def _security(root: Path, kind: str, client_certificates: bool) -> tuple[ssl.SSLContext, str]:
+    """How to listen with TLS, and what is to be told about it."""
+    authority = tls.Authority(root, "tls")
+    certificate = authority.of_kind(kind)
+    trusted = certificate[0] if kind == "self-signed" else authority.certificate
+    told = f"  a {kind} certificate; LS_CAFILE={trusted}\n"
+    if client_certificates:
+        file, key = authority.sign("client", "DNS:client")
+        told += f"  clients show LS_CERTFILE={file} LS_KEYFILE={key}\n"
+    return tls.serving(certificate, authority if client_certificates else None), told
+
+
+def _started(arguments: argparse.Namespace, root: Path) -> tuple[Sandbox, str]:
+    """The sandbox that was asked for; ValueError and OSError say why there is none."""
+    port, security, told = PORT if arguments.port is None else arguments.port, None, ""
+    if arguments.tls:
+        security, told = _security(root, arguments.tls, arguments.client_certificates)
+        port = SECURE_PORT if arguments.port is None else arguments.port
+    sandbox = Sandbox(
+        root,
+        _nodes(arguments.node),
+        tuple(arguments.pool or (Pool("data", "LVM_THIN"),)),
+        arguments.rest_version,
+        port=port,
+        tls=security,
+        redirect_port=PORT if arguments.port is None else 0,
+        token=arguments.token,
+        **{name: getattr(arguments, name) for name in TIMES},
+    ).start()
+    if security is not None:
+        told += f"  http://127.0.0.1:{sandbox.redirect_port} leads there\n"
+    return sandbox, told
 
 
 def main() -> int:
@@ -73,26 +118,23 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     try:
-        sandbox = Sandbox(
-            root,
-            _nodes(arguments.node),
-            tuple(arguments.pool or (Pool("data", "LVM_THIN"),)),
-            arguments.rest_version,
-            port=arguments.port,
-            **{name: getattr(arguments, name) for name in TIMES},
-        ).start()
+        sandbox, told = _started(arguments, root)
         uris = sandbox.uris
         for fault in arguments.fault:
             script.play(sandbox, fault)
     except ValueError as exc:
         print(exc, file=sys.stderr)
         return 1
+    except (FileNotFoundError, subprocess.CalledProcessError) as exc:
+        print(f"No certificates can be made ({exc}): install openssl.", file=sys.stderr)
+        return 1
     except OSError as exc:
-        print(f"Port {arguments.port} cannot be used: {exc.strerror}. Choose another with --port.", file=sys.stderr)
+        ports = arguments.port or (f"{PORT} or {SECURE_PORT}" if arguments.tls else PORT)
+        print(f"Port {ports} cannot be used: {exc.strerror}. Choose another with --port.", file=sys.stderr)
         return 1
     print(
         f"ready {sandbox.uri}\n"
-        f"  export LS_CONTROLLERS={uris}\n"
+        f"  export LS_CONTROLLERS={uris}\n{told}"
         f"  export PATH={sandbox.root}/bin:$PATH        # its ssh reaches the hosts\n"
         f"  files of the hosts: {sandbox.root}/hosts\n"
         f"  faults: curl -d 'offline node2' {sandbox.uri}/sandbox/fault; without one: their list",

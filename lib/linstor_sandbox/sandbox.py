@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ class Sandbox:
         rest_version: str = "1.27.0",
         *,
         port: int = 0,
+        tls: Optional[ssl.SSLContext] = None,
+        redirect_port: int = 0,
+        token: str = "",
         latency: float = 0.0,
         sync_seconds: float = 0.0,
         auto_promote_timeout: float = 2.0,
@@ -54,6 +58,8 @@ class Sandbox:
     ) -> None:
         if not VERSIONS[0] <= version_tuple(rest_version) <= VERSIONS[-1]:
             raise ValueError(f"REST version {rest_version} is not between 1.19.0 and 1.29.1: 1.27.0 is LINSTOR 1.33's")
+        if token and version_tuple(rest_version) < (1, 28):
+            raise ValueError(f"REST version {rest_version} knows no tokens: choose 1.28.0 or newer")
         self.root = Path(root).resolve()
         self.root.mkdir(parents=True, exist_ok=True)
         self.cluster = Cluster(self.root, rest_version)
@@ -82,9 +88,12 @@ class Sandbox:
         self.standby_port = 0
         self._standby: Optional[socket.socket] = None
         self._started = False
-        self._server: Optional[server.Server] = None
+        self._servers: list[server.Server] = []
         self._tools_server: Optional[server.Server] = None
         self.port = port
+        self.tls = tls
+        self.redirect_port = redirect_port
+        self.token = token
 
     def _populate(self, nodes: Sequence[str], pools: Sequence[Pool]) -> None:
         for name in nodes:
@@ -128,7 +137,7 @@ class Sandbox:
 
     def start_controller(self) -> None:
         """Listen on the controller's port (again); with `connect_seconds` its satellites come back step by step."""
-        if self._server is not None:
+        if self._servers:
             return
         if self.connect_seconds and self._started:
             with self.cluster.lock:
@@ -136,9 +145,14 @@ class Sandbox:
                     node.reported = False
                     self._come_back(node)
         self._started = True
-        self._server = server.Server(self, ("127.0.0.1", self.port))
-        self.port = self._server.server_address[1]
-        server.start(self._server)
+        self.port = self._listen(server.Server(self, ("127.0.0.1", self.port), self.tls))
+        if self.tls is not None:
+            self.redirect_port = self._listen(server.Server(self, ("127.0.0.1", self.redirect_port), redirects=True))
+
+    def _listen(self, listener: server.Server) -> int:
+        self._servers.append(listener)
+        server.start(listener)
+        return int(listener.server_address[1])
 
     def _come_back(self, node: Node) -> None:
         """OFFLINE, after half the time CONNECTED, then ONLINE."""
@@ -153,15 +167,15 @@ class Sandbox:
 
     def fail_over(self) -> None:
         """Stop here and go on at the other address, with the same state."""
-        standby, running = self._hold_standby(), self._stop_listening()
+        standby, stopped = self._hold_standby(), self._stop_listening()
         self.standby_port, self.port = self.port, self.standby_port
         standby.close()
         self._standby = None
         self.start_controller()
         self._hold_standby()
         # Last, so that whoever is cut off finds the other address.
-        if running is not None:
-            running.cut()
+        for listener in stopped:
+            listener.cut()
 
     def _hold_standby(self) -> socket.socket:
         """Keep the second address for this sandbox: nobody listens there."""
@@ -176,26 +190,29 @@ class Sandbox:
     def uris(self) -> str:
         """Both addresses of the controller, for LS_CONTROLLERS: it listens at one of them."""
         self._hold_standby()
-        return ",".join(f"http://127.0.0.1:{port}" for port in sorted((self.port, self.standby_port)))
+        return ",".join(f"{self._scheme}://127.0.0.1:{port}" for port in sorted((self.port, self.standby_port)))
 
     def stop_controller(self) -> None:
         """Connections are refused, those that are open end; the hosts live on. A restart locks the passphrase."""
-        running = self._stop_listening()
-        if running is not None:
-            running.cut()
+        for listener in self._stop_listening():
+            listener.cut()
 
-    def _stop_listening(self) -> Optional[server.Server]:
-        running, self._server = self._server, None
+    def _stop_listening(self) -> list[server.Server]:
+        stopped, self._servers = self._servers, []
         self.cluster.passphrase.unlocked = False
-        if running is not None:
-            running.shutdown()
-            running.server_close()
-        return running
+        for listener in stopped:
+            listener.shutdown()
+            listener.server_close()
+        return stopped
 
     @property
     def uri(self) -> str:
         """What LS_CONTROLLERS is set to."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.tls is not None else "http"
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Environment for a process on the front-end: its ssh is the sandbox's."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Optional
 
+from . import answers
 from .answers import Hang
 from .controller import Request, Response
 from .faults import Fault
@@ -31,6 +32,10 @@ COMPRESS_FROM = 1000
 CHUNKED_FROM = 8192
 """So many bytes, and what is compressed, are sent without saying beforehand how many there are."""
 _GZIP = 16 + zlib.MAX_WBITS
+_MOVED = (
+    "<html>\r\n<head><title>Document moved</title></head>\r\n<body><h1>Document moved</h1>\r\n"
+    'This document has moved <a href="{0}">here</a>.<p>\r\n</body>\r\n</html>\r\n'
+)
 
 
 @dataclass
@@ -72,10 +77,25 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
     allow_reuse_address = True
 
-    def __init__(self, sandbox: Sandbox, address: tuple[str, int]) -> None:
+    def __init__(
+        self, sandbox: Sandbox, address: tuple[str, int], tls: Optional[ssl.SSLContext] = None, redirects: bool = False
+    ) -> None:
         self.sandbox = sandbox
+        self.tls = tls
+        self.redirects = redirects
+        self.wants_certificate = tls is not None and tls.verify_mode != ssl.CERT_NONE
+        if tls is not None and self.wants_certificate:
+            # As recorded: a client without one is let in, and its connection ends without a word.
+            tls.verify_mode = ssl.CERT_OPTIONAL
         self.connections: list[socket.socket] = []
         super().__init__(address, Handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; its thread is who shakes hands."""
+        connection, address = super().get_request()
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Remember a new connection."""
@@ -92,7 +112,8 @@ class Server(ThreadingHTTPServer):
         """End all connections, as a controller does that dies."""
         for connection in list(self.connections):
             try:
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not SSLSocket's own, which would go on in plain text.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
             except OSError:
                 pass
 
@@ -114,6 +135,10 @@ class Handler(BaseHTTPRequestHandler):
         """Begin a connection."""
         super().setup()
         self.served = 0
+        if isinstance(self.connection, ssl.SSLSocket):
+            self.connection.do_handshake()
+            if self.server.wants_certificate and not self.connection.getpeercert():
+                raise NoAnswer
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing is logged."""
@@ -158,11 +183,28 @@ class Handler(BaseHTTPRequestHandler):
         started = time.monotonic()
         response = Response(0)
         try:
-            response = _with_faults(sandbox, request)
+            response = self._elsewhere() or self._unauthorized() or _with_faults(sandbox, request)
             return response
         finally:
             took = (time.monotonic() - started) * 1000
             sandbox.requests.append(Recorded(self.command, path, query, _decoded(raw), response.status, took))
+
+    def _elsewhere(self) -> Optional[Response]:
+        """With HTTPS, the port of HTTP has everything there; the query is lost on the way."""
+        path = self.path.partition("?")[0]
+        if not self.server.redirects or not path.startswith("/v1"):
+            return None
+        target = f"https://127.0.0.1:{self.server.sandbox.port}{path}"
+        return Response(302, _MOVED.format(target), "text/html;charset=ISO-8859-1", headers={"Location": target})
+
+    def _unauthorized(self) -> Optional[Response]:
+        """Without the token, where there is one, only these pages."""
+        token, path = self.server.sandbox.token, self.path.partition("?")[0]
+        given = self.headers.get("Authorization") or ""
+        if not token or given == f"Bearer {token}" or path in ("/", "/health") or path.startswith("/ui"):
+            return None
+        entries = answers.plain_error(answers.FAIL_ACC_DENIED_COMMAND, "Unauthorized: token invalid or not provided")
+        return Response(401, entries, headers={"WWW-Authenticate": 'Bearer realm="linstor-controller"'})
 
     def _answer(self, response: Response) -> None:
         body = response.body if isinstance(response.body, Pieces) else None
@@ -174,6 +216,8 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = self.close_connection or response.status in (400, 500) or open_ended > chunked
         self.send_response(response.status)
         self.send_header("Access-Control-Allow-Origin", "*")
+        for name, value in response.headers.items():
+            self.send_header(name, value)
         if first:
             self.send_header("Content-Type", response.content_type)
         if packed:

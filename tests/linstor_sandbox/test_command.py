@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -91,3 +92,20 @@ def test_a_fault_that_is_not_understood(tmp_path: Path) -> None:
     assert process.wait(20) == 1
     assert process.stderr is not None
     assert "'explode' is no fault: a fault is WHAT" in process.stderr.read()
+
+
+def test_tls_and_a_token(tmp_path: Path) -> None:
+    process = start(
+        *("--root", str(tmp_path), "--port", "0", "--tls", "good", "--client-certificates"),
+        *("--token", "word", "--rest-version", "1.29.1"),
+    )
+    assert process.stdout is not None
+    uri = process.stdout.readline().split()[1]
+    told = dict(word.split("=") for _ in range(3) for word in process.stdout.readline().split() if "=" in word)
+    context = ssl.create_default_context(cafile=told["LS_CAFILE"])
+    context.load_cert_chain(told["LS_CERTFILE"], told["LS_KEYFILE"])
+    request = urllib.request.Request(f"{uri}/v1/nodes", headers={"Authorization": "Bearer word"})
+    with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+        assert len(json.load(answer)) == 3
+    process.terminate()
+    assert process.wait(10) == 0

@@ -16,6 +16,7 @@ _VARYING = [
     (re.compile(r"safety-snap-\w{10}"), "safety-snap-#"),
     (re.compile(r"(cannot be cast to class \S+) \(.*"), r"\1"),
     (re.compile(r"_CF_\w{8}"), "_CF_#"),
+    (re.compile(r"\b127\.0\.0\.1:\d+"), "127.0.0.1:#"),
 ]
 _VARYING_KEYS = {"uuid", "created_at", "create_timestamp", "error_report_ids"} | {
     "secret",

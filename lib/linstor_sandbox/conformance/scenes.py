@@ -18,6 +18,7 @@ from .stage import (
     group,
     hold,
     holds,
+    https,
     hung,
     no_satellites,
     nodes,
@@ -222,7 +223,7 @@ SCENES = {
         }
     ),
     "11": Scene(left_out={4: "no exchange, but times of many"}),
-    "12": Scene(left_out=dict.fromkeys((7, 8), "a sandbox has no HTTPS")),
+    "12": Scene({0: [https]}),
     "13": Scene(
         {
             0: [cluster, no_satellites],

@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from ..openings import Opening
 from ..sandbox import Sandbox
+from ..tls import Authority, serving
 from .recordings import Exchange
 
 NODES = ("n1", "n2", "n3", "n4")
@@ -46,7 +47,8 @@ class Stage:
         """(status, answer); (None, None) where nobody listens."""
         if body is not None and (not isinstance(body, str) or method == "PATCH"):
             body = json.dumps(body)
-        connection = http.client.HTTPConnection("127.0.0.1", self.sandbox.port, timeout=30)
+        port = self.sandbox.port if self.sandbox.tls is None else self.sandbox.redirect_port
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         headers = {"Content-Type": kind} if kind else {}
         try:
             target = path + (f"?{query}" if query else "")
@@ -167,6 +169,13 @@ def start_controller(stage: Stage) -> None:
     for node in NODES:
         stage.sandbox.set_connection(node, "OFFLINE")
         stage.sandbox.cluster.nodes[node].reported = False
+    stage.sandbox.start_controller()
+
+
+def https(stage: Stage) -> None:
+    """The controller is started with HTTPS; the exchanges were with its port of HTTP."""
+    stage.sandbox.stop_controller()
+    stage.sandbox.tls = serving(Authority(stage.sandbox.root).of_kind("good"))
     stage.sandbox.start_controller()
 
 

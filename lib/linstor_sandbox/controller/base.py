@@ -56,6 +56,7 @@ class Response:
     body: Any = None
     content_type: str = "application/json"
     breaks_after: Optional[int] = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[["Controller", Request], Response]

@@ -9,10 +9,11 @@ import linstor
 import pytest
 
 from linstor_sandbox.opennebula.scripts import Call
+from linstor_sandbox.tls import Authority, serving
 from linstor_un.cluster import connection
 from tests.conftest import World
 from tests.linstor_un.actions.datastore.material import cp, disk, holds, nothing_left, refused, source, succeeded
-from tests.linstor_un.cluster.tls import Authority, proxy, serving, silent
+from tests.linstor_un.cluster.tls import proxy, silent
 
 MakeWorld = Callable[..., World]
 NUMBERS = "USED_MB=0\nTOTAL_MB=30720\nFREE_MB=30720\n"

@@ -1,52 +1,15 @@
-"""A controller behind TLS: certificates, and a proxy before the sandbox that keeps what it was sent."""
+"""A proxy before the sandbox, with or without TLS, that keeps what it was sent."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Optional
 
 from linstor_sandbox import Sandbox
-
-
-class Authority:
-    """Signs certificates; `certificate` is what whoever trusts it needs."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder / name
-        self.folder.mkdir()
-        self.certificate = self.folder / "ca.crt"
-        self._request("ca", name, "-x509", "-days", "2", "-out", "ca.crt")
-
-    def _request(self, file: str, name: str, *arguments: str) -> None:
-        new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{file}.key"]
-        self._openssl("req", "-new", "-subj", f"/CN={name}", *new_key, *arguments)
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    def sign(self, name: str, alternative: str) -> tuple[Path, Path]:
-        """Return the files of a certificate and its key; `alternative` is for example IP:127.0.0.1."""
-        self._request(name, name, "-out", f"{name}.csr")
-        (self.folder / f"{name}.ext").write_text(f"subjectAltName={alternative}\n")
-        signed_by = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
-        self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed_by)
-        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
-
-
-def serving(certificate: tuple[Path, Path], clients: Optional[Authority] = None) -> ssl.SSLContext:
-    """How a server behaves that has this certificate, and lets in only clients with one of `clients`' if any."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    if clients is not None:
-        context.load_verify_locations(clients.certificate)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 class Proxy:

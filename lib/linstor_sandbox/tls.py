@@ -1,0 +1,60 @@
+"""Certificates, good ones and such as must be refused, made with openssl."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Optional
+
+KINDS = ("good", "expired", "wrong-host", "self-signed")
+"""What a controller's certificate can be like."""
+HERE = "IP:127.0.0.1,DNS:localhost"
+Files = tuple[Path, Path]
+"""A certificate and its key."""
+
+
+class Authority:
+    """Signs certificates; `certificate` is what whoever trusts it needs."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self.folder = folder / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.certificate = self.folder / "ca.crt"
+        self._request("ca", name, "-x509", "-days", "30", "-out", "ca.crt")
+
+    def _request(self, file: str, name: str, *arguments: str) -> None:
+        new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{file}.key"]
+        self._openssl("req", "-new", "-subj", f"/CN={name}", *new_key, *arguments)
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+    def sign(self, name: str, alternative: str, days: int = 30) -> Files:
+        """A certificate for so many days from now, and its key; `alternative` is for example IP:127.0.0.1."""
+        self._request(name, name, "-out", f"{name}.csr")
+        (self.folder / f"{name}.ext").write_text(f"subjectAltName={alternative}\n", encoding="ascii")
+        signed_by = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
+        self._openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", "-days", str(days), "-sha256", *signed_by
+        )
+        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
+
+    def of_kind(self, kind: str) -> Files:
+        """A controller's certificate, one of KINDS; the last is not signed by this authority but by itself."""
+        if kind == "self-signed":
+            alternative = ["-addext", f"subjectAltName={HERE}"]
+            self._request(kind, "controller", "-x509", "-days", "30", "-out", f"{kind}.crt", *alternative)
+            return self.folder / f"{kind}.crt", self.folder / f"{kind}.key"
+        where = "DNS:controller.example.org" if kind == "wrong-host" else HERE
+        return self.sign(kind, where, -1 if kind == "expired" else 30)
+
+
+def serving(certificate: Files, clients: Optional[Authority] = None) -> ssl.SSLContext:
+    """How a server behaves that has this certificate, and lets in only clients with one of `clients`' if any."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    if clients is not None:
+        context.load_verify_locations(clients.certificate)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
