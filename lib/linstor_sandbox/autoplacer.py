@@ -110,11 +110,18 @@ class Autoplacer:
         found = {id(self.definition): self.definition}
         for name in [*(self.filter.not_place_with_rsc or ()), self.excluded]:
             found[id(self.cluster.definitions.get(name))] = self.cluster.definitions.get(name)
-        pattern = self.filter.not_place_with_rsc_regex
+        pattern = self._pattern()
         for definition in self.cluster.definitions if pattern else ():
-            if re.fullmatch(pattern or "", definition.name, re.IGNORECASE):
+            if pattern and pattern.fullmatch(definition.name):
                 found[id(definition)] = definition
         return [definition for definition in found.values() if definition is not None]
+
+    def _pattern(self) -> Optional[re.Pattern[str]]:
+        text = self.filter.not_place_with_rsc_regex
+        try:
+            return re.compile(text, re.IGNORECASE) if text else None
+        except re.error as exc:
+            raise ApiError(answers.FAIL_UNKNOWN_ERROR, f"{exc.msg} near index {exc.pos}", report=True) from None
 
     def _pool_allowed(self, pool: StoragePool) -> bool:
         names, kinds = self.filter.storage_pool_list, self.filter.provider_list

@@ -182,6 +182,10 @@ class Controller:
             exc.bare = True
             answer.error(exc)
             return respond(answer)
+        except OSError as exc:
+            # This machine's disk or file system, not the pool: a volume of 16 TiB and more, for example.
+            text = f"The sandbox cannot store this: {exc.strerror}"
+            return Response(500, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, text))
         except Exception as exc:
             self.exceptions.append(traceback.format_exc())
             text = f"An unhandled exception of type {type(exc).__name__} occurred. {exc}"
@@ -269,13 +273,15 @@ def _names(body: Any) -> Iterator[str]:
 
 def paginate(request: Request, items: list[Any]) -> list[Any]:
     """limit and offset; an offset without a limit is ignored."""
-    if not all(re.fullmatch(r"-?\d+", text) for text in request.values("limit") + request.values("offset")):
+    limit, offset = (_number(request, key) for key in ("limit", "offset"))
+    return items if limit <= 0 else items[max(0, offset) : max(0, offset) + limit]
+
+
+def _number(request: Request, key: str) -> int:
+    text = (request.values(key) or ["0"])[-1]
+    if not re.fullmatch("-?[0-9]{1,10}", text):
         raise ApiError(answers.FAIL_UNKNOWN_ERROR, "An unknown error occurred.", bare=True)
-    limit = int(request.values("limit")[-1]) if request.values("limit") else 0
-    if limit <= 0:
-        return items
-    offset = int(request.values("offset")[-1]) if request.values("offset") else 0
-    return items[offset : offset + limit]
+    return int(text)
 
 
 def name_filter(request: Request, key: str) -> Callable[[str], bool]:

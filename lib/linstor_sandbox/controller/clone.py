@@ -40,7 +40,7 @@ def clone(controller: Controller, request: Request) -> Response:
     with catching(answer):
         Clone(controller, answer, source, body).run()
     shown = name or "__invalid_name__"
-    location = f"/v1/resource-definitions/{source_name}/clone/{urllib.parse.quote(shown)}"
+    location = f"/v1/resource-definitions/{source_name}/clone/{urllib.parse.quote(shown, errors='replace')}"
     return Response(
         # Up to LINSTOR 1.32 the errors of a clone came with the status of success.
         answer.status(201) if controller.cluster.at_least("1.27.0") else 201,

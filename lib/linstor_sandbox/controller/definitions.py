@@ -11,7 +11,7 @@ from ..views import definition_json
 from .base import Controller, Request, Response, catching, name_filter, paginate, respond, route
 from .deployment import Deployment
 from .placement import check_layers
-from .sizes import check_size
+from .sizes import check_peer_slots, check_size
 
 
 def exists(name: str) -> ApiError:
@@ -114,7 +114,7 @@ def _build(controller: Controller, answer: Answer, body: dict[str, Any], outer: 
     layers = _layers(answer, body.get("layer_data") or [])
     definition = ResourceDefinition(name, group, external, props, layers=layers)
     below = next((layer.get("data") or {} for layer in body.get("layer_data") or [] if layer.get("type") == "DRBD"), {})
-    definition.peer_slots = int(outer.get("drbd_peer_slots") or group.peer_slots or 7)
+    definition.peer_slots = check_peer_slots(outer.get("drbd_peer_slots")) or group.peer_slots or 7
     definition.port = int(outer.get("drbd_port") or below.get("port") or -1)
     definition.secret = outer.get("drbd_secret") or below.get("secret") or ""
     for index, volume in enumerate(body.get("volume_definitions") or []):
@@ -177,8 +177,7 @@ def modify(controller: Controller, request: Request) -> Response:
         definition.group = group
         if body.get("drbd_port"):
             definition.tcp_port = int(body["drbd_port"])
-        if body.get("drbd_peer_slots"):
-            definition.peer_slots = int(body["drbd_peer_slots"])
+        definition.peer_slots = check_peer_slots(body.get("drbd_peer_slots")) or definition.peer_slots
         if had_quorum:
             definition.props[properties.QUORUM_SET_BY] = "user"
         elif properties.QUORUM in (body.get("delete_props") or []):

@@ -78,9 +78,11 @@ _MAPS = _words(
     "props override_props x_replicas_on_different_map stor_pool_rename resource_definition_props data",
     "snapshot_definition_props",
 )
+# Numbers of 64 bits; all others have 32.
+_LONGS = _words("size_kib volume_sizes")
 _NUMBERS = _words(
     "place_count additional_place_count volume_number size_kib peer_slots drbd_port drbd_peer_slots drbd_minor_number",
-    "drbd_node_id drbd_tcp_port_count port_count volume_sizes drbd_tcp_ports",
+    "drbd_node_id drbd_tcp_port_count port_count volume_sizes drbd_tcp_ports x_replicas_on_different_map",
 )
 _TEXTS = _words(
     "name node_name external_name to_resource resource_name resource_definition_name type operation description",
@@ -96,20 +98,26 @@ def _fits(key: str, value: Any) -> bool:
     if key in _LISTS:
         return isinstance(value, list) and all(_is_scalar(key, item) for item in value)
     if key in _MAPS:
-        return isinstance(value, dict) and (key == "data" or all(_is_scalar("", item) for item in value.values()))
+        return isinstance(value, dict) and (key == "data" or all(_is_scalar(key, item) for item in value.values()))
     return key not in _NUMBERS | _TEXTS or _is_scalar(key, value)
 
 
-def _as_text(key: str, value: Any) -> Any:
-    """Numbers where texts are expected are their text."""
+def _as_declared(key: str, value: Any) -> Any:
+    """Numbers where texts are expected are their text, and texts where numbers are expected their number."""
     if isinstance(value, list):
-        return [_as_text(key, item) for item in value]
-    return value if key in _NUMBERS or isinstance(value, str) else json.dumps(value)
+        return [_as_declared(key, item) for item in value]
+    if isinstance(value, dict):
+        return {name: _as_declared(key, item) for name, item in value.items()} if key in _NUMBERS else value
+    if key in _NUMBERS:
+        return int(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _is_scalar(key: str, value: Any) -> bool:
     if key in _NUMBERS:
-        return not isinstance(value, bool) and re.fullmatch(r"-?\d+", str(value)) is not None
+        bits = 63 if key in _LONGS else 31
+        digits = isinstance(value, (int, str)) and re.fullmatch(r"-?[0-9]{1,20}", str(value)) is not None
+        return digits and not isinstance(value, bool) and -(1 << bits) <= int(value) < 1 << bits
     return value is not None and not isinstance(value, (list, dict))
 
 
@@ -143,8 +151,8 @@ def check(schema: str, value: Any, version: tuple[int, ...]) -> None:
             raise ParseError(_unrecognized(schema, key, known))
         if not _fits(key, below):
             raise ParseError(f"Cannot deserialize value of `{schema}.{key}` from {str(below)[:60]}")
-        if key in _LISTS | _TEXTS and below is not None:
-            value[key] = _as_text(key, below)
+        if key in _LISTS | _TEXTS | _NUMBERS and below is not None:
+            value[key] = _as_declared(key, below)
         if keys[key][0] and below is not None:
             _check_below(keys[key][0], below, version)
 

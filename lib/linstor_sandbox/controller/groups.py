@@ -13,7 +13,7 @@ from .base import Controller, Request, Response, catching, name_filter, respond,
 from .definitions import choose_name, created_entry
 from .deployment import Deployment
 from .placement import DEFAULT_LAYERS, Placement, check_layers
-from .sizes import check_size
+from .sizes import check_peer_slots, check_size
 from .volumes import new_volume
 
 _BASE = "/v1/resource-groups"
@@ -80,7 +80,9 @@ def create(controller: Controller, request: Request) -> Response:
                 answers.WARN_NOT_FOUND,
                 "The following configured storage pools do not exist on any node:\n\t" + "\n\t".join(unknown),
             )
-        group = ResourceGroup(name, body.get("description") or "", wanted, peer_slots=body.get("peer_slots"))
+        group = ResourceGroup(
+            name, body.get("description") or "", wanted, peer_slots=check_peer_slots(body.get("peer_slots"))
+        )
         controller.cluster.groups[name] = group
         answer.add(
             answers.CREATED,
@@ -105,7 +107,7 @@ def modify(controller: Controller, request: Request) -> Response:
         if body.get("description") is not None:
             group.description = body["description"]
         if body.get("peer_slots") is not None:
-            group.peer_slots = int(body["peer_slots"])
+            group.peer_slots = check_peer_slots(body["peer_slots"])
         answer.add(
             answers.MODIFIED,
             f"Resource group '{group.name}' modified.",
@@ -320,7 +322,7 @@ class Spawn:
         definition = ResourceDefinition(
             name, self.group, self.body.get("resource_definition_external_name") or "", props, layers=layers
         )
-        definition.peer_slots = int(self.body.get("peer_slots") or self.group.peer_slots or 7)
+        definition.peer_slots = check_peer_slots(self.body.get("peer_slots")) or self.group.peer_slots or 7
         for number, size in self._numbered():
             check_size(name, number, size)
             flags = list(self.group.volume_groups[number].flags) if number in self.group.volume_groups else []

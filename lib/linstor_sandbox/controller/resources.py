@@ -115,6 +115,8 @@ def _create(controller: Controller, name: str, items: list[dict[str, Any]]) -> R
         for node in nodes:
             controller.node(node, bare=True)
         definition = controller.definition(name)
+        if not items:
+            raise ApiError(answers.FAIL_UNKNOWN_ERROR, "An unknown error occurred.", bare=True)
         if not _already_there(answer, definition, nodes, details):
             plans = [
                 _plan(controller, answer, definition, controller.node(node), item) for node, item in zip(nodes, items)
