@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from linstor_sandbox import Opening, Pool, Sandbox
 from linstor_sandbox.answers import is_error
 from linstor_sandbox.controller import Request
-from linstor_sandbox.model import ResourceDefinition
+from linstor_sandbox.drbd import Sizes
+from linstor_sandbox.model import ResourceDefinition, StoragePool
 from linstor_sandbox.storage import Content, data_extents
 
 NODES = ("n1", "n2", "n3", "n4")
@@ -37,7 +38,8 @@ class Operations(RuleBasedStateMachine):
         self.opened: dict[tuple[str, str], Opening] = {}
         self.digests: dict[str, str] = {}
         self.replicas: dict[str, set[str]] = {}
-        self.may_shrink: set[str] = set()
+        # {name: nodes whose replica the last request may have removed}.
+        self.may_lose: dict[str, set[str]] = {}
         for name in ("thin", "thick"):
             wanted = {"place_count": 2, "storage_pool_list": [name]}
             self.ask("POST", "/v1/resource-groups", {"name": name, "select_filter": wanted})
@@ -83,12 +85,12 @@ class Operations(RuleBasedStateMachine):
 
     @rule(name=NAMES, node=ANY_NODE, keep=st.booleans())
     def delete_resource(self, name: str, node: str, keep: bool) -> None:
-        self.may_shrink.add(name)
+        self.may_lose[name] = {node}
         self.ask("DELETE", f"{RD}/{name}/resources/{node}", keep_tiebreaker=str(keep).lower())
 
     @rule(name=NAMES, node=ANY_NODE, what=st.sampled_from(["diskless", "diskful"]))
     def toggle(self, name: str, node: str, what: str) -> None:
-        self.may_shrink.add(name)
+        self.may_lose[name] = {node}
         self.ask("PUT", f"{RD}/{name}/resources/{node}/toggle-disk/{what}")
 
     @rule(name=NAMES, count=st.integers(1, 4))
@@ -114,7 +116,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(name=NAMES, snapshot=SNAPSHOTS)
     def roll_back(self, name: str, snapshot: str) -> None:
-        self.may_shrink.add(name)
+        self.may_lose[name] = set(NODES)
         if self.ask("POST", f"{RD}/{name}/snapshot-rollback/{snapshot}"):
             found = self.definition(name)
             assert found is not None
@@ -133,21 +135,27 @@ class Operations(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
-        self.may_shrink.add(name)
+        self.may_lose[name] = set(NODES)
         self.ask("DELETE", f"{RD}/{name}")
 
     @rule(node=ANY_NODE, online=st.booleans(), satellite_only=st.booleans())
     def node(self, node: str, online: bool, satellite_only: bool) -> None:
         # What waited for the node is done now, and what was open on a host without power is not any more.
-        self.may_shrink |= {definition.name for definition in self.definitions}
+        for found in self.definitions:
+            whole = "DELETE" in found.flags
+            self.may_lose[found.name] = {res.node.name for res in found.resources if whole or res.deleting}
         self.sandbox.set_node(node, online, satellite_only=satellite_only)
         if not online and not satellite_only:
             self.opened = {key: opening for key, opening in self.opened.items() if opening.node != node}
 
     @rule()
     def balance(self) -> None:
-        self.may_shrink |= {definition.name for definition in self.definitions}
+        before = {found.name: len(found.diskful()) for found in self.definitions}
+        self.may_lose = {name: set(NODES) for name in before}
         self.sandbox.run_balance()
+        for found in self.definitions:
+            wanted = found.group.filter.place_count or 0
+            assert min(before[found.name], wanted) <= len(found.diskful()) <= max(before[found.name], wanted)
 
     @rule(name=NAMES, node=ANY_NODE)
     def open(self, name: str, node: str) -> None:
@@ -183,9 +191,10 @@ class Operations(RuleBasedStateMachine):
         """A replica goes only by a request that may remove one, and the last never while somebody uses the volume."""
         now = {found.name: {res.node.name for res in found.diskful()} for found in self.definitions}
         for name, before in self.replicas.items():
-            assert name in self.may_shrink or now.get(name, set()) >= before, name
+            lost = before - now.get(name, set())
+            assert lost <= self.may_lose.get(name, set()), f"{name} has lost its replicas on {lost}"
         self.replicas = now
-        self.may_shrink.clear()
+        self.may_lose = {}
         for (name, _), opening in self.opened.items():
             assert now[name], f"{name} is open on {opening.node} and has no replica"
 
@@ -236,7 +245,17 @@ class Operations(RuleBasedStateMachine):
                     assert {uuid for uuid, _ in pool.members} == members.get((node.name, pool.name), set())
                     assert 0 <= pool.free() <= pool.total
                     assert pool.free() == max(0, pool.total - pool.used())
+                    assert pool.total - pool.free() == min(pool.total, self.taken(pool))
                     assert pool.kind.thin or pool.reserved() <= pool.total
+
+    def taken(self, pool: StoragePool) -> int:
+        """KiB, counted anew: extents on a thick pool, what the files really take of their own on a thin one."""
+        found = [(res, vol) for rd in self.definitions for res in rd.diskful() for vol in rd.volumes.values()]
+        here = [(res, vol) for res, vol in found if res.pool is pool and res.deployed]
+        if not pool.kind.thin:
+            return sum(Sizes(res, vol).storage for res, vol in here)
+        contents = [content for res, vol in here if (content := res.content(vol.number)) is not None]
+        return sum(max(0, content.path.stat().st_blocks * 512 - content.shared) for content in contents) // 1024
 
     @invariant()
     def devices_are_where_the_resources_are(self) -> None:
