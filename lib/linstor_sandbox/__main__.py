@@ -20,6 +20,7 @@ PORT, SECURE_PORT = 3370, 3371
 
 TIMES = {
     "latency": "every request takes at least",
+    "satellite_seconds": "satellites take for every change, one change after the other",
     "sync_seconds": "a new replica takes to sync",
     "clone_seconds": "a clone takes after its call",
     "connect_seconds": "satellites take to come back, after the controller or by themselves",

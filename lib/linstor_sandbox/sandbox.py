@@ -50,6 +50,7 @@ class Sandbox:
         redirect_port: int = 0,
         token: str = "",
         latency: float = 0.0,
+        satellite_seconds: float = 0.0,
         sync_seconds: float = 0.0,
         auto_promote_timeout: float = 2.0,
         in_use_lag: float = 0.0,
@@ -74,6 +75,8 @@ class Sandbox:
         self.openings.in_use_lag = in_use_lag
         self.faults = Faults()
         self.faults.latency = latency
+        self.satellite_seconds = satellite_seconds
+        self.one_at_a_time = threading.Lock()
         self.requests: list[server.Recorded] = []
         self.witness: Optional[Callable[[server.Exchange], None]] = None
         self.connections: list[Connection] = []

@@ -305,10 +305,22 @@ def _work(sandbox: Sandbox, request: Request) -> Response:
     except Hang:
         sandbox.stopping.wait()
         raise NoAnswer from None
+    if sandbox.satellite_seconds and _satellites_worked(response):
+        # They do one thing after the other, whoever asked for it.
+        with sandbox.one_at_a_time:
+            sandbox.stopping.wait(sandbox.satellite_seconds)
     if sandbox.witness is not None:
         answer = json.loads(response.body.keep()) if isinstance(response.body, Pieces) else response.body
         sandbox.witness(Exchange(request.method, request.path, _decoded(request.raw), response.status, answer))
     return response
+
+
+def _satellites_worked(response: Response) -> bool:
+    """Whether a satellite says something in an answer: `(node1) ...`."""
+    body = response.body
+    entries = body.get("messages") if isinstance(body, dict) else body
+    found = entries if isinstance(entries, list) else []
+    return any(isinstance(entry, dict) and re.match(r"\(\S+\) ", str(entry.get("message"))) for entry in found)
 
 
 def _spoil(sandbox: Sandbox, fault: Fault) -> Optional[Response]:

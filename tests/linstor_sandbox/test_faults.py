@@ -128,6 +128,9 @@ def test_a_satellite_that_cannot_grow(box: Sandbox, rest: Rest) -> None:
     path = "/v1/resource-definitions/vol/volume-definitions/0"
     assert rest("PUT", path, {"size_kib": 131072})[0] == 500
     assert rest.ok("GET", path)["size_kib"] == 131072
+    assert "RESIZE" in rest.ok("GET", path)["flags"]
+    volumes = [found["volumes"][0] for found in rest.ok("GET", "/v1/view/resources")]
+    assert all({"RESIZE", "DRBD_RESIZE"} <= set(volume["flags"]) for volume in volumes)
     assert low_codes(rest.ok("PUT", path, {"size_kib": 131072})) >= {1023}
     assert box.device_size("vol") == 71249920
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any, Callable
 
-from linstor_sandbox import Pool, Sandbox
+import pytest
+
+from linstor_sandbox import Pool, Sandbox, server
 
 from .rest import Rest, error_code, low_codes
 
@@ -128,3 +132,23 @@ def test_every_request_takes_its_latency(tmp_path: Path) -> None:
         for _ in range(2):
             rest.ok("GET", "/v1/nodes")
         assert all(request.milliseconds >= 50 for request in box.requests)
+
+
+def test_satellites_do_one_change_after_the_other(tmp_path: Path) -> None:
+    with Sandbox(tmp_path, pools=POOLS, satellite_seconds=0.1) as box:
+        Rest(box).group("group")
+        threads = [threading.Thread(target=Rest(box).spawn, args=(f"vol{number}",)) for number in range(3)]
+        started = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - started >= 0.3
+        assert len(box.cluster.definitions) == 3
+
+
+def test_a_connection_that_is_idle_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server.Handler.timeout == 30
+    monkeypatch.setattr(server.Handler, "timeout", 0.1)
+    with Sandbox(tmp_path) as box, socket.create_connection(("127.0.0.1", box.port), timeout=20) as connection:
+        assert connection.recv(1) == b""
