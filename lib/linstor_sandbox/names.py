@@ -26,47 +26,37 @@ def _cause(name: str, shortest: int, longest: int) -> str:
     return f"Invalid name: Cannot contain character '{bad}'" if bad else ""
 
 
+def _refuse(code: int, message: str, cause: str) -> None:
+    if cause:
+        raise ApiError(code, message, cause=cause, report=True)
+
+
 def check_resource_name(name: str) -> None:
     """ApiError 202 for a bad name of a resource definition."""
     cause = _cause(name, 2, 48)
     if not cause and name.lower() in _DRBD_KEYWORDS:
         cause = f"The specified name '{name}' cannot be used because it matches a keyword reserved for DRBD."
-    if cause:
-        raise ApiError(
-            answers.FAIL_INVLD_RSC_NAME, f"The specified resource name '{name}' is invalid.", cause=cause, report=True
-        )
+    _refuse(answers.FAIL_INVLD_RSC_NAME, f"The specified resource name '{name}' is invalid.", cause)
 
 
 def check_snapshot_name(name: object) -> None:
     """ApiError 218 for a bad name of a snapshot."""
-    if not isinstance(name, str):
-        raise ApiError(
-            answers.FAIL_INVLD_SNAPSHOT_NAME,
-            "The given snapshot name 'null' is invalid.",
-            cause="Given name is null",
-            report=True,
-        )
-    cause = _cause(name, 2, 48)
-    if cause:
-        raise ApiError(
-            answers.FAIL_INVLD_SNAPSHOT_NAME, f"The given snapshot name '{name}' is invalid.", cause=cause, report=True
-        )
+    known = isinstance(name, str)
+    cause = _cause(str(name), 2, 48) if known else "Given name is null"
+    _refuse(
+        answers.FAIL_INVLD_SNAPSHOT_NAME,
+        f"The given snapshot name '{name if known else 'null'}' is invalid.",
+        cause,
+    )
 
 
 def check_group_name(name: str) -> None:
     """ApiError 237 for a bad name of a resource group."""
-    cause = _cause(name, 2, 48)
-    if cause:
-        raise ApiError(
-            answers.FAIL_INVLD_RSC_GRP_NAME,
-            f"The given resource group name '{name}' is invalid.",
-            cause=cause,
-            report=True,
-        )
+    _refuse(answers.FAIL_INVLD_RSC_GRP_NAME, f"The given resource group name '{name}' is invalid.", _cause(name, 2, 48))
 
 
 def check_pool_name(name: str) -> None:
-    """ApiError 208 for a bad name of a storage pool."""
+    """ApiError 208 for a bad name of a storage pool, whose reason the real one gives as details."""
     cause = _cause(name, 3, 48)
     if cause:
         raise ApiError(
@@ -79,14 +69,11 @@ def check_pool_name(name: str) -> None:
 
 def check_kvs_name(name: str) -> None:
     """ApiError 223 for a bad name of a key-value store."""
-    cause = _cause(name, 2, 48)
-    if cause:
-        raise ApiError(
-            answers.FAIL_INVLD_KVS_NAME,
-            f"The given key value store instance name '{name}' is invalid.",
-            cause=cause,
-            report=True,
-        )
+    _refuse(
+        answers.FAIL_INVLD_KVS_NAME,
+        f"The given key value store instance name '{name}' is invalid.",
+        _cause(name, 2, 48),
+    )
 
 
 def check_node_name(name: str) -> None:
@@ -95,9 +82,7 @@ def check_node_name(name: str) -> None:
     bad = next((char for char in name if char not in allowed), "")
     if not 2 <= len(name) <= 255 or name[:1] in "-." or bad:
         cause = f"Domain name cannot contain character '{bad}'" if bad else "Invalid name: not a valid host name"
-        raise ApiError(
-            answers.FAIL_INVLD_NODE_NAME, f"The given node name '{name}' is invalid.", cause=cause, report=True
-        )
+        _refuse(answers.FAIL_INVLD_NODE_NAME, f"The given node name '{name}' is invalid.", cause)
 
 
 def name_from_external(external: str) -> str:

@@ -7,10 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from linstor_un import log
 from linstor_un.errors import Busy, InvalidSetting
+from linstor_un.settings import Settings, lock_directory
 
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.25
@@ -35,6 +36,11 @@ def volume_lock(
         # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
         _unlink(path)
         os.close(descriptor)
+
+
+def of_volume(settings: Settings, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
+    """Return the lock of a volume, where LOCK_DIR says and for as long as LOCK_TIMEOUT allows; see `volume_lock`."""
+    return volume_lock(lock_directory(settings), resource, settings.lock_timeout_seconds, interrupt_holder)
 
 
 class SharedGuest:

@@ -157,9 +157,6 @@ class _Reader:
             raise self.refuse(key, "node properties such as rack or rack=1, separated by blanks")
         return tuple(item if item.startswith("Aux/") else f"Aux/{item}" for item in properties)
 
-    def resources(self, key: str) -> tuple[str, ...]:
-        return self.names(key)
-
     def regular_expression(self, key: str) -> str:
         expression = self.text(key)
         try:
@@ -236,7 +233,7 @@ ATTRIBUTES: dict[str, tuple[str, _Parser]] = {
     "PROVIDERS": ("providers", lambda reader, key: reader.upper_names(key, PROVIDERS)),
     "REPLICAS_ON_SAME": ("replicas_on_same", _Reader.properties),
     "REPLICAS_ON_DIFFERENT": ("replicas_on_different", _Reader.properties),
-    "DO_NOT_PLACE_WITH": ("do_not_place_with", _Reader.resources),
+    "DO_NOT_PLACE_WITH": ("do_not_place_with", _Reader.names),
     "DO_NOT_PLACE_WITH_REGEX": ("do_not_place_with_regex", _Reader.regular_expression),
     "PREFER_NODE": ("prefer_node", _Reader.yes_or_no),
     "CLONE_MODE": ("clone_mode", _Reader.clone_mode),

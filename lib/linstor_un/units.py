@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 KIB_PER_MIB = 1024
+KIB_PER_GIB = 1024 * KIB_PER_MIB
 MIB = 1 << 20

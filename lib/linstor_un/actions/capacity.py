@@ -6,8 +6,7 @@ from linstor_un.actions.datastore_action import DatastoreAction
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import pools
 from linstor_un.errors import NoRoom
-
-_KIB_PER_MB = 1024
+from linstor_un.units import KIB_PER_MIB
 
 
 def report(action: DatastoreAction) -> str:
@@ -23,6 +22,6 @@ def report(action: DatastoreAction) -> str:
             f"Too few storage pools answer for the replicas of {action.datastore.label}: see `linstor storage-pool "
             "list`, or correct STORAGE_POOL, REPLICA_COUNT or RESOURCE_GROUP"
         )
-    total = found.total_kib // _KIB_PER_MB
-    free = min(found.free_kib // _KIB_PER_MB, total)
+    total = found.total_kib // KIB_PER_MIB
+    free = min(found.free_kib // KIB_PER_MIB, total)
     return f"USED_MB={total - free}\nTOTAL_MB={total}\nFREE_MB={free}"

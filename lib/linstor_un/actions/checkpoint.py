@@ -19,7 +19,6 @@ from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
 from linstor_un.hosts import runner, virsh
 from linstor_un.hosts.runner import Host
-from linstor_un.naming import drbd_device
 from linstor_un.opennebula import arguments, decoding, model
 from linstor_un.opennebula.model import Datastore, VirtualMachine
 from linstor_un.settings import Settings
@@ -84,9 +83,7 @@ def attach(wanted: Checkpoint, gateway: Gateway) -> str:
     """Make the checkpoint's volume available on the VM's host and return its device there."""
     replicas.attach(gateway, wanted.resource, wanted.host.name)
     placement = placements.of(replicated(wanted.settings), wanted.datastore.label)
-    if placement.has_drbd:
-        return drbd_device(wanted.resource)
-    return new_volume.reported_device(gateway, wanted.resource, wanted.host.name)
+    return new_volume.device(gateway, wanted.resource, placement.layers, wanted.host.name)
 
 
 def replicated(settings: Settings) -> Settings:

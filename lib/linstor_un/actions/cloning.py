@@ -11,10 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from linstor_un import log
-from linstor_un import settings as settings_room
-from linstor_un.actions import new_volume
-from linstor_un.actions.image_reader import offered
+from linstor_un import locks, log
+from linstor_un.actions import image_reader, new_volume
 from linstor_un.cluster import pools, replicas, snapshots, volumes
 from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
 from linstor_un.cluster.gateway import Gateway
@@ -23,8 +21,7 @@ from linstor_un.cluster.primaries import TWO_PRIMARIES
 from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.errors import AlreadyExists, ControllerFailed, NoRoom, NotFound, NotReady
 from linstor_un.hosts import copies
-from linstor_un.locks import volume_lock
-from linstor_un.naming import BASE_SNAPSHOT, drbd_device
+from linstor_un.naming import BASE_SNAPSHOT
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 from linstor_un.units import KIB_PER_MIB, MIB
@@ -58,11 +55,11 @@ def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = ""
 
 def _base(gateway: Gateway, wanted: Clone) -> Snapshot | None:
     """Return the base snapshot of an image, taken now where there is none; None where it cannot be had."""
-    source, settings = wanted.source, gateway.settings
+    source = wanted.source
     existing = _usable_base(gateway, source)
     if existing is not None and not _is_outgrown(gateway, wanted, existing):
         return existing
-    with volume_lock(settings_room.lock_directory(settings), source, settings.lock_timeout_seconds):
+    with locks.of_volume(gateway.settings, source):
         # Whoever had the lock before may have taken it.
         existing = _usable_base(gateway, source)
         if existing is not None and _is_outgrown(gateway, wanted, existing):
@@ -161,21 +158,16 @@ def _grow(gateway: Gateway, wanted: Clone) -> None:
 def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> tuple[str, ...]:
     """Make the clone by copying its source, which nobody may write to; return the nodes with a replica."""
     there = replicas.of(gateway, wanted.source)
-    holders = [replica.node for replica in there if replica.holds_data]
-    if not holders:
-        raise NotFound(
-            f"LINSTOR has no replica of {wanted.source} to clone: see `linstor resource list -r {wanted.source}`"
-        )
+    holders = image_reader.holders(there, wanted.source, " to clone")
     placement = wanted.placement
     if near and gateway.settings.prefer_node:
         placement = pools.near(gateway, placement, near, wanted.size_mib * KIB_PER_MIB)
     made = new_volume.make(
         gateway, undo, wanted.target, wanted.size_mib, placement, wanted.owner, preferred_writers=holders
     )
-    has_drbd = any("DRBD" in replica.layers for replica in there)
-    source = drbd_device(wanted.source) if has_drbd else new_volume.reported_device(gateway, wanted.source)
+    source = new_volume.device_among(there, wanted.source)
     step = copies.copy(made.writer, source, made.device, wanted.source_size_mib * MIB, made.reads_zero)
-    with offered(gateway, wanted.source, made.writer.name, holders):
+    with image_reader.offered(gateway, wanted.source, made.writer.name, holders):
         made.writer.run(f"Copying {wanted.source} to {wanted.target}", step)
     new_volume.leave_writer(gateway, made)
     new_volume.finish(gateway, made)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Optional
 
+from linstor_un import locks
 from linstor_un import settings as settings_room
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call, remotes
 from linstor_un.errors import InvalidInput, UnusableImage
 from linstor_un.hosts import sources
 from linstor_un.hosts.sources import ImageSource
-from linstor_un.locks import volume_lock
 from linstor_un.naming import Names
 from linstor_un.opennebula import arguments, decoding, model, paths
 from linstor_un.opennebula.model import Datastore, Image
@@ -26,7 +26,7 @@ class DatastoreAction(NamedTuple):
     image: Optional[Image]
     datastore: Datastore
     settings: Settings
-    encoded: str
+    document: bytes
 
     @property
     def names(self) -> Names:
@@ -35,8 +35,7 @@ class DatastoreAction(NamedTuple):
 
     def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
         """Return the lock of a volume."""
-        directory = settings_room.lock_directory(self.settings)
-        return volume_lock(directory, resource, self.settings.lock_timeout_seconds, interrupt_holder)
+        return locks.of_volume(self.settings, resource, interrupt_holder)
 
     def gateway(self) -> Gateway:
         """Return the way to this datastore's LINSTOR."""
@@ -63,13 +62,7 @@ def decode(call: Call, image: str = "with id") -> DatastoreAction:
     if found is not None and image == "with id" and number != found.image_id:
         raise InvalidInput(f"The action is called for image {number} and its XML is of image {found.image_id}")
     own = settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
-    return DatastoreAction(found, datastore, own, _base64(document))
-
-
-def _base64(document: bytes) -> str:
-    import binascii
-
-    return binascii.b2a_base64(document, newline=False).decode()
+    return DatastoreAction(found, datastore, own, document)
 
 
 def owner(action: DatastoreAction, image: Image) -> Mapping[str, str]:
@@ -105,11 +98,17 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
     return sources.from_url(
         image.path,
         f"{remotes()}/datastore/downloader.sh",
-        {"DRV_ACTION": action.encoded},
+        {"DRV_ACTION": _base64(action.document)},
         image.checksums,
         settings.limit_transfer_bandwidth,
         not settings.no_decompress,
     )
+
+
+def _base64(document: bytes) -> str:
+    import binascii
+
+    return binascii.b2a_base64(document, newline=False).decode()
 
 
 def check_fits(source: ImageSource, size_mib: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Optional
 
-from linstor_un import settings as settings_room
+from linstor_un import locks
 from linstor_un.actions import new_volume
 from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
@@ -14,8 +14,8 @@ from linstor_un.cluster.replicas import Replica
 from linstor_un.errors import NotFound
 from linstor_un.hosts import devices, runner
 from linstor_un.hosts.runner import Host
-from linstor_un.locks import shared_guest, volume_lock
 from linstor_un.naming import drbd_device
+from linstor_un.settings import lock_directory
 
 
 class Reader(NamedTuple):
@@ -32,26 +32,29 @@ def reading(gateway: Gateway, resource: str, known: Optional[Sequence[Replica]] 
     `known` is where the volume is, if that was asked before. Raises NotFound where LINSTOR has no such volume.
     """
     there = replicas.of(gateway, resource) if known is None else known
-    holders = [replica.node for replica in there if replica.holds_data]
-    if not holders:
-        raise NotFound(f"LINSTOR has no replica of {resource}: see `linstor resource list -r {resource}`")
-    node = new_volume.choose_copier(gateway.settings, holders, resource, holders)
-    has_drbd = any("DRBD" in replica.layers for replica in there)
-    device = drbd_device(resource) if has_drbd else new_volume.reported_device(gateway, resource)
-    with offered(gateway, resource, node, holders):
-        yield Reader(runner.host(node, gateway.settings), device)
+    on = holders(there, resource)
+    node = new_volume.choose_copier(gateway.settings, on, resource, on)
+    with offered(gateway, resource, node, on):
+        yield Reader(runner.host(node, gateway.settings), new_volume.device_among(there, resource))
+
+
+def holders(known: Sequence[Replica], resource: str, purpose: str = "") -> list[str]:
+    """Return the nodes with a replica; raises NotFound, whose sentence `purpose` is part of, where there is none."""
+    found = [replica.node for replica in known if replica.holds_data]
+    if not found:
+        raise NotFound(f"LINSTOR has no replica of {resource}{purpose}: see `linstor resource list -r {resource}`")
+    return found
 
 
 @contextmanager
-def offered(gateway: Gateway, resource: str, node: str, holders: list[str]) -> Iterator[None]:
-    """Have the volume on `node` for the length of the block, as a guest where it holds no replica."""
-    if node.lower() in {holder.lower() for holder in holders}:
+def offered(gateway: Gateway, resource: str, node: str, on: Sequence[str]) -> Iterator[None]:
+    """Have the volume, whose replicas are `on` these nodes, on `node` for the length of the block."""
+    if node.lower() in {holder.lower() for holder in on}:
         yield
         return
     settings = gateway.settings
-    locks = settings_room.lock_directory(settings)
-    with shared_guest(locks, resource, node) as guest:
-        with volume_lock(locks, resource, settings.lock_timeout_seconds):
+    with locks.shared_guest(lock_directory(settings), resource, node) as guest:
+        with locks.of_volume(settings, resource):
             # LINSTOR answers alike for a tie-breaker, which becomes one again, and for another VM's attachment.
             here = [item for item in replicas.of(gateway, resource) if item.node.lower() == node.lower()]
             replicas.attach(gateway, resource, node)
@@ -67,6 +70,6 @@ def offered(gateway: Gateway, resource: str, node: str, holders: list[str]) -> I
 def _detach(gateway: Gateway, resource: str, node: str) -> None:
     """Detach the volume unless a VM has got it on this node meanwhile, which nothing would attach again."""
     settings = gateway.settings
-    with volume_lock(settings_room.lock_directory(settings), resource, settings.lock_timeout_seconds):
+    with locks.of_volume(settings, resource):
         if not devices.is_linked(runner.host(node, settings), drbd_device(resource), settings.datastore_location):
             replicas.detach(gateway, resource, node)

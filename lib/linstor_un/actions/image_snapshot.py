@@ -6,13 +6,11 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from linstor_un import settings as settings_room
 from linstor_un.actions import datastore_action
 from linstor_un.actions.datastore_action import DatastoreAction
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput, NotFound
-from linstor_un.locks import volume_lock
 from linstor_un.naming import resource_of_source
 
 
@@ -27,8 +25,7 @@ class ImageSnapshot(NamedTuple):
 
     def lock(self) -> AbstractContextManager[None]:
         """Return the lock of the image's volume."""
-        settings = self.action.settings
-        return volume_lock(settings_room.lock_directory(settings), self.resource, settings.lock_timeout_seconds)
+        return self.action.lock(self.resource)
 
     def refuse_unless_flattened(self, remaining: Collection[str]) -> None:
         """Raise NotFound where the snapshot to keep is gone and others are left: nothing can be flattened to it."""

@@ -11,6 +11,7 @@ from linstor_un import log
 from linstor_un.cluster import replicas, volumes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
+from linstor_un.cluster.replicas import Replica
 from linstor_un.cluster.volumes import Volume
 from linstor_un.errors import AlreadyExists, ControllerFailed
 from linstor_un.hosts import copies, filesystems, runner
@@ -85,7 +86,7 @@ def make(
         # What LUKS makes of blocks that nobody has written is neither zero nor anybody's old data.
         reads_zero=home.is_zeroed and not is_encrypted,
         shows_old_data=not home.is_zeroed and not is_encrypted,
-        device=drbd_device(resource) if placement.has_drbd else reported_device(gateway, resource, node),
+        device=device(gateway, resource, placement.layers, node),
         nodes=home.nodes,
         writer=runner.host(node, gateway.settings),
     )
@@ -137,9 +138,18 @@ def is_owned(volume: Volume, owner: Mapping[str, str]) -> bool:
     return bool(owner) and all(volume.properties.get(key) == value for key, value in owner.items())
 
 
-def reported_device(gateway: Gateway, resource: str, node: str = "") -> str:
-    """Return the path of the volume's device as LINSTOR reports it, on `node` or any; for layer stacks without DRBD."""
-    for replica in replicas.of(gateway, resource):
+def device(gateway: Gateway, resource: str, layers: Sequence[str], node: str = "") -> str:
+    """Return the path of a volume's device on `node` or any; only stacks that are known to lack DRBD cost a request."""
+    if not layers or "DRBD" in layers:
+        return drbd_device(resource)
+    return device_among(replicas.of(gateway, resource), resource, node)
+
+
+def device_among(known: Sequence[Replica], resource: str, node: str = "") -> str:
+    """Return the path of a volume's device on `node` or any; `known` is where it is."""
+    if any("DRBD" in replica.layers for replica in known):
+        return drbd_device(resource)
+    for replica in known:
         if replica.device_path and replica.holds_data and node.lower() in ("", replica.node.lower()):
             return replica.device_path
     where = f" on {node}" if node else ""

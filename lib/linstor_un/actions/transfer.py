@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Optional
 
-from linstor_un import log
+from linstor_un import locks, log
 from linstor_un import settings as settings_room
 from linstor_un.actions import new_volume
 from linstor_un.cluster import replicas
@@ -16,7 +16,6 @@ from linstor_un.errors import HostUnreachable, InvalidInput
 from linstor_un.hosts import devices, runner
 from linstor_un.hosts.devices import Unlinked
 from linstor_un.hosts.runner import Host, Step
-from linstor_un.locks import volume_lock
 from linstor_un.naming import Names, drbd_device, is_resource_name, resource_of
 from linstor_un.opennebula import oned
 from linstor_un.opennebula.arguments import Place
@@ -76,13 +75,7 @@ class Transfer(NamedTuple):
         resource = self.resource(disk)
         if disk.is_image:
             return drbd_device(resource) if is_resource_name(disk.source) else disk.source
-        return self.device_of_own(resource, self.settings.layers)
-
-    def device_of_own(self, resource: str, layers: tuple[str, ...]) -> str:
-        """Return the device of a VM's own volume; only stacks that are known to lack DRBD cost a request."""
-        if not layers or "DRBD" in layers:
-            return drbd_device(resource)
-        return new_volume.reported_device(self.gateway, resource)
+        return new_volume.device(self.gateway, resource, self.settings.layers)
 
     def owner(self, disk_id: int, datastore_id: int) -> dict[str, str]:
         """Return the properties by which the volume of a VM's own disk names its VM."""
@@ -90,14 +83,12 @@ class Transfer(NamedTuple):
 
     def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
         """Return the lock of a volume."""
-        directory = settings_room.lock_directory(self.settings)
-        return volume_lock(directory, resource, self.settings.lock_timeout_seconds, interrupt_holder)
+        return locks.of_volume(self.settings, resource, interrupt_holder)
 
     def host(self, name: str) -> Host:
         """Return a host; one that the VM never ran on is the front-end, where stopped VMs are parked."""
-        known = {hostname.lower() for hostname in self.vm.hostnames} if self.vm else set()
-        is_parked = bool(known) and name.lower() not in known
-        return Host(name, self.settings, is_frontend=is_parked or runner.is_frontend(name, self.settings))
+        is_frontend = self.is_parked(name) or runner.is_frontend(name, self.settings)
+        return Host(name, self.settings, is_frontend)
 
     def is_parked(self, name: str) -> bool:
         """Tell whether `name` is the front-end and no host of this VM: nothing is attached there."""

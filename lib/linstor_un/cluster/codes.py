@@ -37,7 +37,6 @@ _CLASSES: dict[int, type[DriverError]] = {
     INVALID_SIZE: InvalidInput,
     213: InvalidInput,
     218: InvalidInput,
-    310: NotFound,
     974: NotReady,
     979: NotReady,
     980: NoRoom,

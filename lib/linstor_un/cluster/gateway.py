@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
 from urllib.parse import quote
 
 from linstor_un import log
 from linstor_un.cluster.codes import Entry, entry, refusal
-from linstor_un.errors import AnswerLost, ControllerFailed, ControllerUnreachable, InvalidSetting
+from linstor_un.errors import AnswerLost, ControllerFailed, ControllerUnreachable, InUse, InvalidSetting
 from linstor_un.settings import Settings
 from linstor_un.undo import undisturbed
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 _OLDEST_REST_VERSION = (1, 23)
 _IDLE_SECONDS = 20
+_FIRST_WAIT_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 1.0
 _CLIENT_CONFIGURATION = "/etc/linstor/linstor-client.conf"
+_Answer = TypeVar("_Answer")
 
 
 class Gateway:
@@ -158,7 +161,40 @@ class Gateway:
 
     def get(self, what: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> Any:
         """Return the data of a GET below /v1; raises NotFound for what does not exist."""
-        return self._raw(what, "GET", path, None, query)
+        import json
+
+        url = _path(path, query)
+
+        def call(connection: Connection) -> tuple[int, str]:
+            response = connection._rest_request_base(what, "GET", url, None)
+            return response.status, connection._decode_response_data(response)
+
+        status, text = self._attempt(what, call, True)
+        try:
+            data = json.loads(text)
+        except ValueError:
+            raise ControllerFailed(
+                f"{what} failed: LINSTOR answered status {status} without JSON; see its log"
+            ) from None
+        if status >= 400:
+            raise refusal(what, [entry(item) for item in (data if isinstance(data, list) else [])])
+        return data
+
+    def once_closed(self, request: Callable[[], _Answer]) -> _Answer:
+        """Make a request that needs the volume closed, for at most IN_USE_TIMEOUT: LINSTOR hears of a close late.
+
+        Raises InUse where the volume stays open.
+        """
+        deadline = time.monotonic() + self.settings.in_use_timeout_seconds
+        wait = _FIRST_WAIT_SECONDS
+        while True:
+            try:
+                return request()
+            except InUse:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
     # --- beneath them ---------------------------------------------------------------------------------------------
 
@@ -176,33 +212,6 @@ class Gateway:
         if any(item.is_error for item in entries):
             raise refusal(what, entries)
         return entries
-
-    def _raw(
-        self,
-        what: str,
-        method: str,
-        path: Sequence[str],
-        body: Optional[Mapping[str, Any]],
-        query: Sequence[tuple[str, str]],
-    ) -> Any:
-        import json
-
-        url = _path(path, query)
-
-        def call(connection: Connection) -> tuple[int, str]:
-            response = connection._rest_request_base(what, method, url, body)
-            return response.status, connection._decode_response_data(response)
-
-        status, text = self._attempt(what, call, True)
-        try:
-            data = json.loads(text)
-        except ValueError:
-            raise ControllerFailed(
-                f"{what} failed: LINSTOR answered status {status} without JSON; see its log"
-            ) from None
-        if status >= 400:
-            raise refusal(what, [entry(item) for item in (data if isinstance(data, list) else [])])
-        return data
 
     def _attempt(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
         """Make one request; one that may safely be made twice is made again after a fail-over."""

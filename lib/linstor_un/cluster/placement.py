@@ -34,11 +34,6 @@ class Placement(NamedTuple):
     otherwise: Optional[Placement] = None
 
     @property
-    def has_drbd(self) -> bool:
-        """Tell whether the volume can be attached to hosts without a replica; it can where no stack is named."""
-        return "DRBD" in (self.layers or _DEFAULT_LAYERS)
-
-    @property
     def properties(self) -> dict[str, str]:
         """Return what the resource definition needs so that balancing leaves its replica count as asked."""
         overrides = not self.is_own_group and self.replica_count is not None

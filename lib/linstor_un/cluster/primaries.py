@@ -8,14 +8,12 @@ the next one where the front-end died in between.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from linstor_un import log
 from linstor_un.cluster import volumes
 from linstor_un.cluster.replicas import Replica
-from linstor_un.errors import InUse
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
@@ -25,7 +23,6 @@ _PROTOCOL = "DrbdOptions/Net/protocol"
 # Protocol C is what two primaries need, whatever the group says.
 _ALLOWED = {TWO_PRIMARIES: "yes", _PROTOCOL: "C"}
 _MANAGED_SINCE = (1, 29)
-_WAIT_SECONDS = 0.2
 
 
 def are_managed(gateway: Gateway) -> bool:
@@ -67,16 +64,7 @@ def forbid(gateway: Gateway, resource: str, known: Sequence[Replica], left: str,
 
 def leave(gateway: Gateway, resource: str, left: str) -> None:
     """Take back two primaries and detach the volume from the node that it has left, where LINSTOR manages both."""
-    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
-    while True:
-        try:
-            gateway.unmake_available(resource, left)
-            return
-        except InUse:
-            # LINSTOR hears of a close a moment after it happened.
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(_WAIT_SECONDS)
+    gateway.once_closed(lambda: gateway.unmake_available(resource, left))
 
 
 def _are_diskless(known: Sequence[Replica], *nodes: str) -> bool:

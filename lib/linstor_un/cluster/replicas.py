@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un.cluster.codes import NOT_FOUND_NODE, NOT_FOUND_STORAGE_POOL, WARN_NOT_CONNECTED
-from linstor_un.errors import DriverError, InUse, NotFound, NotReady
+from linstor_un.errors import DriverError, NotFound, NotReady
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
 
-_FIRST_WAIT_SECONDS = 0.1
-_LONGEST_WAIT_SECONDS = 1.0
 # Pools whose fresh volumes read zero; on all others a fresh volume shows what was there before.
 ZEROED_PROVIDERS = frozenset({"LVM_THIN", "ZFS", "ZFS_THIN", "FILE_THIN", "STORAGE_SPACES_THIN"})
 
@@ -139,22 +136,10 @@ def detach_replica(gateway: Gateway, resource: str, replica: Replica) -> None:
     if not replica.is_diskless or replica.is_tie_breaker:
         return
     node = replica.node
-    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
-    wait = _FIRST_WAIT_SECONDS
-    while True:
-        try:
-            gateway.delete_resource(resource, node)
-            log.info(f"detached {resource} from {node}")
-            return
-        except InUse as error:
-            # LINSTOR hears of a close a moment after it happened.
-            if time.monotonic() > deadline:
-                log.warning(f"{resource} stays attached on {node}: {error}")
-                return
-        except DriverError as error:
-            if error.code == 0:
-                raise
-            log.warning(f"{resource} stays attached on {node}: {error}")
-            return
-        time.sleep(wait)
-        wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+    try:
+        gateway.once_closed(lambda: gateway.delete_resource(resource, node))
+        log.info(f"detached {resource} from {node}")
+    except DriverError as error:
+        if error.code == 0:
+            raise
+        log.warning(f"{resource} stays attached on {node}: {error}")

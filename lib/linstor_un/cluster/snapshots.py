@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION, WARN_NOT_CONNECTED, Entry
-from linstor_un.errors import AlreadyExists, AnswerLost, ControllerFailed, DriverError, InUse, NotFound, NotReady
+from linstor_un.errors import AlreadyExists, AnswerLost, ControllerFailed, DriverError, NotFound, NotReady
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
@@ -159,14 +159,5 @@ def roll_back(gateway: Gateway, resource: str, name: str) -> None:
     LINSTOR deletes the replicas and restores them, which needs every node of the volume online and the volume open
     nowhere. Raises InUse, NotReady and NotFound.
     """
-    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
-    while True:
-        try:
-            gateway.roll_back(resource, name)
-            break
-        except InUse:
-            # LINSTOR hears of a close a moment after it happened.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_WAIT_SECONDS)
+    gateway.once_closed(lambda: gateway.roll_back(resource, name))
     log.info(f"rolled {resource} back to snapshot {name}")

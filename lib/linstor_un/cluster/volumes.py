@@ -16,14 +16,13 @@ from linstor_un.cluster.codes import (
     Entry,
 )
 from linstor_un.errors import AlreadyExists, Busy, ControllerFailed, InUse, NoRoom, NotFound
-from linstor_un.units import KIB_PER_MIB
+from linstor_un.units import KIB_PER_GIB, KIB_PER_MIB
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
     from linstor_un.cluster.placement import Placement
 
-_FIRST_WAIT_SECONDS = 0.1
-_LONGEST_WAIT_SECONDS = 1.0
+_WAIT_SECONDS = 1.0
 
 
 class Volume(NamedTuple):
@@ -136,7 +135,7 @@ def _no_room(gateway: Gateway, resource: str, size_mib: int, placement: Placemen
         )
     count = placement.replica_count
     found = ", ".join(
-        f"{pool.name} on {pool.node} has {pool.free_kib / 1048576:.1f} GiB free" for pool in candidates[:6]
+        f"{pool.name} on {pool.node} has {pool.free_kib / KIB_PER_GIB:.1f} GiB free" for pool in candidates[:6]
     )
     more = f" and {len(candidates) - 6} more" if len(candidates) > 6 else ""
     wanted = f"{count} replica{'s' if count != 1 else ''} of" if count else ""
@@ -180,8 +179,8 @@ def _check_room(gateway: Gateway, resource: str, growth_kib: int, holders: Seque
     for pool in pools.of(gateway, sorted(set(nodes.values())), sorted(nodes)):
         if nodes.get(pool.node) == pool.name and growth_kib > pool.free_kib * pool.oversubscription:
             raise NoRoom(
-                f"Pool {pool.name} on {pool.node} has {pool.free_kib / 1048576:.1f} GiB free and {resource} needs "
-                f"{growth_kib / 1048576:.1f} GiB more: free space, or ask for less"
+                f"Pool {pool.name} on {pool.node} has {pool.free_kib / KIB_PER_GIB:.1f} GiB free and {resource} needs "
+                f"{growth_kib / KIB_PER_GIB:.1f} GiB more: free space, or ask for less"
             )
 
 
@@ -191,24 +190,23 @@ def remove(gateway: Gateway, resource: str) -> None:
     A node that is away finishes its part when it returns; that is LINSTOR's and logged. Raises InUse where somebody
     keeps the volume open, Busy where LINSTOR says it is gone and it is not.
     """
-    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
-    wait = _FIRST_WAIT_SECONDS
-    while True:
-        try:
-            entries = gateway.delete_resource_definition(resource)
-            break
-        except AlreadyExists as error:
-            if error.code != EXISTS_SNAPSHOT or time.monotonic() > deadline:
-                raise
-            snapshots.remove_all(gateway, resource)
-        except InUse as error:
-            if time.monotonic() > deadline:
-                raise InUse(_who_uses(gateway, resource, error)) from None
-            time.sleep(wait)
-            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+    try:
+        entries = gateway.once_closed(lambda: _delete(gateway, resource))
+    except InUse as error:
+        raise InUse(_who_uses(gateway, resource, error)) from None
     if any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries):
         log.warning(f"{resource} goes for good when its offline nodes are back")
     log.info(f"removed {resource}")
+
+
+def _delete(gateway: Gateway, resource: str) -> Sequence[Entry]:
+    try:
+        return gateway.delete_resource_definition(resource)
+    except AlreadyExists as error:
+        if error.code != EXISTS_SNAPSHOT:
+            raise
+    snapshots.remove_all(gateway, resource)
+    return gateway.delete_resource_definition(resource)
 
 
 def _who_uses(gateway: Gateway, resource: str, error: InUse) -> str:
@@ -227,4 +225,4 @@ def wait_until_absent(gateway: Gateway, resource: str) -> None:
                 f"{resource} of an earlier VM or image is still being deleted: bring its offline nodes back "
                 "(`linstor node list`), or give them up with `linstor node lost`"
             )
-        time.sleep(_LONGEST_WAIT_SECONDS)
+        time.sleep(_WAIT_SECONDS)

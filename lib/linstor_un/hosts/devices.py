@@ -23,6 +23,14 @@ wait_for_device() {
 }
 """
 
+# Prints one link by which a VM's disk below the datastores of $1 has the device $2, if there is one.
+FIND_LINK = """
+find_link() {
+    [ -d "$1" ] || return 0
+    find "$1" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$2" -print -quit
+}
+"""
+
 _LINK = (
     WAIT_FOR_DEVICE
     + """
@@ -42,13 +50,15 @@ mv -fT "$link.$$" "$link"
 """
 )
 
-_UNLINK = """
+_UNLINK = (
+    FIND_LINK
+    + """
 link=$1 device=$2 datastores=$3
 [ -L "$link" ] && device=$(readlink "$link") && rm -f "$link"
 echo "$device"
-[ -d "$datastores" ] || exit 0
-find "$datastores" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$device" -print -quit
+find_link "$datastores" "$device"
 """
+)
 
 
 def link(host: Host, device: str, path: str, size_bytes: int, read_only: bool = False) -> Step:
@@ -56,12 +66,6 @@ def link(host: Host, device: str, path: str, size_bytes: int, read_only: bool = 
     directory = path.rpartition("/")[0]
     seconds = host.settings.device_timeout_seconds
     return Step(_LINK, (device, size_bytes, seconds, directory, path, "read" if read_only else "write"))
-
-
-_FIND = """
-[ -d "$1" ] || exit 0
-find "$1" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$2" -print -quit
-"""
 
 
 class Unlinked(NamedTuple):
@@ -80,7 +84,11 @@ def unlink(host: Host, device: str, path: str) -> Unlinked:
 
 def is_linked(host: Host, device: str, datastores: str) -> bool:
     """Tell whether a VM's disk on the host, in any datastore below `datastores`, is a link to the device."""
-    return bool(host.run(f"Looking for links to {device}", Step(_FIND, (datastores, device))).strip())
+    return bool(
+        host.run(
+            f"Looking for links to {device}", Step(FIND_LINK + 'find_link "$1" "$2"\n', (datastores, device))
+        ).strip()
+    )
 
 
 def wait(host: Host, device: str, size_bytes: int) -> None:

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 from linstor_un import log
 from linstor_un.errors import CommandFailed
+from linstor_un.hosts.devices import FIND_LINK
 from linstor_un.hosts.runner import Feed, Host, Step, joined
 
 # Removes $1 and prints each device that was linked in it and is linked in no other VM's directory of this host.
-_REMOVE = """
+_REMOVE = (
+    FIND_LINK
+    + """
 remove_directory() {
     case $1 in */[0-9]*/[0-9]*) ;; *) echo "$1 is not a VM's directory" >&2; exit 1 ;; esac
     linked=
@@ -23,11 +26,12 @@ remove_directory() {
     done
     rm -rf -- "$1"
     printf '%s' "$linked" | while read -r device; do
-        other=$(find "${1%/*/*}" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$device" -print -quit)
+        other=$(find_link "${1%/*/*}" "$device")
         [ -n "$other" ] || echo "$device"
     done
 }
 """
+)
 
 _REMOVE_ONLY = (
     _REMOVE
@@ -72,10 +76,12 @@ echo ready
 cat >/dev/null
 """
 
+# Copies all of $1 to $2 but the links to volumes.
 _COPY_HERE = """
 mkdir -p "$2"
 if [ "$1" != "$2" ] && cd "$1" 2>/dev/null; then
     find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
+    cd /
 fi
 """
 
@@ -92,12 +98,9 @@ read -r what
 
 _MOVE_HERE = (
     _REMOVE
+    + _COPY_HERE
     + """
-mkdir -p "$2"
-cd "$1" 2>/dev/null || exit 0
-find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
-cd /
-remove_directory "$1"
+[ "$1" = "$2" ] || remove_directory "$1"
 """
 )
 

@@ -31,8 +31,8 @@ SCHEMES = frozenset(
         "rsync+rbd",
         "netapp",
         "purefa",
+        "onebex",
     }
-    | {"onebex"}
 )
 _OWN_SCHEMES = frozenset({"http", "https"})
 # downloader.sh puts the URL into a line of shell: quoted for http, between double quotes or bare for others.

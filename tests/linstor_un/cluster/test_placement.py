@@ -24,7 +24,7 @@ def test_attributes_become_a_group_of_our_own_that_says_the_same() -> None:
     assert made.group.startswith("one-data-x2-")
     assert made.select_filter == {"place_count": 2, "storage_pool_list": ["data"], "layer_stack": ["DRBD", "STORAGE"]}
     assert made.properties == {}, "balancing follows the group, which says what was asked"
-    assert (made.replica_count, made.has_drbd) == (2, True)
+    assert (made.replica_count, made.layers) == (2, ("DRBD", "STORAGE"))
 
 
 def test_every_attribute_reaches_the_filter() -> None:
@@ -86,7 +86,7 @@ def test_an_operators_group_is_used_as_it_is() -> None:
     made = of(RESOURCE_GROUP="fast")
     assert (made.group, made.is_own_group, made.replica_count, made.select_filter) == ("fast", False, None, {})
     assert made.properties == {}
-    assert made.has_drbd
+    assert made.layers == ()
 
 
 def test_a_count_beside_a_group_is_kept_from_balancing() -> None:
@@ -143,4 +143,4 @@ def test_what_says_too_little_or_contradicts_itself_is_refused(attributes: dict[
 
 def test_one_replica_needs_no_drbd() -> None:
     made = of(STORAGE_POOL="data", REPLICA_COUNT="1", LAYER_LIST="STORAGE")
-    assert (made.layers, made.has_drbd) == (("STORAGE",), False)
+    assert made.layers == ("STORAGE",)

@@ -7,7 +7,7 @@ from linstor_un.actions import cloning, datastore_action, new_volume
 from linstor_un.cluster import placement as placements
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
-from linstor_un.naming import drbd_device, resource_of_source
+from linstor_un.naming import resource_of_source
 from linstor_un.undo import Undo
 
 
@@ -35,4 +35,4 @@ def run(call: Call) -> None:
         if mode == "snapshot":
             # What is restored says of itself what the original says.
             cloning.disown(gateway, target, owner)
-        call.answer(drbd_device(target) if placement.has_drbd else new_volume.reported_device(gateway, target))
+        call.answer(new_volume.device(gateway, target, placement.layers))

@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from linstor_un import settings as settings_room
 from linstor_un.actions import cloning, datastore_action, image_reader
 from linstor_un.actions.datastore_action import DatastoreAction
 from linstor_un.actions.image_reader import Reader
@@ -19,7 +18,6 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput, NotReady
 from linstor_un.hosts import copies
-from linstor_un.locks import volume_lock
 from linstor_un.naming import resource_of_source
 from linstor_un.opennebula.model import Image
 from linstor_un.undo import Undo
@@ -59,9 +57,8 @@ def _still(action: DatastoreAction, image: Image, resource: str) -> Iterator[Rea
         with image_reader.reading(gateway, resource, known) as reader:
             yield reader
         return
-    passing, settings = action.names.passing(resource), action.settings
-    lock = volume_lock(settings_room.lock_directory(settings), passing, settings.lock_timeout_seconds)
-    with lock, Undo() as undo:
+    passing = action.names.passing(resource)
+    with action.lock(passing), Undo() as undo:
         _restore(action, gateway, undo, image, resource)
         with image_reader.reading(gateway, passing) as reader:
             yield reader

@@ -6,7 +6,7 @@ Arguments: FE:SOURCE HOST:SYSDIR/disk.N VMID DSID (of the image).
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import cloning, transfer
+from linstor_un.actions import cloning, new_volume, transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import replicas
@@ -38,7 +38,7 @@ def run(call: Call) -> None:
         nodes = cloning.clone(action.gateway, undo, wanted, mode, place.host)
         if place.host.lower() not in {node.lower() for node in nodes}:
             replicas.attach(action.gateway, target, place.host)
-        link = transfer.link(action, place, action.device_of_own(target, placement.layers), disk.size_mib)
+        link = transfer.link(action, place, new_volume.device(action.gateway, target, placement.layers), disk.size_mib)
         action.host(place.host).run(f"Linking {place.path} to {target}", link)
 
 

@@ -6,8 +6,7 @@ instead of kvm/restore (VM_MAD: `-l restore=restore_linstor_un`).
 
 from __future__ import annotations
 
-from linstor_un import log
-from linstor_un import settings as settings_room
+from linstor_un import locks, log
 from linstor_un.actions import checkpoint
 from linstor_un.actions.checkpoint import Checkpoint
 from linstor_un.cluster import volumes
@@ -16,7 +15,6 @@ from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError, NotFound
 from linstor_un.hosts import virsh
-from linstor_un.locks import volume_lock
 from linstor_un.opennebula import arguments
 
 
@@ -39,13 +37,12 @@ def run(call: Call) -> None:
 
 
 def _restore(wanted: Checkpoint, gateway: Gateway, volume: Volume) -> None:
-    settings = wanted.settings
     if volume.is_being_deleted:
         raise NotFound(
             f"The memory of VM {wanted.vm.vm_id} is being deleted with {wanted.resource}: start the VM afresh "
             "(`onevm recover --recreate` keeps persistent disks)"
         )
-    with volume_lock(settings_room.lock_directory(settings), wanted.resource, settings.lock_timeout_seconds):
+    with locks.of_volume(wanted.settings, wanted.resource):
         # A save that was cut short has left an image that libvirt itself refuses.
         virsh.restore(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway), wanted.path)
         try:

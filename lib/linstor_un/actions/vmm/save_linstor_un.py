@@ -6,8 +6,7 @@ instead of kvm/save (VM_MAD: `-l save=save_linstor_un`).
 
 from __future__ import annotations
 
-from linstor_un import log
-from linstor_un import settings as settings_room
+from linstor_un import locks, log
 from linstor_un.actions import checkpoint, new_volume
 from linstor_un.actions.checkpoint import Checkpoint
 from linstor_un.actions.new_volume import NewVolume
@@ -17,7 +16,6 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError
 from linstor_un.hosts import virsh
-from linstor_un.locks import volume_lock
 from linstor_un.opennebula import arguments
 from linstor_un.undo import Undo
 
@@ -38,11 +36,10 @@ def run(call: Call) -> None:
 
 
 def _save(wanted: Checkpoint) -> None:
-    settings, gateway, names = wanted.settings, wanted.gateway(), wanted.settings.names
-    placement = placements.of(checkpoint.replicated(settings), wanted.datastore.label)
+    gateway, names = wanted.gateway(), wanted.settings.names
+    placement = placements.of(checkpoint.replicated(wanted.settings), wanted.datastore.label)
     owner = {names.vm_id: str(wanted.vm.vm_id)}
-    lock = volume_lock(settings_room.lock_directory(settings), wanted.resource, settings.lock_timeout_seconds)
-    with lock, Undo() as undo:
+    with locks.of_volume(wanted.settings, wanted.resource), Undo() as undo:
         if _is_saved_already(wanted, gateway):
             log.info(f"{wanted.domain} was saved to {wanted.resource} before")
             replicas.detach(gateway, wanted.resource, wanted.host.name)
