@@ -198,3 +198,30 @@ def test_a_disk_grows_no_further_than_its_device(ssh: Ssh, hosts: Sandbox) -> No
     assert "Cannot grow device files" in refused(ssh, "blockresize", UUID, "vda", "96M")
     assert "disk.0" in virsh(ssh, "domblklist", UUID)
     assert "actual 16384" in virsh(ssh, "dommemstat", UUID)
+
+
+def test_a_disk_is_plugged_and_unplugged_while_the_domain_runs(ssh: Ssh, hosts: Sandbox) -> None:
+    start(ssh)
+    more = "<disk type='block' device='disk'><source dev='/dev/drbd/by-res/memory/0'/><target dev='vdb'/></disk>"
+    for _ in range(2):
+        assert plug(ssh, more).returncode == 0
+        hosts.guest("one-7").write("vdb", b"more")
+        assert {opening.definition.name for opening in hosts.openings.all()} == {"disk", "memory"}
+        assert b"vdb already exists" in plug(ssh, more).stderr
+        assert "Disk detached" in virsh(ssh, "detach-disk", "--domain", UUID, "--target", "vdb")
+        assert {opening.definition.name for opening in hosts.openings.all()} == {"disk"}
+    assert hosts.read("memory", 0, 4) == b"more"
+    assert "No disk found" in refused(ssh, "detach-disk", "--domain", UUID, "--target", "vdb")
+
+
+def test_a_disk_that_cannot_be_opened_is_not_plugged(ssh: Ssh, hosts: Sandbox) -> None:
+    start(ssh)
+    taken = hosts.open("node2", "memory")
+    more = "<disk type='block' device='disk'><source dev='/dev/drbd/by-res/memory/0'/><target dev='vdb'/></disk>"
+    assert b"Could not open the disk: Read-only file system" in plug(ssh, more).stderr
+    hosts.close(taken)
+    assert "vdb" not in virsh(ssh, "domblklist", UUID)
+
+
+def plug(ssh: Ssh, disk: str) -> subprocess.CompletedProcess[bytes]:
+    return ssh("node1", "virsh", "attach-device", UUID, "/dev/stdin", stdin=disk.encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from linstor_sandbox.opennebula.hypervisor import HypervisorFailed
 from tests.conftest import SYSTEM_TEMPLATE, World
 from tests.linstor_un.living import EVERY_KIND, holds, start, text, twice, two_primaries, write
 from tests.linstor_un.scenes import NOTHING, own, volume, what_is_left
@@ -45,6 +46,26 @@ def test_every_call_of_a_whole_life_twice(world: World, monkeypatch: pytest.Monk
     cloud.image_snapshot_revert(cloud.images[1], 0)
     cloud.image_snapshot_flatten(cloud.images[1], 1)
     assert text(world, volume(cloud.images[1])) == "middle"
+    for image in list(cloud.images):
+        cloud.delete_image(image)
+    assert what_is_left(world) == NOTHING
+
+
+def test_disks_are_plugged_into_a_running_vm_and_out_of_it(world: World) -> None:
+    cloud, vm = world.cloud, start(world, "DISK=[IMAGE_ID=0]", host="node3")
+    for template in ("DISK=[IMAGE_ID=0]", "DISK=[IMAGE_ID=1]", "DISK=[TYPE=fs,FORMAT=raw,SIZE=4]"):
+        disk = cloud.attach(vm, template)
+        write(world, vm, disk.disk_id, f"plugged {disk.disk_id}")
+        resource = volume(cloud.images[1]) if disk.yes("PERSISTENT") else own(vm, disk.disk_id)
+        assert text(world, resource) == f"plugged {disk.disk_id}"
+        before = what_is_left(world)
+        world.sandbox.fail_virsh("attach-device")
+        with pytest.raises(HypervisorFailed):
+            cloud.attach(vm, "DISK=[IMAGE_ID=0]")
+        assert what_is_left(world) == before
+        cloud.detach(vm, disk)
+    assert text(world, volume(cloud.images[1])) == "plugged 1"
+    cloud.terminate(vm)
     for image in list(cloud.images):
         cloud.delete_image(image)
     assert what_is_left(world) == NOTHING

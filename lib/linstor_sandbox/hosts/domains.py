@@ -9,12 +9,13 @@ import threading
 import time
 import uuid
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional
 
 from ..model import Cluster, Node
-from ..openings import Openings
+from ..openings import Opening, Openings
 from ..storage import Content
 from .guests import Guest
 
@@ -24,7 +25,10 @@ _KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KiB": 1, "k": 1, "MiB": 1024, "M": 10
 
 @dataclass
 class Domain:
-    """A running VM on a host; `xml` has the paths as the host knows them, `contents` what it has opened there."""
+    """A running VM on a host; `xml` has the paths as the host knows them.
+
+    `openings` are the disks that it has open, `contents` those that it writes to, both by target.
+    """
 
     name: str
     node: str
@@ -33,6 +37,7 @@ class Domain:
     guest: Guest
     uuid: str = ""
     contents: dict[str, Content] = field(default_factory=dict)
+    openings: dict[str, Opening] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -166,7 +171,7 @@ class Domains:
             try:
                 self._open(node, domain, target, path, not read_only)
             except OSError as exc:
-                self.openings.close_holder(node.name, domain.holder)
+                self._close(domain, list(domain.openings))
                 raise VirshError(
                     "internal error: process exited while connecting to monitor: qemu-system-x86_64: "
                     f"-blockdev: Could not open '{path}': {exc.strerror}"
@@ -186,13 +191,42 @@ class Domains:
         device = self.openings.devices.find(node.name, inside)
         if device is None:
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
-        self.openings.open(node, inside, write, holder=domain.holder)
+        domain.openings[target] = self.openings.open(node, inside, write, holder=domain.holder)
         if write:
             domain.contents[target] = device.content
 
+    def _close(self, domain: Domain, targets: Iterable[str]) -> None:
+        for target in targets:
+            self.openings.close(domain.openings.pop(target).serial)
+            domain.contents.pop(target, None)
+
+    def plug(self, node: Node, domain: Domain, disk_xml: str) -> None:
+        """Open one more disk in a running domain; OSError, VirshError where the target is taken."""
+        disk = self.plain(node, disk_xml)
+        for target, path, read_only in disks_of(f"<devices>{disk}</devices>"):
+            if target in {known for known, _, _ in disks_of(domain.xml)}:
+                raise VirshError(f"Requested operation is not valid: target {target} already exists")
+            self._open(node, domain, target, path, not read_only)
+        domain.xml = domain.xml.replace("</devices>", f"{disk}</devices>")
+        self.run_in(domain)
+
+    def unplug(self, domain: Domain, target: str) -> None:
+        """Close one disk of a running domain; VirshError where it has none of that name."""
+        tree = ElementTree.fromstring(domain.xml)
+        for devices in tree.iter("devices"):
+            for disk in devices.findall("disk"):
+                place = disk.find("target")
+                if place is not None and place.get("dev") == target:
+                    devices.remove(disk)
+                    domain.xml = ElementTree.tostring(tree, encoding="unicode")
+                    self._close(domain, {target} & set(domain.openings))
+                    self.run_in(domain)
+                    return
+        raise VirshError(f"No disk found whose source path or target is {target}")
+
     def stop(self, domain: Domain, guest_state: str = "off") -> None:
         """End a domain and close its disks; its guest is `off`, or lives on elsewhere."""
-        self.openings.close_holder(domain.node, domain.holder)
+        self._close(domain, list(domain.openings))
         del self.all[(domain.node, domain.name)]
         if guest_state:
             domain.guest.become(guest_state)

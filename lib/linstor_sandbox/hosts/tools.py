@@ -375,7 +375,7 @@ def _xml_files(arguments: list[str]) -> list[str]:
     """Those of virsh's arguments that are files of XML: never a device, which has the length of a disk."""
     if "--xml" in arguments[:-1]:
         return [arguments[arguments.index("--xml") + 1]]
-    if "create" in arguments or "define" in arguments:
+    if any(command in arguments for command in ("create", "define", "attach-device")):
         return [word for word in arguments if os.path.isfile(word)]
     return []
 

@@ -207,6 +207,21 @@ class Virsh:
 
     # --- disks ------------------------------------------------------------------------------------------------------
 
+    def _attach_device(self, node: Node, words: list[str], text: str) -> str:
+        domain = self._domain(node, words)
+        try:
+            self.domains.plug(node, domain, text)
+        except OSError as exc:
+            raise VirshError(
+                "Failed to attach device\nerror: internal error: unable to execute QEMU command 'blockdev-add': Could "
+                f"not open the disk: {exc.strerror}"
+            ) from None
+        return "Device attached successfully\n\n"
+
+    def _detach_disk(self, node: Node, words: list[str], _text: str) -> str:
+        self.domains.unplug(self._domain(node, words), _names(words)[1])
+        return "Disk detached successfully\n\n"
+
     def _blockresize(self, node: Node, words: list[str], _text: str) -> str:
         domain = self._domain(node, words)
         _, target, size = _names(words)[:3]

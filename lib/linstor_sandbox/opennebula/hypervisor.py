@@ -78,13 +78,22 @@ class Hypervisor:
         change = f"virsh change-media {vm.deploy_id} {vm.context['TARGET']} {file} --update --force"
         self._virsh(vm, vm.host, change)
 
+    def attach(self, vm: VirtualMachine, disk: Disk) -> None:
+        """kvm/attach_disk; HypervisorFailed when the disk cannot be opened."""
+        self._virsh(vm, vm.host, f"virsh attach-device {vm.deploy_id} /dev/stdin", _disk_xml(vm, disk))
+
+    def detach(self, vm: VirtualMachine, disk: Disk) -> None:
+        """kvm/detach_disk; HypervisorFailed when the domain does not have the disk."""
+        target = disk.attributes["TARGET"]
+        self._virsh(vm, vm.host, f"virsh detach-disk --domain {vm.deploy_id} --target {target}")
+
     def resize(self, vm: VirtualMachine, disk: Disk, size_mib: int) -> None:
         """kvm/resize_disk; HypervisorFailed when the host's device is smaller."""
         target = disk.attributes["TARGET"]
         self._virsh(vm, vm.host, f"virsh blockresize {vm.deploy_id} {target} {size_mib}M")
 
-    def _virsh(self, vm: VirtualMachine, host: str, command: str) -> None:
-        done = self._ssh(host, command, "")
+    def _virsh(self, vm: VirtualMachine, host: str, command: str, text: str = "") -> None:
+        done = self._ssh(host, command, text)
         if done.returncode != 0:
             raise HypervisorFailed(f"VM {vm.identifier} on {host}: {command.split()[1]}: {done.stderr.strip()}")
 

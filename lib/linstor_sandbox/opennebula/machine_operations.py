@@ -183,7 +183,10 @@ class MachineOperations(ImageOperations):
     # --- disks ------------------------------------------------------------------------------------------------------
 
     def attach(self, vm: VirtualMachine, template: str) -> Disk:
-        """`onevm disk-attach`; when the script fails the disk is gone from the VM and no other script runs."""
+        """`onevm disk-attach`; when that fails the disk is gone from the VM.
+
+        When the script fails no other runs; when the hypervisor does, the disk is given back as at the VM's end.
+        """
         before = vm.state
         with self.lock:
             (wanted,) = templates.vectors(templates.parse(template), "DISK")
@@ -194,26 +197,44 @@ class MachineOperations(ImageOperations):
             machines.assign_targets(vm)
         hot = before == VmState.ACTIVE
         vm.become(VmState.ACTIVE, LcmState.HOTPLUG if hot else LcmState.HOTPLUG_PROLOG_POWEROFF)
-        call = self.scripts.transfer_line(transfers.prolog_line(vm, disk, self.frontend))
-        if not call.succeeded:
+        try:
+            self._plug(vm, disk, hot)
+        except (ActionFailed, HypervisorFailed):
             self._drop_disk(vm, disk)
-        disk.attributes.pop("ATTACH")
-        vm.become(before, LcmState.RUNNING if hot else LcmState.LCM_INIT)
-        if not call.succeeded:
-            raise ActionFailed(call)
+            raise
+        finally:
+            disk.attributes.pop("ATTACH")
+            vm.become(before, LcmState.RUNNING if hot else LcmState.LCM_INIT)
         return disk
 
+    def _plug(self, vm: VirtualMachine, disk: Disk, hot: bool) -> None:
+        self._line(transfers.prolog_line(vm, disk, self.frontend))
+        if not hot:
+            return
+        try:
+            self.hypervisor.attach(vm, disk)
+        except HypervisorFailed:
+            self.scripts.transfer_line(transfers.epilog_line(vm, disk, vm.host))
+            raise
+
+    def _line(self, line: str) -> None:
+        call = self.scripts.transfer_line(line)
+        if not call.succeeded:
+            raise ActionFailed(call)
+
     def detach(self, vm: VirtualMachine, disk: Disk) -> None:
-        """`onevm disk-detach`; when the script fails the VM keeps the disk."""
+        """`onevm disk-detach`; when the hypervisor or the script fails the VM keeps the disk."""
         before = vm.state
         disk.attributes["ATTACH"] = "YES"
         hot = before == VmState.ACTIVE
         vm.become(VmState.ACTIVE, LcmState.HOTPLUG if hot else LcmState.HOTPLUG_EPILOG_POWEROFF)
-        call = self.scripts.transfer_line(transfers.epilog_line(vm, disk, vm.host))
-        vm.become(before, LcmState.RUNNING if hot else LcmState.LCM_INIT)
-        disk.attributes.pop("ATTACH")
-        if not call.succeeded:
-            raise ActionFailed(call)
+        try:
+            if hot:
+                self.hypervisor.detach(vm, disk)
+            self._line(transfers.epilog_line(vm, disk, vm.host))
+        finally:
+            vm.become(before, LcmState.RUNNING if hot else LcmState.LCM_INIT)
+            disk.attributes.pop("ATTACH")
         self._drop_disk(vm, disk)
 
     def resize_disk(self, vm: VirtualMachine, disk: Disk, size: int) -> None:
@@ -228,10 +249,8 @@ class MachineOperations(ImageOperations):
         before, old = vm.state, disk.size
         disk.attributes.update(SIZE=str(size), SIZE_PREV=str(old))
         vm.become(VmState.ACTIVE, states[before])
-        call = self.scripts.transfer_line(transfers.resize_line(vm, disk, size))
         try:
-            if not call.succeeded:
-                raise ActionFailed(call)
+            self._line(transfers.resize_line(vm, disk, size))
             if before == VmState.ACTIVE:
                 self.hypervisor.resize(vm, disk, size)
         except (ActionFailed, HypervisorFailed):

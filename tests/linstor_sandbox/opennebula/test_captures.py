@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +211,17 @@ def test_resize_and_its_failure(cloud: Cloud, driver: StubDriver) -> None:
     assert made_calls(cloud) == flow.calls(*steps)
 
 
-def test_attach_and_detach(cloud: Cloud, driver: StubDriver) -> None:
+@contextmanager
+def virsh_failing(folder: Path, command: str) -> Iterator[None]:
+    """Let one of virsh's commands fail on every host."""
+    ssh = folder / "bin" / "ssh"
+    whole = ssh.read_text()
+    ssh.write_text(f'#!/bin/sh\ncase "$*" in *{command}*) echo "error: injected failure" >&2; exit 1 ;; esac\n')
+    yield
+    ssh.write_text(whole)
+
+
+def test_attach_and_detach(cloud: Cloud, driver: StubDriver, tmp_path: Path) -> None:
     flow = Flow("vm-attach")
     names = flow.image_names()
     vm = run_vm(cloud, start(cloud, flow))
@@ -222,10 +234,12 @@ def test_attach_and_detach(cloud: Cloud, driver: StubDriver) -> None:
     driver.fail_once("tm", "clone")
     with pytest.raises(ActionFailed):
         cloud.attach(vm, "DISK=[IMAGE_ID=37]")
+    with virsh_failing(tmp_path, "attach-device"), pytest.raises(HypervisorFailed):
+        cloud.attach(vm, "DISK=[IMAGE_ID=37]")
     assert [disk.disk_id for disk in vm.disks] == [0, 1, 2, 3]
     cloud.poweroff(vm)
     cloud.detach(vm, cloud.attach(vm, "DISK=[IMAGE_ID=37]"))
-    steps = [step for step in _steps(flow) if step not in ("attach-virsh-fails", "rm", "cleanup")]
+    steps = [step for step in _steps(flow) if step not in ("rm", "cleanup")]
     assert made_calls(cloud) == flow.calls(*steps)
 
 
@@ -434,13 +448,9 @@ def test_live_migration_and_its_failures(cloud: Cloud, driver: StubDriver, tmp_p
     vm = run_vm(cloud, start(cloud, flow))
     cloud.migrate_live(vm, "kvm2")
     cloud.migrate_live(vm, "kvm1")
-    ssh = tmp_path / "bin" / "ssh"
-    whole = ssh.read_text()
-    ssh.write_text('#!/bin/sh\ncase "$*" in *migrate*) echo "error: injected failure" >&2; exit 1 ;; esac\n')
-    with pytest.raises(HypervisorFailed, match="injected failure"):
+    with virsh_failing(tmp_path, "migrate"), pytest.raises(HypervisorFailed, match="injected failure"):
         cloud.migrate_live(vm, "kvm2")
     assert (vm.host, vm.lcm_state.name) == ("kvm1", "RUNNING")
-    ssh.write_text(whole)
     driver.fail_once("tm", "premigrate")
     with pytest.raises(ActionFailed):
         cloud.migrate_live(vm, "kvm2")
