@@ -26,6 +26,13 @@ def content(seed: int, mib: int = 4) -> bytes:
     return noise.randbytes(MIB) + bytes((mib - 2) * MIB) + noise.randbytes(MIB)
 
 
+def share_directories(world: World, node: str, other: str) -> None:
+    """Let one node see the system datastores of another, as over NFS."""
+    seen = world.sandbox.host(other) / "var/lib/one/datastores"
+    seen.rmdir()
+    seen.symlink_to(world.sandbox.host(node) / "var/lib/one/datastores")
+
+
 def post(world: World, path: str, body: Mapping[str, Any]) -> None:
     """POST to the controller, as an operator's `linstor` client does."""
     data = json.dumps(body).encode()

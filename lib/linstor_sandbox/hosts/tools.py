@@ -41,7 +41,8 @@ class Host:
         self.tool = name
         self.node = node
         self.port = port
-        self.prefix = root + "/hosts/" + node
+        self.hosts = root + "/hosts/"
+        self.prefix = self.hosts + node
         self.opened: dict[str, tuple[int, bool, str]] = {}
 
     def shown(self, path: str) -> str:
@@ -324,24 +325,28 @@ def _bytes(text: str) -> int:
 
 
 def readlink(host: Host, arguments: list[str]) -> NoReturn:
-    """Where a link leads, as the host knows it: links are made with the host's root in front of their target."""
+    """Where a link leads, as the host knows it: links are made with a host's root in front of their target.
+
+    It is another host's root where hosts share a file system.
+    """
     if len(arguments) != 1 or arguments[0].startswith("-"):
         host.run(arguments)
     try:
         target = os.readlink(arguments[0])
     except OSError:
         os._exit(1)
-    sys.stdout.write(host.shown(target) + "\n")
+    shown = "/" + target[len(host.hosts) :].partition("/")[2] if target.startswith(host.hosts) else target
+    sys.stdout.write(shown + "\n")
     sys.stdout.flush()
     os._exit(0)
 
 
 def find(host: Host, arguments: list[str]) -> NoReturn:
-    """-lname takes the target as the host knows it."""
+    """-lname takes the target as the host knows it, whichever host's root is in front of it."""
     words = list(arguments)
     for index in range(1, len(words)):
         if words[index - 1] in ("-lname", "-ilname") and words[index].startswith("/"):
-            words[index] = host.prefix + host.shown(words[index])
+            words[index] = host.hosts + "*" + host.shown(words[index])
     host.run(words)
 
 

@@ -23,6 +23,7 @@ from linstor_un.cluster.replicas import Replica
 from linstor_un.driver import Call, remotes
 from linstor_un.errors import CommandFailed, DriverError, HostUnreachable, InvalidInput
 from linstor_un.hosts import directories
+from linstor_un.hosts.runner import Step
 from linstor_un.opennebula import arguments, decoding, model, oned
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
@@ -82,9 +83,7 @@ def source_place(migration: Migration) -> Place:
     for hostname, datastore_id in zip(reversed(vm.hostnames), reversed(vm.datastore_ids)) if vm else ():
         is_before = not migration.is_on_one_host or datastore_id != target.datastore_id
         if datastore_id and hostname.lower() == source.host.lower() and is_before:
-            parent, _, name = source.directory.rpartition("/")
-            directory = f"{parent.rpartition('/')[0]}/{datastore_id}/{name}"
-            return source._replace(directory=directory, datastore_id=datastore_id)
+            return source.in_datastore(datastore_id)
     return source
 
 
@@ -146,6 +145,7 @@ def link(migration: Migration) -> None:
         transfer.link(action, migration.place(disk), action.device(disk), disk.size_mib, not disk.is_writable)
         for disk in migration.disks
     ]
+    links += _aliases(migration)
     there = action.host(target.host)
     if not migration.is_relayed:
         before = source_place(migration)
@@ -154,17 +154,29 @@ def link(migration: Migration) -> None:
         there.run(f"Linking the disks of VM {action.vm_id}", *links)
 
 
+def _aliases(migration: Migration) -> list[Step]:
+    """Return the steps by which the running VM finds its disks at the paths that it was started with."""
+    vm, target = migration.action.vm, migration.target
+    if migration.is_on_one_host or vm is None:
+        return []
+    earlier = sorted({number for number in vm.datastore_ids if number and number != target.datastore_id})
+    return [directories.alias(target.directory, target.in_datastore(number).directory) for number in earlier]
+
+
 def leave(migration: Migration, left: Place, stays: Place) -> None:
     """Let go of the VM on the host that it has left, or never came to; a host that does not answer keeps its files.
 
-    Every disk is tried; then the first error is raised.
+    The directory and every disk are tried; then the first error is raised.
     """
     if migration.is_on_one_host:
         _leave_directory(migration, left, stays)
         return
-    unlinked = _remove_directory(migration, left, stays)
     action = migration.action
-    failures = []
+    failures, unlinked = [], []
+    try:
+        unlinked = _remove_directory(migration, left, stays)
+    except DriverError as error:
+        failures.append(error)
     known = _known(migration)
     for disk in migration.disks:
         resource = action.resource(disk)
@@ -213,9 +225,16 @@ def _leave_volume(
 
 
 def _leave_directory(migration: Migration, left: Place, stays: Place) -> None:
-    """Remove the directory of the system datastore that the VM is not in: its disks stay attached to the host."""
-    if left.directory != stays.directory and not migration.is_relayed:
-        directories.remove(migration.action.host(left.host), left.directory)
+    """Remove the directory of the system datastore that the VM is not in: its disks stay attached to the host.
+
+    Where the VM was in it before, it may still know its disks by that path.
+    """
+    if left.directory == stays.directory or migration.is_relayed:
+        return
+    vm = migration.action.vm
+    was_there = vm is not None and left.datastore_id in vm.datastore_ids[:-1]
+    steps = [directories.alias(stays.directory, left.directory)] if was_there else []
+    directories.remove(migration.action.host(left.host), left.directory, *steps)
 
 
 def _remove_directory(migration: Migration, left: Place, stays: Place) -> list[str]:

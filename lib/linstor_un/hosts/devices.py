@@ -23,16 +23,27 @@ wait_for_device() {
 }
 """
 
-# Prints one link by which a VM's disk below the datastores of $1 has the device $2, if there is one.
+# Prints one link by which a VM's disk below the datastores of $1 has the device $2, if there is one; not VM $3's. What
+# cannot be read (lost+found), and what goes away meanwhile, is nothing to fail for.
 FIND_LINK = """
 find_link() {
     [ -d "$1" ] || return 0
-    find "$1" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$2" -print -quit
+    find "$1" -mindepth 3 -maxdepth 3 -name 'disk.*' -lname "$2" ! -path "*/${3:-none}/disk.*" -print -quit \\
+        2>/dev/null || true
+}
+"""
+
+# Makes a VM's directory where another's alias may be (directories.alias).
+MAKE_DIRECTORY = """
+make_directory() {
+    [ ! -L "$1" ] || rm -f "$1"
+    mkdir -p "$1"
 }
 """
 
 _LINK = (
     WAIT_FOR_DEVICE
+    + MAKE_DIRECTORY
     + """
 device=$1 bytes=$2 seconds=$3 directory=$4 link=$5 access=$6
 wait_for_device "$device" "$bytes" "$seconds"
@@ -44,7 +55,7 @@ if [ -e "$link" ] && ! [ -L "$link" ]; then
     echo "$link exists and is no link: move it away" >&2
     exit 1
 fi
-mkdir -p "$directory"
+make_directory "$directory"
 ln -s "$device" "$link.$$"
 mv -fT "$link.$$" "$link"
 """
@@ -82,13 +93,13 @@ def unlink(host: Host, device: str, path: str) -> Unlinked:
     return Unlinked(printed[0] if printed else device, len(printed) > 1)
 
 
-def is_linked(host: Host, device: str, datastores: str) -> bool:
-    """Tell whether a VM's disk on the host, in any datastore below `datastores`, is a link to the device."""
-    return bool(
-        host.run(
-            f"Looking for links to {device}", Step(FIND_LINK + 'find_link "$1" "$2"\n', (datastores, device))
-        ).strip()
-    )
+def is_linked(host: Host, device: str, datastores: str, besides: int = -1) -> bool:
+    """Tell whether a VM's disk on the host, in any datastore below `datastores`, is a link to the device.
+
+    `besides` is the VM whose own disks do not count: where hosts share a file system, they show on all of them.
+    """
+    step = Step(FIND_LINK + 'find_link "$1" "$2" "$3"\n', (datastores, device, besides))
+    return bool(host.run(f"Looking for links to {device}", step).strip())
 
 
 def wait(host: Host, device: str, size_bytes: int) -> None:

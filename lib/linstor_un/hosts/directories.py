@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from linstor_un import log
 from linstor_un.errors import CommandFailed
-from linstor_un.hosts.devices import FIND_LINK
+from linstor_un.hosts.devices import FIND_LINK, MAKE_DIRECTORY
 from linstor_un.hosts.runner import Feed, Host, Step, joined
 
-# Removes $1 and prints each device that was linked in it and is linked in no other VM's directory of this host.
+# Removes $1, unless $2 is keep, and prints each device that was linked in it and is linked in no other VM's directory.
 _REMOVE = (
     FIND_LINK
     + """
@@ -24,9 +24,12 @@ remove_directory() {
         [ -L "$disk" ] && linked="$linked$(readlink "$disk")
 "
     done
-    rm -rf -- "$1"
+    if [ "${2:-remove}" != keep ]; then
+        rm -rf -- "$1"
+        find "${1%/*/*}" -mindepth 2 -maxdepth 2 -name "${1##*/}" -lname "$1" -delete 2>/dev/null || true
+    fi
     printf '%s' "$linked" | while read -r device; do
-        other=$(find_link "${1%/*/*}" "$device")
+        other=$(find_link "${1%/*/*}" "$device" "${1##*/}")
         [ -n "$other" ] || echo "$device"
     done
 }
@@ -64,7 +67,7 @@ if [ "$word" = remove ]; then remove_directory "$1"; fi
 _REMOVE_UNMARKED = (
     _REMOVE
     + """
-[ -e "$1/$2" ] || remove_directory "$1"
+if [ -e "$1/$2" ]; then remove_directory "$1" keep; else remove_directory "$1"; fi
 """
 )
 
@@ -77,16 +80,21 @@ cat >/dev/null
 """
 
 # Copies all of $1 to $2 but the links to volumes.
-_COPY_HERE = """
-mkdir -p "$2"
+_COPY_HERE = (
+    MAKE_DIRECTORY
+    + """
+make_directory "$2"
 if [ "$1" != "$2" ] && cd "$1" 2>/dev/null; then
     find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
     cd /
 fi
 """
+)
 
-_RECEIVE = """
-mkdir -p "$1"
+_RECEIVE = (
+    MAKE_DIRECTORY
+    + """
+make_directory "$1"
 cd "$1"
 : >"$2"
 trap 'rm -f "$2"' EXIT
@@ -95,6 +103,7 @@ echo ready
 read -r what
 [ "$what" != archive ] || receive | tar --extract --sparse --file=-
 """
+)
 
 _MOVE_HERE = (
     _REMOVE
@@ -104,12 +113,19 @@ _MOVE_HERE = (
 """
 )
 
-_WRITE_FILE = """
-mkdir -p "$1"
+_WRITE_FILE = (
+    MAKE_DIRECTORY
+    + """
+make_directory "$1"
 trap 'rm -f "$2.$$"' EXIT
 trap 'exit 1' HUP INT TERM
 receive >"$2.$$"
 mv -fT "$2.$$" "$2"
+"""
+)
+
+_ALIAS = """
+[ -e "$2" ] || [ -L "$2" ] || { mkdir -p "${2%/*}" && ln -s "$1" "$2"; }
 """
 
 _SHARED = "shared"
@@ -217,11 +233,20 @@ def _forward(sender: subprocess.Popen[bytes], feed: Feed) -> tuple[str, bytes]:
             passed += len(block)
 
 
-def remove(host: Host, directory: str) -> list[str]:
-    """Remove a VM's directory and return the devices that no VM's disk on the host is a link to any more."""
-    unlinked = host.run(f"Removing {directory}", Step(_REMOVE_ONLY, (directory,))).splitlines()
+def remove(host: Host, directory: str, *after: Step) -> list[str]:
+    """Remove a VM's directory and make the steps; return the devices that no VM's disk there is a link to any more."""
+    unlinked = host.run(f"Removing {directory}", Step(_REMOVE_ONLY, (directory,)), *after).splitlines()
     log.info(f"removed {directory} on {host.name}")
     return unlinked
+
+
+def alias(directory: str, path: str) -> Step:
+    """Let the VM's directory be found at `path` too, as long as it is there and nothing else is.
+
+    A VM that was moved live within a host to another system datastore keeps its disks' old paths until it is started or
+    restored again, also where it migrates to (opennebula-seen.md, 9).
+    """
+    return Step(_ALIAS, (directory, path))
 
 
 def remove_unless_shared(left: Host, stays: Host, directory: str) -> list[str]:

@@ -39,6 +39,11 @@ class Place(NamedTuple):
         """Return the absolute path of the disk, or of the directory where no disk is named."""
         return f"{self.directory}/disk.{self.disk_id}" if self.is_disk else self.directory
 
+    def in_datastore(self, datastore_id: int) -> Place:
+        """Return the same place in another system datastore."""
+        above = self.directory.rsplit("/", 2)[0]
+        return self._replace(directory=f"{above}/{datastore_id}/{self.vm_id}", datastore_id=datastore_id)
+
 
 def expect(arguments: Sequence[str], *names: str) -> None:
     """Check that there is one argument for each of `names`; raises InvalidInput."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -172,3 +176,18 @@ def test_what_is_no_link_is_never_unlinked(sandbox: Sandbox) -> None:
 def test_a_dead_host_is_named(sandbox: Sandbox) -> None:
     with pytest.raises(HostUnreachable, match="Unlinking .* host node9"):
         devices.unlink(host(sandbox, "node9"), drbd_device("one-image-1"), DISK)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_a_directory_that_cannot_be_read_is_no_failure() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        datastores = Path(folder, "datastores")
+        for name in ("lost+found/0", "100/7"):
+            (datastores / name).mkdir(parents=True)
+        (datastores / "100/7/disk.0").symlink_to("/dev/drbd/by-res/one-image-1/0")
+        (datastores / "lost+found").chmod(0o700)
+        Path(folder).chmod(0o755)
+        for besides, found in (("8", str(datastores / "100/7/disk.0")), ("7", "")):
+            script = f"set -eu\n{devices.FIND_LINK}\nfind_link {datastores} /dev/drbd/by-res/one-image-1/0 {besides}"
+            done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, user=65534, cwd="/")
+            assert (done.stdout.strip(), done.stderr) == (found, "")

@@ -88,13 +88,14 @@ def _detach(action: Transfer, source: Place) -> None:
     The move is done: what cannot be detached stays, and the volume's next action or its deletion sees to it.
     """
     disks = [disk for disk in (action.vm.disks if action.vm else ()) if disk.transfer_driver in ("", transfer.DRIVER)]
-    resources = {action.resource(disk): disk for disk in disks}
+    # What only the source can tell of comes last: it may not answer.
+    resources = {action.resource(disk): disk for disk in sorted(disks, key=lambda disk: disk.is_shared)}
     try:
         found = replicas.of_several(action.gateway, list(resources))
-        for resource, known in found.items():
-            for replica in known:
+        for resource, disk in resources.items():
+            for replica in found[resource]:
                 if replica.node.lower() == source.host.lower():
-                    _detach_disk(action, source, resources[resource], replica)
+                    _detach_disk(action, source, disk, replica)
     except DriverError as error:
         log.warning(f"{error}; disks of VM {action.vm_id} stay attached on {source.host}")
 
@@ -104,8 +105,11 @@ def _detach_disk(action: Transfer, source: Place, disk: Disk, replica: Replica) 
     if not disk.is_shared:
         replicas.detach_replica(action.gateway, resource, replica)
         return
+    if _state(action) in lifecycle.SOURCE_DEAD:
+        log.warning(f"{resource} stays attached on {source.host}: whether another VM has it there cannot be asked")
+        return
     # Another VM may have the image on that host, or be about to get it.
     with action.lock(resource):
         datastores = source.directory.rsplit("/", 2)[0]
-        if not devices.is_linked(action.host(source.host), action.device(disk), datastores):
+        if not devices.is_linked(action.host(source.host), action.device(disk), datastores, action.vm_id):
             replicas.detach_replica(action.gateway, resource, replica)

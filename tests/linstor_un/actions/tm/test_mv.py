@@ -28,6 +28,7 @@ from tests.linstor_un.scenes import (
     replicas,
     requests,
     run,
+    share_directories,
     state,
     stranger,
     volume,
@@ -342,9 +343,7 @@ def test_the_same_host_and_path_is_no_move(world: World) -> None:
 
 
 def test_a_directory_that_both_hosts_share_is_not_removed(world: World) -> None:
-    shared = world.sandbox.host("node2") / "var/lib/one/datastores"
-    shared.rmdir()
-    shared.symlink_to(world.sandbox.host("node1") / "var/lib/one/datastores")
+    share_directories(world, "node1", "node2")
     vm = small_vm(world)
     path(world, vm, "checkpoint").write_bytes(CHECKPOINT)
     iso = path(world, vm, "disk.2").read_bytes()
@@ -356,6 +355,16 @@ def test_a_directory_that_both_hosts_share_is_not_removed(world: World) -> None:
     assert not [name for name in files(world, "node1") if "linstor_un" in name], "no mark is left"
     assert again(world, last(world, "mv")).succeeded
     assert path(world, vm, "checkpoint").exists()
+
+
+def test_a_cdrom_leaves_a_host_that_shares_the_vms_directory(world: World) -> None:
+    cdrom = add_image(world, 3, type="CDROM")
+    source, target = stranger(world, volume(cdrom)), sorted(replicas(world, volume(cdrom)))[0]
+    share_directories(world, source, target)
+    vm = world.cloud.instantiate(f"DISK=[IMAGE_ID={cdrom.identifier}]", source, world.system)
+    world.cloud.migrate_cold(vm, target)
+    assert attached(world, volume(cdrom)) == set()
+    assert link(world, vm, 0) == volume(cdrom)
 
 
 def test_a_cdrom_follows_and_leaves_only_where_no_other_vm_has_it(world: World) -> None:
@@ -430,3 +439,27 @@ def test_lines_that_make_no_sense_are_sentences_and_change_nothing(world: World)
     vm = swap_vm(world)
     vm.become(VmState.ACTIVE, LcmState.PROLOG_MIGRATE)
     refuse_all(world, NO_SENSE)
+
+
+def test_a_vm_in_unknown_gives_up_what_is_its_own_on_the_dead_host(world: World) -> None:
+    cdrom, persistent = add_image(world, 3, type="CDROM"), add_image(world, persistent=True)
+    template = f"DISK=[IMAGE_ID={cdrom.identifier}] DISK=[IMAGE_ID={persistent.identifier}]"
+    vm = world.cloud.instantiate(template, stranger(world, volume(persistent)), world.system)
+    source = vm.host
+    world.cloud.hypervisor.end(vm)
+    world.sandbox.refuse_ssh(source)
+    world.cloud.lose_host(vm)
+    world.sandbox.clear_connections()
+    world.cloud.migrate_cold(vm, sorted(replicas(world, volume(persistent)))[0])
+    assert source not in {connection.host for connection in world.sandbox.connections}
+    assert attached(world, volume(persistent)) == set()
+
+
+def test_a_source_that_does_not_answer_keeps_only_what_others_may_have_there(world: World) -> None:
+    cdrom, persistent = add_image(world, 3, type="CDROM"), add_image(world, persistent=True)
+    template = f"DISK=[IMAGE_ID={cdrom.identifier}] DISK=[IMAGE_ID={persistent.identifier}]"
+    vm = world.cloud.instantiate(template, stranger(world, volume(persistent)), world.system)
+    world.cloud.poweroff(vm)
+    world.sandbox.refuse_ssh(vm.host)
+    world.cloud.migrate_cold(vm, sorted(replicas(world, volume(persistent)))[0])
+    assert attached(world, volume(persistent)) == set()

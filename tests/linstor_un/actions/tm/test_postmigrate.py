@@ -7,8 +7,22 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import World
+from tests.linstor_un.hosts.hosts_in_a_box import replace_tool
 from tests.linstor_un.living import EVERY_KIND, places, start, two_primaries, write
-from tests.linstor_un.scenes import attached, files, homes, last, links, own, volume
+from tests.linstor_un.scenes import (
+    add_image,
+    attached,
+    files,
+    homes,
+    last,
+    link,
+    links,
+    own,
+    replicas,
+    share_directories,
+    stranger,
+    volume,
+)
 
 
 def postmigrate_again(world: World) -> None:
@@ -69,6 +83,16 @@ def test_a_source_that_does_not_answer_is_left_as_it_is(world: World) -> None:
     assert [name for name in files(world, "node1") if name.endswith("deployment.0")]
 
 
+def test_a_cdrom_leaves_a_host_that_shares_the_vms_directory(world: World) -> None:
+    cdrom = add_image(world, 3, type="CDROM")
+    source, target = stranger(world, volume(cdrom)), sorted(replicas(world, volume(cdrom)))[0]
+    share_directories(world, source, target)
+    vm = world.cloud.instantiate(f"DISK=[IMAGE_ID={cdrom.identifier}]", source, world.system)
+    world.cloud.migrate_live(vm, target)
+    assert attached(world, volume(cdrom)) == set()
+    assert link(world, vm, 0) == volume(cdrom)
+
+
 def test_an_image_that_another_vm_has_there_stays(world: World) -> None:
     vm = start(world, "DISK=[IMAGE_ID=2]")
     world.cloud.instantiate("DISK=[IMAGE_ID=2]", "node1", world.system)
@@ -78,3 +102,14 @@ def test_an_image_that_another_vm_has_there_stays(world: World) -> None:
     assert [name for name in links(world) if name.startswith("node1:")] != []
     postmigrate_again(world)
     assert [opened for opened in world.sandbox.snapshot_of_state()["open"] if opened[0] == "node1"]
+
+
+def test_a_directory_that_cannot_be_removed_does_not_keep_two_primaries(world: World) -> None:
+    vm = start(world, EVERY_KIND)
+    rm = replace_tool(world.sandbox, "node1", "rm", "echo 'rm: cannot remove: Input/output error' >&2\nexit 1")
+    world.cloud.migrate_live(vm, "node2")
+    assert "Input/output error" in last(world, "postmigrate").stderr
+    assert two_primaries(world) == {}
+    rm.unlink()
+    postmigrate_again(world)
+    assert all(name.startswith("node2:") for name in links(world))

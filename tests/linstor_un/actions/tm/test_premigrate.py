@@ -26,6 +26,7 @@ from tests.linstor_un.scenes import (
     sentence,
     stranger,
     volume,
+    what_is_left,
 )
 
 VERSIONS = pytest.mark.parametrize("rest_version", ["1.27.0", "1.29.1"])
@@ -195,6 +196,45 @@ def test_within_a_host_to_another_system_datastore(world: World) -> None:
     world.cloud.migrate_live(vm, "node2")
     world.cloud.terminate(vm)
     assert links(world) == {}
+
+
+@pytest.mark.parametrize("rest_version", ["1.27.0", "1.29.1"])
+def test_a_vm_finds_its_disks_wherever_it_goes_after_a_move_within_its_host(
+    make_world: Callable[..., World], rest_version: str
+) -> None:
+    world = make_world(rest_version=rest_version)
+    vm = start(world, EVERY_KIND)
+    other = world.cloud.create_datastore(SYSTEM_TEMPLATE.replace("linstor-system", "linstor-system2"))
+    world.cloud.migrate_live(vm, "node1", other)
+    world.cloud.migrate_live(vm, "node2")
+    write(world, vm, 0, "there")
+    world.cloud.migrate_live(vm, "node2", world.system)
+    world.cloud.migrate_live(vm, "node1")
+    write(world, vm, 0, "back")
+    assert text(world, own(vm)) == "back"
+    assert [name for name in files(world, "node2") if name.count("/")] == []
+    world.cloud.poweroff(vm)
+    world.cloud.migrate_cold(vm, "node1", other)
+    world.cloud.resume(vm)
+    assert link(world, vm, 0) == own(vm)
+    world.cloud.terminate(vm)
+    assert what_is_left(world)["files"] == {}
+
+
+def test_a_failed_move_within_a_host_leaves_the_paths_that_the_vm_knows(world: World) -> None:
+    vm = start(world, EVERY_KIND)
+    other = world.cloud.create_datastore(SYSTEM_TEMPLATE.replace("linstor-system", "linstor-system2"))
+    before = files(world, "node1")
+    world.sandbox.fail_virsh("change-media")
+    with pytest.raises(HypervisorFailed):
+        world.cloud.migrate_live(vm, "node1", other)
+    assert [name for name in files(world, "node1") if name.count("/")] == [name for name in before if name.count("/")]
+    world.cloud.migrate_live(vm, "node1", other)
+    world.sandbox.fail_virsh("change-media")
+    with pytest.raises(HypervisorFailed):
+        world.cloud.migrate_live(vm, "node1", world.system)
+    world.cloud.migrate_live(vm, "node2")
+    write(world, vm, 0, "there")
 
 
 OTHER = """#!/bin/sh
