@@ -313,7 +313,7 @@ class Sandbox:
     def fail_virsh(
         self, command: str, step: str = "", message: str = "internal error: injected failure", times: int = 1
     ) -> None:
-        """Let the next virsh commands of a kind fail; `step` of migrate is prepare, perform or finish."""
+        """Let the next virsh commands of a kind fail; see Domains.fail for `step`."""
         self.domains.fail(command, step, message, times)
 
     def set_connection(self, node: str, connection: str) -> None:

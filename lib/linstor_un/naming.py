@@ -47,6 +47,11 @@ class Names(NamedTuple):
         """Return the name of OpenNebula's snapshot of a disk or an image: the same for both."""
         return f"snapshot-{snapshot_id}"
 
+    def snapshot_id_of(self, name: str) -> int:
+        """Return OpenNebula's id of a snapshot, or -1 for one that is not OpenNebula's."""
+        match = re.fullmatch(r"snapshot-(\d+)", name, re.IGNORECASE)
+        return int(match.group(1)) if match else -1
+
     def is_of_vm(self, resource: str, vm_id: int) -> bool:
         """Tell whether `resource` is a disk or the checkpoint of that VM, by its name."""
         pattern = rf"{re.escape(self.prefix)}-vm-{vm_id}-(?:disk-\d+|checkpoint)"

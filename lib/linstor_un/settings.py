@@ -121,6 +121,13 @@ class _Reader:
             raise self.refuse(key, "an absolute path")
         return path
 
+    def staging(self, key: str) -> str:
+        # A marketplace's driver splits the command that removes an exported file from it at blanks, without a shell.
+        path = self.text(key)
+        if path and not re.fullmatch(r"/[\w./+-]*", path):
+            raise self.refuse(key, "an absolute path of letters, digits, '.', '_', '+' and '-'")
+        return path
+
     def words(self, key: str) -> tuple[str, ...]:
         return tuple(self.values[key].split())
 
@@ -192,6 +199,12 @@ class _Reader:
             raise self.refuse(key, "a number of seconds from 1 to 99999")
         return int(self.text(key))
 
+    def freeze_seconds(self, key: str) -> int:
+        # Longer than this, and LINSTOR's connection would have to be made again while the VM stands still.
+        if not re.fullmatch(r"[0-9]{1,2}", self.text(key)) or not 1 <= int(self.text(key)) <= 15:
+            raise self.refuse(key, "a number of seconds from 1 to 15")
+        return int(self.text(key))
+
     def bandwidth(self, key: str) -> str:
         value = self.text(key)
         if not re.fullmatch(r"|[0-9]+[kKmMgG]?", value):
@@ -239,7 +252,7 @@ ATTRIBUTES: dict[str, tuple[str, _Parser]] = {
     "CLONE_MODE": ("clone_mode", _Reader.clone_mode),
     "ENCRYPTION": ("encryption", _Reader.yes_or_no),
     "BRIDGE_LIST": ("bridge_list", _Reader.names),
-    "STAGING_DIR": ("staging_directory", _Reader.absolute_path),
+    "STAGING_DIR": ("staging_directory", _Reader.staging),
     "RESTRICTED_DIRS": ("restricted_directories", _Reader.words),
     "SAFE_DIRS": ("safe_directories", _Reader.words),
     "NO_DECOMPRESS": ("no_decompress", _Reader.yes_or_no),
@@ -255,7 +268,7 @@ CONFIGURATION_ONLY: dict[str, tuple[str, _Parser]] = {
     "REQUEST_TIMEOUT": ("request_timeout_seconds", _Reader.seconds),
     "DEVICE_TIMEOUT": ("device_timeout_seconds", _Reader.seconds),
     "IN_USE_TIMEOUT": ("in_use_timeout_seconds", _Reader.seconds),
-    "FREEZE_TIMEOUT": ("freeze_timeout_seconds", _Reader.seconds),
+    "FREEZE_TIMEOUT": ("freeze_timeout_seconds", _Reader.freeze_seconds),
     "HOLD_TIMEOUT": ("hold_timeout_seconds", _Reader.seconds),
     "SSH": ("ssh", _Reader.command),
     "SSH_CONNECT_TIMEOUT": ("ssh_connect_timeout_seconds", _Reader.seconds),

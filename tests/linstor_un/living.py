@@ -137,6 +137,28 @@ def killed_while(world: World, pattern: str, number: int = signal.SIGKILL) -> It
         fault.release()
 
 
+@contextmanager
+def stopped_while(world: World, pattern: str) -> Iterator[None]:
+    """Send SIGTERM to the driver's process as soon as it has made a request matching `pattern`."""
+    done = threading.Event()
+
+    def stop() -> None:
+        while not done.wait(0.02):
+            if any(re.search(pattern, f"{request.method} {request.path}") for request in world.sandbox.requests):
+                for process in _drivers(world):
+                    os.kill(process, signal.SIGTERM)
+                return
+
+    world.sandbox.clear_requests()
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def _drivers(world: World) -> list[int]:
     """The entry scripts that this world's oned has started."""
     home = f"HOME={world.cloud.var}".encode()

@@ -323,6 +323,7 @@ ATTRIBUTES = [
     attribute("BRIDGE_LIST", "-oProxyCommand=x"),
     attribute("BRIDGE_LIST", "$(touch @CANARY@)"),
     attribute("STAGING_DIR", "tmp"),
+    attribute("STAGING_DIR", "/var/my tmp"),
     attribute("STORAGE_POOL", "", "STORAGE_POOL is missing", "datastore 101", "RESOURCE_GROUP"),
     attribute("STORAGE_POOL", "data;id"),
     attribute("STORAGE_POOL", "none", "none", "STORAGE_POOL"),

@@ -292,3 +292,9 @@ def test_locks_live_in_opennebulas_directory_or_in_one_that_only_we_can_enter() 
     directory = Path(settings.lock_directory(Settings()))
     mode = directory.stat().st_mode & 0o777
     assert str(directory) == "/var/lock/one" or (mode, directory.stat().st_uid) == (0o700, os.getuid())
+
+
+@pytest.mark.parametrize("seconds", ["0", "16", "1.5"])
+def test_the_agents_time_is_bounded(seconds: str) -> None:
+    with pytest.raises(InvalidSetting, match="a number of seconds from 1 to 15"):
+        settings.from_configuration({"FREEZE_TIMEOUT": seconds})

@@ -123,7 +123,10 @@ class Domains:
     def fail(
         self, command: str, step: str = "", message: str = "internal error: injected failure", times: int = 1
     ) -> None:
-        """Let the next virsh commands of a kind fail; `step` of migrate is prepare, perform or finish."""
+        """Let the next virsh commands of a kind fail.
+
+        `step` of migrate is prepare, perform or finish; `answer` of any loses what it says when it is done.
+        """
         self._failures.append(_Failure(command, step, message, times))
 
     def check(self, command: str, step: str = "") -> None:

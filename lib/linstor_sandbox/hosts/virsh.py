@@ -37,7 +37,9 @@ class Virsh:
         try:
             target = self._connected(node, uri)
             self.domains.check(command)
-            return 0, method(target, list(words[1:]), text), ""
+            output = method(target, list(words[1:]), text)
+            self.domains.check(command, "answer")
+            return 0, output, ""
         except VirshError as exc:
             return 1, "", f"error: {exc}\n"
 
@@ -111,6 +113,13 @@ class Virsh:
         if was_frozen:
             self.domains.note(domain, "thaw")
         return f"Thawed {int(was_frozen)} filesystem(s)\n"
+
+    def _domtime(self, node: Node, words: list[str], _text: str) -> str:
+        domain = self._domain(node, words)
+        with _agent():
+            domain.guest.set_clock()
+        self.domains.note(domain, "domtime")
+        return "\n"
 
     # --- memory -----------------------------------------------------------------------------------------------------
 
@@ -283,8 +292,8 @@ class Virsh:
 
     def _list(self, node: Node, words: list[str], _text: str) -> str:
         mine = self.domains.of(node)
-        if "--name" in words:
-            return "".join(f"{domain.name}\n" for domain in mine) + "\n"
+        if "--name" in words or "--uuid" in words:
+            return "".join(f"{domain.name if '--name' in words else domain.uuid}\n" for domain in mine) + "\n"
         rows = "".join(f" {domain.serial:<5}{domain.name:<16}{domain.state}\n" for domain in mine)
         return f" Id   Name            State\n{'-' * 32}\n{rows}\n"
 

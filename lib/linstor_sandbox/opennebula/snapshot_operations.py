@@ -102,7 +102,6 @@ class SnapshotOperations(MachineOperations):
             raise Refused("Cannot use DISK. DISK does not have a valid IMAGE_ID.")
         original = self.image(int(disk.attributes["IMAGE_ID"]))
         datastore = self.datastore(original.datastore_id)
-        size = disk.size if snapshot < 0 else vm.snapshots_of(disk).get(snapshot).size
         attributes = {
             "DEV_PREFIX": original.attributes.get("DEV_PREFIX", "sd"),
             "SAVED_DISK_ID": str(disk.disk_id),
@@ -110,7 +109,7 @@ class SnapshotOperations(MachineOperations):
             "SAVED_VM_ID": str(vm.identifier),
             "SAVE_AS_HOT": "YES",
         }
-        image = self._allocate(datastore, name, original.type, False, size, attributes)
+        image = self._allocate(datastore, name, original.type, False, disk.size, attributes)
         image.format = "save_as"
         image.source = self._fill(image, datastore, "mkfs").stdout.rstrip("\n")
         is_parked = vm.state in (VmState.STOPPED, VmState.UNDEPLOYED)

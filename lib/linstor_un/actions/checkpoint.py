@@ -16,7 +16,7 @@ from linstor_un.cluster import placement as placements
 from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
-from linstor_un.errors import InvalidInput
+from linstor_un.errors import InvalidInput, InvalidSetting
 from linstor_un.hosts import runner, virsh
 from linstor_un.hosts.runner import Host
 from linstor_un.opennebula import arguments, decoding, model
@@ -87,8 +87,16 @@ def attach(wanted: Checkpoint, gateway: Gateway) -> str:
 
 
 def replicated(settings: Settings) -> Settings:
-    """Return the settings by which a checkpoint is placed: CHECKPOINT_REPLICA_COUNT instead of REPLICA_COUNT."""
+    """Return the settings by which a checkpoint is placed: CHECKPOINT_REPLICA_COUNT instead of REPLICA_COUNT.
+
+    Raises InvalidSetting where NODE_LIST has fewer nodes.
+    """
     count = settings.checkpoint_replica_count
     if count is None:
         return settings
+    if settings.node_list and count > len(settings.node_list):
+        raise InvalidSetting(
+            f'CHECKPOINT_REPLICA_COUNT="{count}" contradicts NODE_LIST="{" ".join(settings.node_list)}": name at least '
+            "as many nodes, or ask for fewer replicas"
+        )
     return settings._replace(replica_count=count, node_list=settings.node_list[:count])

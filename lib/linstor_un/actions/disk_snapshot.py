@@ -16,6 +16,7 @@ from linstor_un.hosts import virsh
 from linstor_un.opennebula import arguments
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
+from linstor_un.undo import Undo
 
 
 class DiskSnapshot(NamedTuple):
@@ -26,6 +27,11 @@ class DiskSnapshot(NamedTuple):
     disk: Disk
     resource: str
     name: str
+
+    def push_removal(self, undo: Undo) -> None:
+        """Have the snapshot removed where the action fails: oned forgets it then, whoever has made it."""
+        gateway = self.action.gateway
+        undo.push(f"snapshot {self.name}", lambda: snapshots.forget(gateway, self.resource, self.name))
 
 
 def begin(call: Call) -> DiskSnapshot:
@@ -43,13 +49,13 @@ def begin(call: Call) -> DiskSnapshot:
 def take_live(action: Transfer, place: Place, resource: str, name: str) -> None:
     """Take a snapshot of a running VM's volume: the VM is held for the one request alone.
 
-    The connection to LINSTOR is made before, and what the answer means is found out afterwards.
+    The connection to LINSTOR is made before, and what the answer means is found out afterwards. Where any of it fails
+    the snapshot is the caller's to remove.
     Raises CommandFailed where the VM can be neither held nor let go, and as snapshots.take.
     """
     if action.vm is None or not action.vm.deploy_id:
         raise InvalidInput(f"oned knows no domain of VM {place.vm_id}: call the action for a running VM")
-    action.gateway.connect()
-    with virsh.held(action.host(place.host), action.vm.deploy_id):
+    with virsh.held(action.host(place.host), action.vm.deploy_id, action.gateway.connect):
         attempt = snapshots.attempt(action.gateway, resource, name)
     if attempt.judge(action.gateway) is None:
         raise NotReady(f"An earlier snapshot {name} of {resource} had failed and is deleted now: retry")

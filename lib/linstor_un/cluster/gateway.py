@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from linstor_un.cluster.connection import Connection
 
 _OLDEST_REST_VERSION = (1, 23)
+_MANAGED_SINCE = (1, 29)
 _IDLE_SECONDS = 20
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
@@ -43,6 +44,11 @@ class Gateway:
     def rest_version(self) -> tuple[int, ...]:
         """Return the controller's REST version; fields that it does not know are hard errors there."""
         return self._connected().rest_version
+
+    @property
+    def manages_two_primaries(self) -> bool:
+        """Tell whether LINSTOR itself, and the installed python-linstor, allow two primaries while a VM migrates."""
+        return self.rest_version >= _MANAGED_SINCE and hasattr(self._connected(), "resource_unmake_available")
 
     def connect(self) -> None:
         """Connect now, for an action that must lose no time later."""

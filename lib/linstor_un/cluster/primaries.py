@@ -22,12 +22,11 @@ TWO_PRIMARIES = "DrbdOptions/Net/allow-two-primaries"
 _PROTOCOL = "DrbdOptions/Net/protocol"
 # Protocol C is what two primaries need, whatever the group says.
 _ALLOWED = {TWO_PRIMARIES: "yes", _PROTOCOL: "C"}
-_MANAGED_SINCE = (1, 29)
 
 
 def are_managed(gateway: Gateway) -> bool:
     """Tell whether LINSTOR itself allows two primaries for a migration, and takes that back."""
-    return gateway.rest_version >= _MANAGED_SINCE
+    return gateway.manages_two_primaries
 
 
 def allow(gateway: Gateway, resource: str, known: Sequence[Replica], source: str, target: str) -> None:

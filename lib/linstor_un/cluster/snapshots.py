@@ -12,8 +12,10 @@ from linstor_un.errors import AlreadyExists, AnswerLost, ControllerFailed, Drive
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
+    from linstor_un.naming import Names
 
 _WAIT_SECONDS = 0.5
+_ROLLS_BACK_TO_ANY_SINCE = (1, 25)
 
 
 class Snapshot(NamedTuple):
@@ -22,6 +24,7 @@ class Snapshot(NamedTuple):
     name: str
     flags: frozenset[str]
     nodes: tuple[str, ...]
+    size_kib: int
 
     @property
     def is_usable(self) -> bool:
@@ -48,7 +51,13 @@ def forget(gateway: Gateway, resource: str, name: str) -> None:
 
 def _snapshot(data: Mapping[str, Any]) -> Snapshot:
     holders = tuple(item["node_name"] for item in data.get("snapshots", ()))
-    return Snapshot(data["name"], frozenset(data.get("flags", ())), holders or tuple(data.get("nodes", ())))
+    definitions = data.get("volume_definitions") or [{}]
+    return Snapshot(
+        name=data["name"],
+        flags=frozenset(data.get("flags", ())),
+        nodes=holders or tuple(data.get("nodes", ())),
+        size_kib=int(definitions[0].get("size_kib", 0)),
+    )
 
 
 def find(gateway: Gateway, resource: str, name: str) -> Optional[Snapshot]:
@@ -151,6 +160,22 @@ def restore(gateway: Gateway, resource: str, snapshot: str, target: str, nodes: 
     if any("No volumes" in item.message for item in entries if item.is_warning):
         raise ControllerFailed(f"LINSTOR restored {target} from {resource} without its volume: retry")
     log.info(f"restored {target} from snapshot {snapshot} of {resource}")
+
+
+def check_can_roll_back(gateway: Gateway, names: Names, resource: str, name: str) -> None:
+    """Raise NotReady where LINSTOR can go back to the newest snapshot only, and this one is older than another.
+
+    Our ids say which is newer; a snapshot that is not there is left for LINSTOR to refuse.
+    """
+    if gateway.rest_version >= _ROLLS_BACK_TO_ANY_SINCE:
+        return
+    wanted = names.snapshot_id_of(name)
+    younger = [item.name for item in of(gateway, resource) if names.snapshot_id_of(item.name) > wanted]
+    if younger:
+        raise NotReady(
+            f"LINSTOR before 1.31 takes {resource} back to its newest snapshot only, and {', '.join(sorted(younger))} "
+            f"{'is' if len(younger) == 1 else 'are'} younger than {name}: upgrade LINSTOR, or delete the younger first"
+        )
 
 
 def roll_back(gateway: Gateway, resource: str, name: str) -> None:

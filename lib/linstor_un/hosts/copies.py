@@ -114,7 +114,6 @@ trap 'exit 1' HUP INT TERM
 qemu-img convert -U -f raw -O qcow2 -W -m 8 "$device" "$file"
 # A device is larger than its image: it is cut to what OpenNebula knows.
 qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
-chmod 644 "$file"
 sum=$(md5sum "$file")
 echo "$file ${sum%% *}"
 """

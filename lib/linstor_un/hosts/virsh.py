@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Callable
 
 from linstor_un import log
 from linstor_un.errors import CommandFailed, DriverError
@@ -14,7 +15,8 @@ LIBVIRT = """
 [ ! -r /var/tmp/one/etc/vmm/kvm/kvmrc ] || . /var/tmp/one/etc/vmm/kvm/kvmrc >/dev/null 2>&1 || true
 uri=${LIBVIRT_URI:-qemu:///system}
 """
-RUNNING, SAVED, GONE, UNKNOWN = "running", "saved", "gone", ""
+RUNNING, HALTED, SAVED, GONE, UNKNOWN = "running", "halted", "saved", "gone", "unknown"
+_UNFROZEN = "unfrozen"
 # Holds the VM until a word comes, or the end of stdin, or the time is up: no driver that is killed, and no front-end
 # that loses its power, leaves a frozen VM behind.
 _HOLD = (
@@ -44,8 +46,16 @@ held=frozen
 timeout "$seconds" virsh --connect "$uri" domfsfreeze "$domain" >/dev/null 2>&1 || {
     [ "$?" -ne 124 ] || late=yes
     [ -z "$late" ] || timeout "$seconds" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
+    held=
+    # The agent may have taken its time: the driver makes ready again before the VM stands still.
+    echo unfrozen
+    read -r word
+    timeout "$limit" virsh --connect "$uri" suspend "$domain" >/dev/null || {
+        timeout "$limit" virsh --connect "$uri" resume "$domain" >/dev/null 2>&1 || true
+        echo "virsh suspend $domain failed or took more than $limit s" >&2
+        exit 1
+    }
     held=suspended
-    virsh --connect "$uri" suspend "$domain" >/dev/null || { held=; exit 1; }
 }
 echo "$held"
 word=$(timeout "$limit" head -n 1) || true
@@ -55,16 +65,23 @@ word=$(timeout "$limit" head -n 1) || true
 
 
 @contextmanager
-def held(host: Host, domain: str) -> Iterator[None]:
+def held(host: Host, domain: str, make_ready: Callable[[], object]) -> Iterator[None]:
     """Keep the VM's file systems frozen through the guest agent for the length of the block, else the VM suspended.
 
-    Thawed or resumed always, at the latest after HOLD_TIMEOUT. Raises CommandFailed where it can be neither held nor
-    let go, or was let go before the block had ended.
+    Thawed or resumed always, at the latest after HOLD_TIMEOUT; `make_ready` is called before the VM is touched, and
+    again before it is suspended for an agent that has not answered. Raises CommandFailed where the VM can be neither
+    held nor let go, or was let go before the block had ended.
     """
     settings = host.settings
     values = (domain, settings.freeze_timeout_seconds, settings.hold_timeout_seconds)
+    make_ready()
     feed = host.feed(f"Holding {domain} for a snapshot", Step(_HOLD, values))
     state = feed.line()
+    if state == _UNFROZEN:
+        with feed:
+            make_ready()
+            feed.say("suspend")
+        state = feed.line()
     if not state:
         feed.finish()
         raise CommandFailed(f"{domain} on {host.name} could not be held for a snapshot: see its libvirt log and retry")
@@ -127,9 +144,16 @@ sed -e "s%$datastores/[0-9][0-9]*/$vm/%$directory/%g" -e "s%$doubled/[0-9][0-9]*
 tries=0
 until message=$(virsh --connect "$uri" restore "$device" --xml "$xml.new" --running 2>&1); do
     tries=$((tries + 1))
-    [ "$tries" -lt 3 ] || { echo "$message" >&2; exit 1; }
+    [ "$tries" -lt "${VIRSH_RETRIES:-3}" ] || { echo "$message" >&2; exit 1; }
     sleep 1
 done
+# As kvm/restore does: the guest's clock stands where it stood when the VM was saved.
+[ "${SYNC_TIME:-no}" != yes ] || setsid sh -c '
+    for try in 1 2 3 4; do
+        timeout 30 virsh --connect "$1" domtime --sync "$2" && break
+        sleep 5
+    done
+' sh "$uri" "$domain" </dev/null >/dev/null 2>&1 &
 """
 )
 
@@ -145,11 +169,14 @@ _STATE = (
     LIBVIRT
     + """
 if found=$(virsh --connect "$uri" domstate "$1" 2>/dev/null); then
-    echo "$found" | head -n 1
+    case $found in running*) echo running ;; *) echo halted ;; esac
 elif [ -n "$2" ] && virsh --connect "$uri" save-image-dumpxml "$2" >/dev/null 2>&1; then
     echo saved
-else
+elif names=$(virsh --connect "$uri" list --all --name) && ids=$(virsh --connect "$uri" list --all --uuid) &&
+    ! printf '%s\\n' "$names" "$ids" | grep -qxF "$1"; then
     echo gone
+else
+    echo unknown
 fi
 """
 )
@@ -166,17 +193,16 @@ def save(host: Host, domain: str, device: str, size_bytes: int) -> None:
 
 
 def state(host: Host, domain: str, device: str = "") -> str:
-    """Return RUNNING, SAVED where there is no such domain and it is on the device, else GONE."""
-    return _known(host.run(f"Looking for {domain}", Step(_STATE, (domain, device))))
+    """Return RUNNING or HALTED for a domain that there is, SAVED for one that is on the device, else GONE.
+
+    UNKNOWN where libvirt does not say that there is none.
+    """
+    return host.run(f"Looking for {domain}", Step(_STATE, (domain, device))).strip()
 
 
 def stop_saving(host: Host, domain: str, device: str) -> str:
     """Let a domain that is being saved run on where it still can; return as `state`."""
-    return _known(host.run(f"Looking for {domain}", Step(_RUN_ON, (domain,)), Step(_STATE, (domain, device))))
-
-
-def _known(printed: str) -> str:
-    return printed.strip() if printed.strip() in (RUNNING, SAVED, GONE) else UNKNOWN
+    return host.run(f"Looking for {domain}", Step(_RUN_ON, (domain,)), Step(_STATE, (domain, device))).strip()
 
 
 def restore(host: Host, domain: str, device: str, path: str) -> None:

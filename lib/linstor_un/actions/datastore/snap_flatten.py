@@ -20,6 +20,7 @@ def run(call: Call) -> None:
         if wanted.name.lower() not in there:
             wanted.refuse_unless_flattened(there & {name.lower() for name in names})
             return
+        snapshots.check_can_roll_back(wanted.gateway, wanted.action.names, wanted.resource, wanted.name)
         cloning.forget_base(wanted.gateway, wanted.resource)
         snapshots.roll_back(wanted.gateway, wanted.resource, wanted.name)
         for name in sorted(names, key=lambda item: item == wanted.name):

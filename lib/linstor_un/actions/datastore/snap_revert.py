@@ -11,5 +11,6 @@ def run(call: Call) -> None:
     """Roll the image's volume back to the snapshot that IMAGE/TARGET_SNAPSHOT names."""
     wanted = image_snapshot.begin(call)
     with wanted.lock():
+        snapshots.check_can_roll_back(wanted.gateway, wanted.action.names, wanted.resource, wanted.name)
         cloning.forget_base(wanted.gateway, wanted.resource)
         snapshots.roll_back(wanted.gateway, wanted.resource, wanted.name)

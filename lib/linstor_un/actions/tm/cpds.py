@@ -102,9 +102,9 @@ def _snapshot(wanted: SaveAs) -> Iterator[Snapshot]:
     """Have the snapshot that is saved: the disk's own, or one of now that goes at the end of the block."""
     gateway, source = wanted.action.gateway, wanted.source
     name = wanted.snapshot or f"save-as-{wanted.target}"[:48]
-    if not wanted.snapshot:
-        _take(wanted, name)
     try:
+        if not wanted.snapshot:
+            _take(wanted, name)
         found = snapshots.find(gateway, source, name)
         if found is None or not found.is_usable:
             raise NotFound(f"{source} has no usable snapshot {name}: see `linstor snapshot list -r {source}`")
@@ -126,18 +126,30 @@ def _take(wanted: SaveAs, name: str) -> None:
 
 def _from_snapshot(wanted: SaveAs, undo: Undo, snapshot: Snapshot) -> None:
     gateway = wanted.action.gateway
+    clone = _sized(wanted.clone, snapshot)
     if not wanted.moves_bytes:
-        cloning.restore(gateway, undo, wanted.clone, snapshot)
+        cloning.restore(gateway, undo, clone, snapshot)
         # What is restored says of itself what the VM's disk says.
         cloning.disown(gateway, wanted.target, wanted.clone.owner)
         return
     # A snapshot of a volume has no device of its own: it gets a volume for as long as it is copied.
     passing = wanted.action.names.passing(wanted.target)
     ours = placements.of(wanted.action.settings, wanted.action.datastore.label)
-    cloning.restore(gateway, undo, wanted.clone._replace(target=passing, placement=ours), snapshot)
-    made = volumes.find(gateway, passing)
-    size_mib = made.size_kib // KIB_PER_MIB if made else 0
-    # A snapshot may be smaller than the disk has become.
-    whole = wanted.clone._replace(source=passing, source_size_mib=size_mib, size_mib=size_mib)
-    cloning.copy(gateway, undo, whole)
+    as_it_is = clone._replace(target=passing, size_mib=clone.source_size_mib, placement=ours)
+    cloning.restore(gateway, undo, as_it_is, snapshot)
+    cloning.copy(gateway, undo, clone._replace(source=passing))
     volumes.remove(gateway, passing)
+
+
+def _sized(clone: Clone, snapshot: Snapshot) -> Clone:
+    """Return the clone of a snapshot that may be smaller than the disk has become, or larger after a revert.
+
+    The image has the disk's size, whichever snapshot is saved; what is larger keeps all its bytes.
+    """
+    size_mib = -(-snapshot.size_kib // KIB_PER_MIB)
+    if size_mib > clone.size_mib:
+        log.warning(
+            f"snapshot {snapshot.name} of {clone.source} has {size_mib} MiB and OpenNebula gives the new image "
+            f"{clone.size_mib} MiB: its volume is larger than its SIZE"
+        )
+    return clone._replace(source_size_mib=size_mib, size_mib=max(clone.size_mib, size_mib))

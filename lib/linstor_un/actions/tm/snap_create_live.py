@@ -6,7 +6,6 @@ Arguments: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
 from __future__ import annotations
 
 from linstor_un.actions import disk_snapshot
-from linstor_un.cluster import snapshots
 from linstor_un.driver import Call
 from linstor_un.undo import Undo
 
@@ -14,7 +13,6 @@ from linstor_un.undo import Undo
 def run(call: Call) -> None:
     """Hold the VM, take the snapshot, let the VM go; a VM that cannot be let go has no snapshot either."""
     wanted = disk_snapshot.begin(call)
-    gateway = wanted.action.gateway
     with wanted.action.lock(wanted.resource), Undo() as undo:
-        undo.push(f"snapshot {wanted.name}", lambda: snapshots.forget(gateway, wanted.resource, wanted.name))
+        wanted.push_removal(undo)
         disk_snapshot.take_live(wanted.action, wanted.place, wanted.resource, wanted.name)

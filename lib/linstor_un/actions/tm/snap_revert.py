@@ -21,6 +21,7 @@ def run(call: Call) -> None:
     wanted = disk_snapshot.begin(call)
     action = wanted.action
     with action.lock(wanted.resource):
+        snapshots.check_can_roll_back(action.gateway, action.names, wanted.resource, wanted.name)
         if wanted.disk.is_image:
             cloning.forget_base(action.gateway, wanted.resource)
         snapshots.roll_back(action.gateway, wanted.resource, wanted.name)

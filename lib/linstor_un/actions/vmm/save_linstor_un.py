@@ -14,7 +14,7 @@ from linstor_un.cluster import placement as placements
 from linstor_un.cluster import replicas, volumes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
-from linstor_un.errors import DriverError
+from linstor_un.errors import DriverError, NotReady
 from linstor_un.hosts import virsh
 from linstor_un.opennebula import arguments
 from linstor_un.undo import Undo
@@ -54,12 +54,17 @@ def _save(wanted: Checkpoint) -> None:
 
 
 def _is_saved_already(wanted: Checkpoint, gateway: Gateway) -> bool:
-    """Tell whether an earlier run has saved the VM: its memory is nowhere else then."""
+    """Tell whether an earlier run has saved the VM: its memory is nowhere else then; raises NotReady."""
     existing = volumes.find(gateway, wanted.resource)
     if existing is None or existing.is_being_deleted:
         return False
-    device = checkpoint.attach(wanted, gateway)
-    return virsh.state(wanted.host, wanted.domain, device) == virsh.SAVED
+    found = virsh.state(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway))
+    if found == virsh.UNKNOWN:
+        raise NotReady(
+            f"libvirt on {wanted.host.name} does not say whether {wanted.domain} is there, and {wanted.resource} may "
+            "be its memory: see the log of libvirtd and retry"
+        )
+    return found == virsh.SAVED
 
 
 def _write(wanted: Checkpoint, volume: NewVolume, undo: Undo) -> None:

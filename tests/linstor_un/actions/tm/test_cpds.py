@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.linstor_un.living import (
     killed_while,
     snapshots,
     start,
+    stopped_while,
     text,
     twice,
     write,
@@ -87,7 +89,7 @@ def test_the_current_state_whatever_the_vm_does(make_world: Callable[..., World]
 
 
 @pytest.mark.parametrize("mode", ["copy", "snapshot"])
-def test_a_snapshot_with_its_own_size_while_the_vm_runs(make_world: Callable[..., World], mode: str) -> None:
+def test_a_snapshot_in_the_size_of_the_disk_while_the_vm_runs(make_world: Callable[..., World], mode: str) -> None:
     world = make_world() if mode == "copy" else by_snapshot(make_world)
     vm = start(world, PLAIN)
     disk = vm.disk(0)
@@ -98,12 +100,14 @@ def test_a_snapshot_with_its_own_size_while_the_vm_runs(make_world: Callable[...
         world.cloud.snapshot_create(vm, disk)
     write(world, vm, 0, "later")
     held = len(holds(world))
-    for number, size in enumerate((4, 16)):
+    for number in (0, 1):
         known = volumes(world)
         image = world.cloud.disk_saveas(vm, disk, f"saved{number}", number)
         assert text(world, volume(image)) == f"state {number}"
-        assert image.size == size and size * MIB <= world.sandbox.device_size(volume(image)) < (size + 4) * MIB
+        assert image.size == 16 and 16 * MIB <= world.sandbox.device_size(volume(image)) < 20 * MIB
         only_the_image_is_new(world, known, volume(image), own(vm))
+        other = world.cloud.instantiate(f"DISK=[IMAGE_ID={image.identifier}]", "node2", world.system)
+        assert text(world, own(other)) == f"state {number}"
     assert len(holds(world)) == held
     assert {"snapshot-0", "snapshot-1"} <= snapshots(world, own(vm))
 
@@ -220,3 +224,33 @@ def test_nothing_but_a_new_image_is_written_to(world: World) -> None:
         if (disk_id, source) != (0, "/dev/drbd/by-res/one-image-9/0"):
             assert sentence(run(world, f"cpds {place}{disk_id} {source} {others}"))
     assert world.sandbox.snapshot_of_state() == before
+
+
+@pytest.mark.parametrize("mode", ["copy", "snapshot"])
+def test_a_snapshot_that_is_larger_than_the_disk_keeps_all_its_bytes(
+    make_world: Callable[..., World], mode: str
+) -> None:
+    world = make_world() if mode == "copy" else by_snapshot(make_world)
+    vm = start(world, PLAIN)
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    world.cloud.resize_disk(vm, vm.disk(0), 16)
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    world.cloud.poweroff(vm)
+    world.cloud.snapshot_revert(vm, vm.disk(0), vm.snapshots[0].get(0))
+    image = world.cloud.disk_saveas(vm, vm.disk(0), "saved", 1)
+    assert image.size == 4 and world.sandbox.device_size(volume(image)) >= 16 * MIB
+    assert "its volume is larger than its SIZE" in last(world, "cpds").stderr
+
+
+@pytest.mark.parametrize("broken", ["cannot be thawed", "held too long", "stopped"])
+def test_a_hold_that_fails_leaves_no_snapshot(make_world: Callable[..., World], broken: str) -> None:
+    world = make_world(configuration='HOLD_TIMEOUT="1"\nREQUEST_TIMEOUT="5"\n')
+    vm = start(world, PLAIN)
+    before = snapshots(world, own(vm))
+    if broken == "cannot be thawed":
+        world.sandbox.fail_virsh("domfsthaw", times=3)
+    else:
+        world.sandbox.faults.delay(r"POST .*/snapshots$", 2 if broken == "held too long" else 0.5, times=1)
+    with stopped_while(world, r"POST .*/snapshots$") if broken == "stopped" else nullcontext():
+        failure(lambda: world.cloud.disk_saveas(vm, vm.disk(0), "saved"))
+    assert snapshots(world, own(vm)) == before

@@ -8,7 +8,9 @@ import pytest
 
 from linstor_sandbox import Pool
 from linstor_sandbox.opennebula import ActionFailed
+from linstor_un.hosts import virsh
 from tests.conftest import World
+from tests.linstor_un.hosts.hosts_in_a_box import host
 from tests.linstor_un.living import guest, held_for_one_request, holds, killed_while, snapshots, start, text, write
 from tests.linstor_un.scenes import MIB, add_image, failure, last, own, sentence, volume
 
@@ -148,3 +150,22 @@ def test_a_dead_host_and_a_vm_that_does_not_run(world: World) -> None:
         world.cloud.snapshot_create(vm, vm.disk(0))
     assert "host node1 does not answer over ssh" in sentence(failed.value.call)
     assert snapshots(world, volume(world.cloud.images[1])) == set()
+
+
+def test_all_is_made_ready_again_when_an_agent_has_taken_its_time(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    guest(world, vm).agent = "off"
+    events, seen = world.sandbox.domains.events, []
+    with virsh.held(host(world.sandbox, "node1"), vm.deploy_id, lambda: seen.append(len(events))):
+        assert [event.what for event in events] == ["suspend"]
+    assert seen == [0, 0], "before the agent is asked, and before the VM stands still"
+
+
+def test_libvirt_that_does_not_suspend_is_told_and_the_vm_runs(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    guest(world, vm).agent = "off"
+    world.sandbox.fail_virsh("suspend")
+    told = failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
+    assert "virsh suspend" in told and "failed or took more than" in told
+    assert snapshots(world, volume(world.cloud.images[1])) == set()
+    write(world, vm, 0, "it runs")

@@ -121,3 +121,16 @@ def test_zfs_keeps_the_younger_ones_too(make_world: Callable[..., World]) -> Non
     assert text(world, volume(world.cloud.images[0])) == "state 0"
     world.cloud.snapshot_revert(vm, vm.disk(0), taken[1])
     assert text(world, volume(world.cloud.images[0])) == "state 1"
+
+
+def test_before_linstor_1_31_only_the_newest_and_that_is_said_beforehand(make_world: Callable[..., World]) -> None:
+    world = make_world(rest_version="1.23.0")
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    world.cloud.poweroff(vm)
+    for _ in range(2):
+        world.cloud.snapshot_create(vm, vm.disk(0))
+    before = world.sandbox.snapshot_of_state()
+    told = failure(lambda: world.cloud.snapshot_revert(vm, vm.disk(0), vm.snapshots[0].get(0)))
+    assert "newest snapshot only, and snapshot-1 is younger than snapshot-0" in told
+    assert world.sandbox.snapshot_of_state() == before
+    world.cloud.snapshot_revert(vm, vm.disk(0), vm.snapshots[0].get(1))

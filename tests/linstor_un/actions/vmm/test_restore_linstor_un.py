@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,3 +127,18 @@ def test_saved_to_a_file_before_the_override_was_installed(
     script.chmod(0o755)
     world.cloud.resume(vm)
     write(world, vm, 0, "it runs")
+
+
+@pytest.mark.parametrize("wanted", ["yes", "no"])
+def test_the_guests_clock_is_set_as_kvmrc_says(world: World, wanted: str) -> None:
+    kvmrc = world.sandbox.host("node1") / "var/tmp/one/etc/vmm/kvm/kvmrc"
+    kvmrc.parent.mkdir(parents=True)
+    kvmrc.write_text(f"export SYNC_TIME={wanted}\n")
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    world.cloud.suspend(vm)
+    world.cloud.resume(vm)
+    events = world.sandbox.domains.events
+    deadline = time.monotonic() + 10
+    while wanted == "yes" and events[-1].what != "domtime" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [event.what for event in events[-2:]] == (["restore", "domtime"] if wanted == "yes" else ["save", "restore"])

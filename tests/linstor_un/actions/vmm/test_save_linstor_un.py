@@ -218,3 +218,36 @@ def test_input_that_makes_no_sense_changes_nothing(world: World) -> None:
     after = world.sandbox.snapshot_of_state()
     assert set(after["resource_definitions"]) == set(before["resource_definitions"])
     runs_on(world, vm)
+
+
+def test_memory_is_not_given_up_while_libvirt_does_not_answer(world: World) -> None:
+    vm = world.cloud.instantiate(SWAP, "node1", world.system)
+    world.cloud.suspend(vm)
+    call = last(world, "save_linstor_un")
+    before = world.sandbox.read(checkpoint(vm), 0, 4096)
+    for command in ("domstate", "save-image-dumpxml", "list"):
+        world.sandbox.fail_virsh(command, message="failed to connect to the hypervisor")
+    again = world.cloud.scripts.local_action("save_linstor_un", call.argv, call.stdin)
+    assert not again.succeeded and "does not say whether" in again.stderr
+    assert world.sandbox.read(checkpoint(vm), 0, 4096) == before
+    world.cloud.resume(vm)
+    runs_on(world, vm)
+
+
+def test_a_save_whose_answer_was_lost_keeps_the_memory(world: World) -> None:
+    vm = world.cloud.instantiate(SWAP, "node1", world.system)
+    world.sandbox.fail_virsh("save", "answer", "Disconnected from qemu:///system due to end of file")
+    for command in ("domstate", "save-image-dumpxml", "list"):
+        world.sandbox.fail_virsh(command, message="failed to connect to the hypervisor")
+    failed_save(world, vm)
+    assert guest(world, vm).state == "saved" and checkpoint(vm) in volumes(world)
+
+
+def test_more_replicas_than_nodes_are_refused_by_the_attributes_own_name(make_world: Callable[..., World]) -> None:
+    world = make_world(configuration='NODE_LIST="node1 node2"\n')
+    system = world.cloud.create_datastore(
+        SYSTEM_TEMPLATE.replace('CHECKPOINT_AUTO_PLACE="1"', 'CHECKPOINT_REPLICA_COUNT="3"').replace("-system", "-sys3")
+    )
+    vm = world.cloud.instantiate(SWAP, "node1", system)
+    assert 'CHECKPOINT_REPLICA_COUNT="3" contradicts NODE_LIST="node1 node2"' in failed_save(world, vm)
+    runs_on(world, vm)
