@@ -21,8 +21,8 @@ from linstor_un.cluster import primaries, replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.replicas import Replica
 from linstor_un.driver import Call, remotes
-from linstor_un.errors import CommandFailed, DriverError, HostUnreachable, InvalidInput
-from linstor_un.hosts import directories
+from linstor_un.errors import CommandFailed, DriverError, HostUnreachable, InUse, InvalidInput
+from linstor_un.hosts import devices, directories
 from linstor_un.hosts.runner import Step
 from linstor_un.opennebula import arguments, decoding, model, oned
 from linstor_un.opennebula.arguments import Place
@@ -121,6 +121,7 @@ def offer(migration: Migration) -> None:
     action, source, target = migration.action, migration.source.host, migration.target.host
     if migration.is_on_one_host:
         return
+    _check_shareable(migration)
     written = {action.resource(disk) for disk in migration.disks if disk.is_writable}
     for disk in migration.disks:
         resource = action.resource(disk)
@@ -132,6 +133,19 @@ def offer(migration: Migration) -> None:
     for resource, known in replicas.of_several(action.gateway, sorted(written)).items():
         with action.lock(resource):
             primaries.allow(action.gateway, resource, known, source, target)
+
+
+def _check_shareable(migration: Migration) -> None:
+    """Check that no VM stays behind that writes to the same image: one host writes at a time; raises InUse."""
+    action, source = migration.action, migration.source
+    for disk in migration.disks:
+        if disk.is_shareable and disk.is_writable:
+            datastores = source.directory.rsplit("/", 2)[0]
+            if devices.is_linked(action.host(source.host), action.device(disk), datastores, action.vm_id):
+                raise InUse(
+                    f"Disk {disk.disk_id} of VM {action.vm_id} is shareable and another VM on {source.host} has it, "
+                    "while DRBD lets one host write at a time: stop the VMs that share it and start them elsewhere"
+                )
 
 
 def _is_managed(migration: Migration, is_written: bool) -> bool:

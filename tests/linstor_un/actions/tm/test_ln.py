@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from linstor_sandbox.opennebula import ImageState, VirtualMachine
+from linstor_sandbox.opennebula import ActionFailed, ImageState, VirtualMachine
 from linstor_sandbox.opennebula.images import Image
 from tests.conftest import World
 from tests.linstor_un.scenes import (
@@ -106,6 +106,27 @@ def test_a_shareable_disk_is_linked_in_two_vms(world: World) -> None:
     world.cloud.terminate(two)
     assert homes(world, volume(image)) == before, "the other VM has it on the same host"
     assert link(world, one, 0) == volume(image)
+
+
+def test_a_shareable_disk_is_written_to_on_one_host_alone(world: World) -> None:
+    image = add_image(world, persistent=True)
+    one = start(world, image, "node1")
+    one.disk(0).attributes["SHAREABLE"] = "YES"
+    image.vms.clear()
+    image.become(ImageState.READY)
+    before = homes(world, volume(image))
+    two = world.cloud.create_vm(f"DISK=[IMAGE_ID={image.identifier},SHAREABLE=YES]", world.system)
+    told = failure(lambda: world.cloud.deploy(two, "node2", world.system))
+    assert "a VM on node1 writes to it" in told and f"deploy VM {two.identifier} on node1" in told
+    assert homes(world, volume(image)) == before
+    world.cloud.recover_recreate(two)
+    world.cloud.deploy(two, "node1", world.system)
+    with pytest.raises(ActionFailed, match="another VM on node1 has it"):
+        world.cloud.migrate_live(one, "node2")
+    assert homes(world, volume(image)) == before
+    world.cloud.terminate(two)
+    world.cloud.migrate_live(one, "node2")
+    assert link(world, one, 0, "node2") == volume(image)
 
 
 def test_a_link_to_something_else_is_replaced(world: World) -> None:
