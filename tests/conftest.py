@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -79,6 +79,36 @@ def _frontend_shell(folder: Path, host: str) -> Path:
     return shell.parent
 
 
+def build_world(
+    stack: ExitStack,
+    folder: Path,
+    nodes: Sequence[str] = NODES,
+    pools: Sequence[Pool] = (Pool("data", "LVM_THIN", 20480),),
+    rest_version: str = "1.27.0",
+    release: str = "7.4",
+    configuration: Optional[str] = None,
+    frontend_host: str = "",
+    port: int = 0,
+) -> World:
+    """Build a World in a folder, to be taken down with the stack; with a `port` its controller has a second address."""
+    sandbox = stack.enter_context(
+        Sandbox(folder / "sandbox", nodes=tuple(nodes), pools=tuple(pools), rest_version=rest_version, port=port)
+    )
+    files = folder / "files"
+    files.mkdir()
+    conf = folder / "linstor_un.conf"
+    locks = folder / "locks"
+    locks.mkdir()
+    conf.write_text(f'LOCK_DIR="{locks}"\n{configuration or ""}')
+    environment = {**os.environ, **sandbox.environment(), "LINSTOR_UN_CONF": str(conf)}
+    environment["LS_CONTROLLERS"] = sandbox.uris if port else sandbox.uri
+    environment["PATH"] = f"{_frontend_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"
+    cloud = stack.enter_context(
+        Cloud(CHECKOUT, folder / "oned", hosts=tuple(nodes), environment=environment, release=release)
+    )
+    return World(sandbox, cloud, files)
+
+
 @pytest.fixture
 def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Return a function that builds a World; what it built is checked for tracebacks and taken down at the end."""
@@ -86,34 +116,12 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
     sandboxes: list[Sandbox] = []
     wrong: list[str] = []
 
-    def make(
-        nodes: Sequence[str] = NODES,
-        pools: Sequence[Pool] = (Pool("data", "LVM_THIN", 20480),),
-        rest_version: str = "1.27.0",
-        release: str = "7.4",
-        configuration: Optional[str] = None,
-        frontend_host: str = "",
-    ) -> World:
-        folder = tmp_path / f"world{len(sandboxes)}"
-        sandbox = stack.enter_context(
-            Sandbox(folder / "sandbox", nodes=tuple(nodes), pools=tuple(pools), rest_version=rest_version)
-        )
-        sandboxes.append(sandbox)
+    def make(rest_version: str = "1.27.0", **wanted: Any) -> World:
+        world = build_world(stack, tmp_path / f"world{len(sandboxes)}", rest_version=rest_version, **wanted)
+        sandboxes.append(world.sandbox)
         if not specification.MISSING:
-            sandbox.witness = lambda exchange: wrong.extend(specification.violations(exchange, rest_version))
-        files = folder / "files"
-        files.mkdir()
-        conf = folder / "linstor_un.conf"
-        locks = folder / "locks"
-        locks.mkdir()
-        conf.write_text(f'LOCK_DIR="{locks}"\n{configuration or ""}')
-        environment = {**os.environ, **sandbox.environment(), "LINSTOR_UN_CONF": str(conf)}
-        environment["LS_CONTROLLERS"] = sandbox.uri
-        environment["PATH"] = f"{_frontend_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"
-        cloud = stack.enter_context(
-            Cloud(CHECKOUT, folder / "oned", hosts=tuple(nodes), environment=environment, release=release)
-        )
-        return World(sandbox, cloud, files)
+            world.sandbox.witness = lambda exchange: wrong.extend(specification.violations(exchange, rest_version))
+        return world
 
     with stack:
         yield make

@@ -44,6 +44,11 @@ def sandbox(arguments: list[str]) -> int:
     return _become("-m", "linstor_sandbox", *arguments)
 
 
+def faults(arguments: list[str]) -> int:
+    """Run every action with every fault at every step."""
+    return _become("-m", "tests.faults", *arguments)
+
+
 def conformance(arguments: list[str]) -> int:
     """Compare the sandbox with the recorded exchanges of a real controller."""
     return _become("-m", "linstor_sandbox.conformance", *arguments)
@@ -54,6 +59,7 @@ COMMANDS = {
     for command in (
         Command("demo", "the driver at work on a sandbox, from onedatastore create to deletion", demo),
         Command("test", "the tests; arguments go to pytest", test),
+        Command("faults", "everything that can go wrong, at every step of every action", faults),
         Command("lint", "style and types", lint),
         Command("conformance", "the sandbox's answers beside those of a real LINSTOR", conformance),
         Command("sandbox", "a LINSTOR in a box, in the foreground, for a linstor client or curl", sandbox),

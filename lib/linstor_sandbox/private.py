@@ -33,6 +33,7 @@ class Private:
             "ssh": self._ssh,
             "open": self._open,
             "tool": self._tool,
+            "step": self._step,
             "state": self._state,
             "requests": self._requests,
             "faults": self._faults,
@@ -61,6 +62,7 @@ class Private:
         if node is None:
             return self._text("unknown")
         self.sandbox.connections.append(Connection(node.name, command))
+        self.sandbox.watch(node.name, "ssh", 0)
         if host.lower() in self.sandbox.refusing_hosts:
             return self._text("refused")
         if not node.host_up:
@@ -109,6 +111,11 @@ class Private:
             with self.sandbox.cluster.lock:
                 code, output, errors = status.run(self.sandbox.satellites, node, tool, arguments)
         return self._text(str(code), str(len(output)), output + errors)
+
+    def _step(self, request: Request) -> Response:
+        """node, command, pid: a command of a host that is watched is about to run; `fail` when it shall not."""
+        node, command, pid = self._lines(request)
+        return self._text("go" if self.sandbox.watch(node, command, int(pid)) else "fail")
 
     def _state(self, _request: Request) -> Response:
         return Response(200, self.sandbox.snapshot_of_state())

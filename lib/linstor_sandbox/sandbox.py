@@ -21,7 +21,7 @@ from .controller.pending import catch_up
 from .faults import Faults
 from .hosts.domains import Domains
 from .hosts.guests import Guest
-from .hosts.install import install
+from .hosts.install import install, install_watched
 from .hosts.virsh import Virsh
 from .model import KINDS, Cluster, Failure, Node, Pool, Resource, ResourceDefinition, version_tuple
 from .openings import Opening
@@ -83,6 +83,8 @@ class Sandbox:
         self.refusing_hosts: set[str] = set()
         # {host: (hang, exit, refuse or die, bytes until then)}
         self.ssh_faults: dict[str, tuple[str, int]] = {}
+        # Asked before every ssh connection, as the command `ssh`, and every watched command: host, command, process id.
+        self.watch: Callable[[str, str, int], bool] = lambda _host, _command, _process: True
         self.stopping = threading.Event()
         self.domains = Domains(self.cluster, self.openings, self.stopping, lambda: len(self.requests))
         self.virsh = Virsh(self.domains)
@@ -90,6 +92,7 @@ class Sandbox:
         self._populate(nodes, pools)
         self.standby_port = 0
         self._standby: Optional[socket.socket] = None
+        self._reserved: Optional[socket.socket] = None
         self._started = False
         self._servers: list[server.Server] = []
         self._tools_server: Optional[server.Server] = None
@@ -125,6 +128,9 @@ class Sandbox:
         if self._standby is not None:
             self._standby.close()
             self._standby = None
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
         if self._tools_server is not None:
             self._tools_server.shutdown()
             self._tools_server.server_close()
@@ -137,6 +143,25 @@ class Sandbox:
         self, kind: Optional[type[BaseException]], exc: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.stop()
+
+    def pause(self) -> None:
+        """Stop all threads, so that this process may be forked; the addresses stay this sandbox's."""
+        self.stop_controller()
+        self._reserved = _bound(self.port)
+        if self._tools_server is not None:
+            self._tools_server.shutdown()
+
+    def resume(self) -> None:
+        """Go on, in this process or in a fork of it."""
+        if self._tools_server is not None:
+            server.start(self._tools_server)
+        self.start_controller()
+
+    def watch_command(self, node: str, command: str, directory: Optional[Path] = None) -> None:
+        """Let `watch` be asked before every run of a command on a host, or of one that is found in a directory."""
+        assert self._tools_server is not None
+        folder = directory or self.host(node) / "steps"
+        install_watched(self.root, folder, node, command, self._tools_server.server_address[1])
 
     def start_controller(self) -> None:
         """Listen on the controller's port (again); with `connect_seconds` its satellites come back step by step."""
@@ -183,9 +208,7 @@ class Sandbox:
     def _hold_standby(self) -> socket.socket:
         """Keep the second address for this sandbox: nobody listens there."""
         if self._standby is None:
-            self._standby = socket.socket()
-            self._standby.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._standby.bind(("127.0.0.1", self.standby_port))
+            self._standby = _bound(self.standby_port)
             self.standby_port = self._standby.getsockname()[1]
         return self._standby
 
@@ -418,6 +441,14 @@ class Sandbox:
                 "domains": sorted(f"{domain.node}/{domain.name}" for domain in self.domains.all.values()),
                 "files": {node.name: _files(self.host(node.name) / "var") for node in self.cluster.nodes},
             }
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket that keeps an address and does not listen there."""
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", port))
+    return kept
 
 
 def _definition(definition: ResourceDefinition) -> dict[str, Any]:

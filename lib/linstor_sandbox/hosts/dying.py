@@ -27,7 +27,8 @@ def run(arguments: list[str], environment: dict[str, str], limit: int) -> NoRetu
             limit -= len(data)
             _write(ways[source], data)
     if limit > 0:
-        os._exit(child.wait())
+        # Of a command that a signal has ended, ssh says no more than that.
+        os._exit(code if (code := child.wait()) >= 0 else 255)
     os.killpg(child.pid, signal.SIGKILL)
     sys.stderr.write("client_loop: send disconnect: Broken pipe\n")
     os._exit(255)

@@ -50,6 +50,7 @@ TOOLS = (
 )
 DIRECTORIES = (
     "bin",
+    "steps",
     "dev/drbd/by-res",
     "dev/mapper",
     "etc",
@@ -95,3 +96,9 @@ def install(root: Path, nodes: Sequence[str], port: int) -> None:
             call = f"tools.main({tool!r}, {node!r}, {str(root)!r}, {port})"
             _write(host / "bin" / tool, library, "tools", call)
         _write(host / "bin" / "ssh", library, "shim", ssh)
+
+
+def install_watched(root: Path, directory: Path, node: str, command: str, port: int) -> None:
+    """Put a command before another of its name: it asks the sandbox before it becomes the other."""
+    call = f"shim.watched({command!r}, {node!r}, {str(directory)!r}, {port})"
+    _write(directory / command, root / "bin" / ".lib", "shim", call)

@@ -34,12 +34,17 @@ _KERNEL_DEVICES = (
 )
 
 
-def ask(port: int, path: str, *lines: str) -> str:
-    """POST lines to a private path of the sandbox; its answer. Exits 255 when there is no sandbox."""
+def ask(port: int, path: str, *lines: str, seconds: float = 0) -> str:
+    """POST lines to a private path of the sandbox; its answer, empty after so many seconds without one (0: waits).
+
+    Exits 255 when there is no sandbox.
+    """
     body = "\n".join(lines).encode("utf-8", "surrogateescape")
     connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     try:
         connection.connect(("127.0.0.1", port))
+        if seconds:
+            connection.settimeout(seconds)
         connection.sendall(f"POST /sandbox/{path} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n".encode())
         connection.sendall(body)
         answer = b""
@@ -48,6 +53,8 @@ def ask(port: int, path: str, *lines: str) -> str:
             if not part:
                 break
             answer += part
+    except _socket.timeout:
+        return ""
     except OSError as exc:
         sys.stderr.write(f"linstor_sandbox: the sandbox on port {port} does not answer: {exc}\n")
         os._exit(255)
@@ -97,9 +104,10 @@ def map_paths(command: str, host_root: str, root: str) -> str:
         position = end
 
 
-def _parse(arguments: list[str]) -> tuple[str, list[str]]:
-    """(host, command words) of an ssh command line."""
+def _parse(arguments: list[str]) -> tuple[str, list[str], float]:
+    """(host, command words, ConnectTimeout in seconds or 0) of an ssh command line."""
     index = 0
+    seconds = 0.0
     while index < len(arguments):
         word = arguments[index]
         if word == "--":
@@ -107,6 +115,9 @@ def _parse(arguments: list[str]) -> tuple[str, list[str]]:
             break
         if not word.startswith("-") or word == "-":
             break
+        for option in (word, *arguments[index + 1 : index + 2]):
+            if option.startswith("ConnectTimeout="):
+                seconds = float(option.partition("=")[2])
         for place, letter in enumerate(word[1:], 1):
             if letter in _VALUE_OPTIONS:
                 index += place == len(word) - 1
@@ -119,15 +130,18 @@ def _parse(arguments: list[str]) -> tuple[str, list[str]]:
     rest = arguments[index + 1 :]
     if rest[:1] == ["--"]:
         rest = rest[1:]
-    return host, rest
+    return host, rest, seconds
 
 
 def environment(root: str, host_root: str, node: str) -> dict[str, str]:
     """A clean login's environment on a host."""
     home = host_root + "/var/lib/one"
     # A directory of tools that this machine lacks may be named for all hosts, with its ":" behind it.
+    # So may commands that are put before the tools of one host: what they are is up to whoever does.
     path = (
         host_root
+        + "/steps:"
+        + host_root
         + "/bin:"
         + os.environ.get("LINSTOR_SANDBOX_PATH", "")
         + "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -149,14 +163,15 @@ _REFUSALS = {
     "offline": "connect to host {} port 22: No route to host",
     "refused": "connect to host {} port 22: Connection refused",
     "exit": "Connection closed by {} port 22",
+    "": "connect to host {} port 22: Connection timed out",
 }
 
 
 def ssh(root: str, port: int) -> NoReturn:
     """ssh [options] [user@]host [command...]."""
-    host, words = _parse(sys.argv[1:])
+    host, words, seconds = _parse(sys.argv[1:])
     command = " ".join(words)
-    answer = ask(port, "ssh", host, command).split("\n")
+    answer = ask(port, "ssh", host, command, seconds=seconds).split("\n")
     if answer[0] in _REFUSALS:
         sys.stderr.write("ssh: " + _REFUSALS[answer[0]].format(host) + "\n")
         os._exit(255)
@@ -183,3 +198,16 @@ def restore_signals() -> None:
     import _signal  # type: ignore[import-not-found]
 
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
+
+
+def watched(command: str, node: str, here: str, port: int) -> NoReturn:
+    """A command of which the sandbox wants to know before it runs, found in the directory `here`."""
+    if ask(port, "step", node, command, str(os.getpid())) == "fail":
+        sys.stderr.write(command + ": injected failure\n")
+        os._exit(1)
+    restore_signals()
+    for directory in os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").split(":"):
+        if directory != here and os.access(directory + "/" + command, os.X_OK):
+            os.execv(directory + "/" + command, [command, *sys.argv[1:]])
+    sys.stderr.write("sh: " + command + ": not found\n")
+    os._exit(127)

@@ -107,10 +107,9 @@ class Host:
     def run(self, arguments: Sequence[str]) -> NoReturn:
         """Become the real tool."""
         shim.restore_signals()
-        own = self.prefix + "/bin"
         for directory in os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").split(":"):
             path = directory + "/" + self.tool
-            if directory != own and os.access(path, os.X_OK):
+            if not directory.startswith(self.prefix + "/") and os.access(path, os.X_OK):
                 os.execv(path, [self.tool, *arguments])
         sys.stderr.write(f"sh: {self.tool}: not found\n")
         os._exit(127)

@@ -44,14 +44,21 @@ class Endpoint:
         self._server = _Server(("127.0.0.1", 0), _Handler, logRequests=False, allow_none=False)
         self._server.register_instance(self)
         self._server.register_function(self._multicall, "system.multicall")
-        # A short interval, because closing takes as long.
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="oned", daemon=True)
-        self._thread.start()
+        self.resume()
 
     @property
     def uri(self) -> str:
         """Where ONE_XMLRPC points."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/RPC2"
+
+    def resume(self) -> None:
+        """Answer, in this process or in a fork of one that has paused."""
+        # A short interval, because closing takes as long.
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="oned", daemon=True).start()
+
+    def pause(self) -> None:
+        """Stop answering for a while; the address stays ours."""
+        self._server.shutdown()
 
     def close(self) -> None:
         """Stop answering."""

@@ -58,6 +58,7 @@ class Scripts:
     """The entry scripts below a remotes folder; `environment` and `directory` are what oned's drivers have.
 
     A meter is a counter that grows (REST calls, ssh connections); it is right only while one script runs at a time.
+    `running` are the processes of the scripts that run now.
     """
 
     remotes: Path
@@ -67,6 +68,7 @@ class Scripts:
     meters: dict[str, Meter] = field(default_factory=dict)
     observers: list[Observer] = field(default_factory=list)
     timeout: Optional[float] = None
+    running: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -121,22 +123,29 @@ class Scripts:
 
     def _run(self, kind: str, verb: str, script: Path, argv: Sequence[str], stdin: str) -> Call:
         before, started = self._counted(), time.monotonic()
-        # subprocess.run ends the script itself when the time is up; what it started is not ours to find.
-        done = subprocess.run(
+        with subprocess.Popen(
             [str(script), *argv],
-            input=stdin,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             env=dict(self.environment),
             cwd=self.directory,
-            timeout=self.timeout,
-            check=False,
-        )
-        exit_code = done.returncode if done.returncode >= 0 else 255
+        ) as process:
+            self.running.append(process.pid)
+            try:
+                stdout, stderr = process.communicate(stdin, timeout=self.timeout)
+            except subprocess.TimeoutExpired:
+                # Ends the script itself; what it started is not ours to find.
+                process.kill()
+                raise
+            finally:
+                self.running.remove(process.pid)
+        exit_code = process.returncode if process.returncode >= 0 else 255
         seconds = time.monotonic() - started
         counts = {name: count - before[name] for name, count in self._counted().items()}
-        return self._record(Call(kind, verb, list(argv), stdin, exit_code, done.stdout, done.stderr, seconds, counts))
+        return self._record(Call(kind, verb, list(argv), stdin, exit_code, stdout, stderr, seconds, counts))
 
     def _counted(self) -> dict[str, int]:
         return {name: meter() for name, meter in self.meters.items()}

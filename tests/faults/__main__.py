@@ -1,0 +1,136 @@
+"""`./dev faults`: everything that can go wrong, at every step of every action."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Callable
+
+from tests.faults.cells import Cell, cells, check
+from tests.faults.scenes import SCENES
+from tests.faults.stage import Stage, perform
+from tests.faults.steps import record
+
+COMMAND = "./dev faults"
+# Of a part that is drawn, so many cells are of one scene, which takes longer to set up than a cell.
+_DRAWN_OF_A_SCENE = 8
+_PARTS = 2
+
+Choose = Callable[[Sequence[Cell]], Sequence[Cell]]
+
+
+@dataclass
+class Outcome:
+    """What came of cells of one scene; `wrong` says of each that failed what was wrong."""
+
+    scene: str
+    steps: int = 0
+    names: list[str] = field(default_factory=list)
+    wrong: dict[str, list[str]] = field(default_factory=dict)
+
+    def row(self) -> str:
+        """A row of the table."""
+        count, failed = len(self.names), len(self.wrong)
+        return f"| {self.scene} | {self.steps} | {count} | {count - failed} | {failed} |"
+
+
+def run(name: str, choose: Choose, only_list: bool) -> Outcome:
+    """Try the cells of a scene that are chosen from all that its record asks for."""
+
+    def task(stage: Stage) -> Outcome:
+        recorded = record(stage)
+        chosen = choose(list(cells(SCENES[name], recorded)))
+        results = {cell.name: [] if only_list else check(cell, stage, recorded) for cell in chosen}
+        return Outcome(name, len(recorded.steps), list(results), {key: wrong for key, wrong in results.items() if wrong})
+
+    try:
+        return perform(SCENES[name], task)
+    except Exception:
+        return Outcome(name, 0, [name], {name: ["the scene cannot be set up", *traceback.format_exc().splitlines()]})
+
+
+def matching(pattern: str, part: int, every: Sequence[Cell]) -> Sequence[Cell]:
+    """One part of the cells whose names match."""
+    return [cell for cell in every if re.search(pattern, cell.name)][part::_PARTS]
+
+
+def drawn(seed: str, every: Sequence[Cell]) -> Sequence[Cell]:
+    """A few cells, the same ones for the same seed."""
+    return random.Random(seed).sample(every, min(_DRAWN_OF_A_SCENE, len(every)))
+
+
+def jobs(options: argparse.Namespace) -> list[tuple[str, Choose]]:
+    """The scenes to be set up, and what chooses among the cells of each."""
+    if options.sample:
+        names = random.Random(options.seed).sample(list(SCENES), -(-options.sample // _DRAWN_OF_A_SCENE))
+        return [(name, partial(drawn, f"{options.seed} {name}")) for name in names]
+    named = [name for name in SCENES if options.pattern.startswith(f"{name}/")]
+    names = named[-1:] or [name for name in SCENES if re.search(options.pattern, name)] or list(SCENES)
+    return [(name, partial(matching, options.pattern, part)) for name in names for part in range(_PARTS)]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the cells that are asked for and say what came of them; 0 when all is well."""
+    options = _options(arguments)
+    started = time.monotonic()
+    outcomes = {name: Outcome(name) for name in SCENES}
+    with ProcessPoolExecutor(options.processes) as pool:
+        for job in as_completed([pool.submit(run, name, choose, options.list) for name, choose in jobs(options)]):
+            _tell(outcomes, job.result(), options.list)
+    shown, minutes = table([item for item in outcomes.values() if item.names]), (time.monotonic() - started) / 60
+    print(f"\n{shown}\n\n{minutes:.1f} minutes with {options.processes} processes")
+    if options.table:
+        page = options.table.read_text(encoding="utf-8").partition(_MARK)[0]
+        options.table.write_text(f"{page}{_MARK}\n{shown}\n", encoding="utf-8")
+    return 1 if any(item.wrong for item in outcomes.values()) else 0
+
+
+_MARK = "<!-- written by ./dev faults --table -->"
+
+
+def _tell(outcomes: dict[str, Outcome], new: Outcome, only_list: bool) -> None:
+    known = outcomes[new.scene]
+    known.steps = new.steps
+    known.names += new.names
+    known.wrong.update(new.wrong)
+    if only_list:
+        print("\n".join(new.names))
+    for name, wrong in new.wrong.items():
+        print(f"\n{COMMAND} '{name}$'", *(f"    {line}" for line in wrong), sep="\n", flush=True)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """The result per scene, in Markdown."""
+    total = Outcome("all", sum(item.steps for item in outcomes))
+    for item in outcomes:
+        total.names += item.names
+        total.wrong.update(item.wrong)
+    head = ["| action | steps | faults tried | passed | failed |", "|---|---:|---:|---:|---:|"]
+    return "\n".join([*head, *(item.row() for item in [*outcomes, total])])
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("pattern", nargs="?", default="", help="a regular expression for the names of cells")
+    parser.add_argument("--list", action="store_true", help="only list the cells")
+    parser.add_argument("--sample", type=int, metavar="COUNT", help="only about so many cells, drawn by --seed")
+    parser.add_argument("--seed", default="", help="what decides which cells are drawn, such as a commit's id")
+    # Half of the time a cell waits.
+    processes = 2 * (os.cpu_count() or 1)
+    parser.add_argument("-n", dest="processes", type=int, default=processes, help=f"processes ({processes})")
+    parser.add_argument("--table", type=Path, metavar="PAGE", help="put the table at the end of this page")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""One cell of the matrix: a call with one fault at one step, what came of it, and what comes of the next try."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from linstor_sandbox.opennebula.scripts import Call
+from tests.faults import faults
+from tests.faults.faults import Fault
+from tests.faults.picture import Picture, differences, picture, without_places
+from tests.faults.scenes import Scene
+from tests.faults.stage import CellFailed, Stage
+from tests.faults.steps import Record, Step
+
+BOUND_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A fault at a step of a scene's call; then the call again, or what undoes it."""
+
+    scene: Scene
+    step: Step
+    fault: Fault
+    undoes: bool = False
+
+    @property
+    def name(self) -> str:
+        """By which it is run alone."""
+        return f"{self.scene.name}/{self.step.name}/{self.fault.name}{'-then-undone' if self.undoes else ''}"
+
+
+def cells(scene: Scene, recorded: Record) -> Iterator[Cell]:
+    """The cells of one scene, as its record asks for them."""
+    for step in recorded.steps:
+        for fault in faults.at(step):
+            yield Cell(scene, step, fault)
+            if fault.kills and recorded.undone:
+                yield Cell(scene, step, fault, undoes=True)
+
+
+def check(cell: Cell, stage: Stage, recorded: Record) -> list[str]:
+    """What is wrong in a cell, in sentences; nothing where all is well."""
+    try:
+        return stage.try_out(lambda: list(_wrong(cell, stage, recorded)))
+    except CellFailed as failure:
+        return [f"the cell itself broke off: {failure}"]
+
+
+def _wrong(cell: Cell, stage: Stage, recorded: Record) -> Iterator[str]:
+    cell.fault.arm(stage, cell.step)
+    call = stage.call()
+    if call.seconds > BOUND_SECONDS:
+        yield f"it took {call.seconds:.0f} s"
+    if not cell.fault.kills:
+        yield from (f"said: {wrong}" for wrong in _said(call, recorded))
+    faults.mend(stage)
+    yield from (f"left: {wrong}" for wrong in _left(cell, call, picture(stage), recorded))
+    if cell.undoes:
+        assert stage.counterpart is not None
+        stage.counterpart(stage.world, call)
+        yield from (f"undone: {wrong}" for wrong in _differences(cell, picture(stage), *recorded.undone))
+        return
+    again = stage.call()
+    if not again.succeeded:
+        yield f"again: it failed: {again.stderr.strip()[-500:]}"
+    yield from (f"again: it said {wrong}" for wrong in _said(again, recorded))
+    yield from (f"again: {wrong}" for wrong in _differences(cell, picture(stage), recorded.after))
+    if stage.world.sandbox.exceptions:
+        yield f"the sandbox itself has failed: {stage.world.sandbox.exceptions[0][-800:]}"
+
+
+def _said(call: Call, recorded: Record) -> Iterator[str]:
+    """What is wrong with what a call has said: one line for success, one sentence with a remedy for a failure."""
+    if call.succeeded:
+        if _shape(call.stdout) != _shape(recorded.call.stdout):
+            yield f"{call.stdout!r} on success instead of {recorded.call.stdout!r}"
+        return
+    lines = call.stderr.splitlines() or [""]
+    if call.stdout:
+        yield f"{call.stdout!r} on stdout although it failed"
+    if "Traceback" in call.stderr or "defect of the driver" in call.stderr or not re.search(r"[:;,] ", lines[-1]):
+        yield f"{call.stderr.strip()[-600:]!r} is no sentence with a remedy"
+
+
+def _shape(text: str) -> str:
+    return re.sub(r"linstor_un-export\.\w+|[0-9a-f]{32}|node\d|\d{4,}", "*", text)
+
+
+def _left(cell: Cell, call: Call, found: Picture, recorded: Record) -> Iterator[str]:
+    """What is wrong with what a call has left, which was not killed.
+
+    Success is the undisturbed state. A failure leaves thing by thing what was there before or what an undisturbed run
+    leaves, and no volume that was not there before; where it could not undo, no volume without its owner's name.
+    """
+    if cell.fault.kills:
+        return
+    if call.succeeded:
+        yield from _differences(cell, found, recorded.after)
+        return
+    reason = f" (it said: {call.stderr.strip().splitlines()[-1][:200] if call.stderr.strip() else ''})"
+    new = _volumes(found) - _volumes(recorded.before)
+    if cell.fault.lasts:
+        nameless = [name for name in sorted(new) if not _has_owner(found, name)]
+        yield from (f"volume {name} does not say whose it is{reason}" for name in nameless)
+        return
+    yield from (f"volume {name}{reason}" for name in sorted(new))
+    if not new:
+        yield from (wrong + reason for wrong in _differences(cell, found, recorded.before, recorded.after))
+
+
+def _has_owner(found: Picture, volume: str) -> bool:
+    owners = (f"resource_definitions/{volume}/props/Aux/one/{key}" for key in ("VM_ID", "IMAGE_ID"))
+    return any(owner in found for owner in owners)
+
+
+def _volumes(found: Picture) -> set[str]:
+    return {name.split("/")[1] for name in found if name.startswith("resource_definitions/")}
+
+
+def _differences(cell: Cell, found: Picture, *expected: Picture) -> list[str]:
+    wrong = differences(found, *expected)
+    if wrong and cell.fault.moves:
+        wrong = differences(without_places(found), *(without_places(other) for other in expected))
+    return [*wrong[:6], *([f"and {len(wrong) - 6} more"] if len(wrong) > 6 else [])]
+

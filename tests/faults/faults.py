@@ -1,0 +1,187 @@
+"""What can go wrong at a step, and how it is made to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+from linstor_sandbox import answers
+from linstor_sandbox.faults import Fault as RestFault
+from tests.faults.stage import Stage
+from tests.faults.steps import FRONTEND, Step
+
+Action = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way for a step to go wrong.
+
+    `kills` the driver so that it can undo nothing; `lasts` until it is mended, so that undoing meets it too; `moves`
+    replicas: what is made meanwhile is made elsewhere.
+    """
+
+    name: str
+    arm: Callable[[Stage, Step], object]
+    kills: bool = False
+    lasts: bool = False
+    moves: bool = False
+
+
+def _rest(kind: str, after_work: bool = False, always: bool = False) -> Callable[[Stage, Step], object]:
+    """A fault of the sandbox's REST server at the request, or at it and all that follow."""
+
+    def arm(stage: Stage, step: Step) -> None:
+        fault = RestFault(kind, re.compile(""), -1 if always else 1, skip=step.number, after_work=after_work)
+        fault.body = answers.plain_error(answers.FAIL_UNKNOWN_ERROR, "injected failure")
+        stage.world.sandbox.faults.add(fault)
+
+    return arm
+
+
+def _at_request(
+    act: Callable[[Stage], object], after_work: bool = False, ends: bool = False
+) -> Callable[[Stage, Step], object]:
+    """Something that happens at the moment of a request; `ends` where the request gets no answer then."""
+
+    def arm(stage: Stage, step: Step) -> None:
+        fault = RestFault("do", re.compile(""), skip=step.number, after_work=after_work, ends=ends)
+        fault.action = lambda: act(stage)
+        stage.world.sandbox.faults.add(fault)
+
+    return arm
+
+
+def _at_command(
+    act: Callable[[Stage, Step, int], object], goes_on: bool = True, ends_session: bool = False
+) -> Callable[[Stage, Step], object]:
+    """Something that happens before an ssh connection or a command on a host, which fails unless it `goes_on`."""
+
+    def arm(stage: Stage, step: Step) -> None:
+        met = iter(range(1 << 30))
+        if ends_session and step.where != FRONTEND:
+            # So that ssh, which is a process of the front-end, lives on.
+            stage.world.sandbox.set_ssh(step.where, "die", 1 << 60)
+
+        def watch(host: str, command: str, process: int) -> bool:
+            is_meant = command == step.what and (step.kind == "ssh" or host == step.where)
+            if not is_meant or next(met) != step.number:
+                return True
+            act(stage, step, process)
+            return goes_on
+
+        sandbox = stage.world.sandbox
+        sandbox.watch = watch
+        if step.where == FRONTEND:
+            sandbox.watch_command(FRONTEND, step.what, stage.folder / "bin")
+        elif step.kind == "command":
+            sandbox.watch_command(step.where, step.what)
+
+    return arm
+
+
+def _kill(stage: Stage, number: int) -> None:
+    for process in list(stage.world.cloud.scripts.running):
+        os.kill(process, number)
+
+
+def _ssh(fault: str) -> Callable[[Stage, Step], object]:
+    """From this connection on the host's sshd is of no use."""
+    return _at_command(lambda stage, step, _: stage.world.sandbox.set_ssh(step.where, fault))
+
+
+def _kill_session(stage: Stage, _: Step, process: int) -> None:
+    """Kill all processes of the session in which a command runs: the script on the host."""
+    session = os.getsid(process)
+    for other in stage.processes():
+        if _session(other) == session:
+            os.kill(other, signal.SIGKILL)
+
+
+def _session(process: int) -> Optional[int]:
+    try:
+        return os.getsid(process)
+    except ProcessLookupError:
+        return None
+
+
+def _lose_power(stage: Stage, step: Step, _: int) -> None:
+    """A host is gone with all that runs on it."""
+    stage.world.sandbox.set_node(step.where, online=False)
+    here = f"LINSTOR_SANDBOX_NODE={step.where}".encode()
+    for process in stage.processes():
+        try:
+            if here in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
+                os.kill(process, signal.SIGKILL)
+        except (OSError, ProcessLookupError):
+            continue
+
+
+def _fill(stage: Stage) -> None:
+    for node in stage.world.sandbox.cluster.nodes:
+        if "data" in node.pools:
+            stage.world.sandbox.fill_pool(node.name, "data")
+
+
+def mend(stage: Stage) -> None:
+    """Everything works again."""
+    sandbox = stage.world.sandbox
+    sandbox.watch = lambda _host, _command, _process: True
+    sandbox.repair()
+    sandbox.start_controller()
+    for node in sandbox.cluster.nodes:
+        if not node.host_up or not node.online:
+            sandbox.set_node(node.name, online=True)
+        if "data" in node.pools:
+            sandbox.fill_pool(node.name, "data", 1 << 40)
+
+
+_QUESTION = (
+    Fault("refused", _at_request(lambda stage: stage.world.sandbox.stop_controller(), ends=True), lasts=True),
+    Fault("hangs", _rest("hang", always=True), lasts=True),
+    Fault("dropped", _rest("drop")),
+    Fault("error", _rest("answer")),
+    Fault("SIGKILL-before", _at_request(lambda stage: _kill(stage, signal.SIGKILL), ends=True), kills=True),
+    Fault("SIGTERM", _at_request(lambda stage: _kill(stage, signal.SIGTERM))),
+    Fault("failover", _at_request(lambda stage: stage.world.sandbox.fail_over(), ends=True)),
+    Fault("offline", _at_request(lambda stage: stage.world.sandbox.set_node("node2", False)), lasts=True, moves=True),
+)
+_CHANGE = (
+    *_QUESTION,
+    Fault("unanswered", _rest("drop", after_work=True)),
+    Fault("hangs-once", _rest("hang")),
+    Fault("done-hangs", _rest("hang", after_work=True)),
+    Fault("done-error", _rest("answer", after_work=True)),
+    Fault("SIGKILL-after", _at_request(lambda stage: _kill(stage, signal.SIGKILL), True, True), kills=True),
+    Fault("done-failover", _at_request(lambda stage: stage.world.sandbox.fail_over(), True, True)),
+    Fault("full", _at_request(_fill)),
+)
+_CONNECTION = (
+    Fault("refused", _ssh("refuse"), lasts=True),
+    Fault("closed", _ssh("exit"), lasts=True),
+    Fault("hangs", _ssh("hang"), lasts=True),
+    Fault("SIGKILL", _at_command(lambda stage, _, __: _kill(stage, signal.SIGKILL)), kills=True),
+    Fault("SIGTERM", _at_command(lambda stage, _, __: _kill(stage, signal.SIGTERM))),
+)
+_COMMAND = (
+    Fault("fails", _at_command(lambda _, __, ___: None, goes_on=False)),
+    Fault("SIGKILL", _at_command(lambda stage, _, __: _kill(stage, signal.SIGKILL)), kills=True),
+    Fault("SIGTERM", _at_command(lambda stage, _, __: _kill(stage, signal.SIGTERM))),
+    Fault("session-killed", _at_command(_kill_session, ends_session=True)),
+    Fault("power-lost", _at_command(_lose_power, ends_session=True), lasts=True, moves=True),
+)
+
+
+def at(step: Step) -> Iterator[Fault]:
+    """All that can go wrong at a step; a question changes nothing, so that its end is the next step's beginning."""
+    if step.kind == "rest":
+        yield from _CHANGE if step.changes else _QUESTION
+    elif step.kind == "ssh":
+        yield from _CONNECTION
+    else:
+        yield from (fault for fault in _COMMAND if step.where != FRONTEND or fault.name != "power-lost")

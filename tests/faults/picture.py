@@ -1,0 +1,103 @@
+"""Everything that there is in a world, thing by thing, without what legitimately differs from run to run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linstor_sandbox.storage import Content, data_extents
+from tests.linstor_un.scenes import state
+
+if TYPE_CHECKING:
+    from tests.faults.stage import Stage
+
+Picture = Mapping[str, str]
+_BLOCK = 1 << 16
+_SETTLING_SECONDS = 8
+# mktemp's letters, and the times in files that carry some.
+_RANDOM = ((r"(linstor_un(?:-export)?\.)\w{10}\b", r"\1*"), (r"(checkpoint\.xml\.)\w{6}\b", r"\1*"))
+
+
+def picture(stage: Stage) -> Picture:
+    """What there is once nothing of the driver's runs any more, or when enough time has been given to it."""
+    deadline = time.monotonic() + _SETTLING_SECONDS
+    while (left := stage.processes()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    found: dict[str, Any] = {**state(stage.world), "processes": {name: name for name in left.values()}}
+    found["bytes"] = dict(_bytes(stage))
+    for folder in ("frontend", "locks", "temporary"):
+        top = stage.folder / folder
+        found[folder] = {str(path.relative_to(top)): path.stat().st_size for path in top.rglob("*") if path.is_file()}
+    return dict(_things("", found))
+
+
+def _things(name: str, value: object) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _things(f"{name}/{key}" if name else str(key), inner)
+    elif isinstance(value, list) and name == "open":
+        for place, inner in enumerate(value):
+            yield from _things(f"{name}/{place}", inner)
+    else:
+        for pattern, replacement in _RANDOM:
+            name = re.sub(pattern, replacement, name)
+        yield name, "export" if "linstor_un-export." in name else str(value)
+
+
+def _bytes(stage: Stage) -> Iterator[tuple[str, str]]:
+    """The content of every volume and snapshot, holes and zeroes being the same."""
+    for definition in stage.world.sandbox.cluster.definitions:
+        contents = {**definition.contents}
+        for replica in definition.resources:
+            contents.update(replica.contents)
+        for number, content in contents.items():
+            yield f"{definition.name}/{number}", _digest(content)
+        for snapshot in definition.snapshots:
+            for (_, number), content in snapshot.contents.items():
+                yield f"{definition.name}@{snapshot.name}/{number}", _digest(content)
+
+
+def _digest(content: Content) -> str:
+    digest = hashlib.sha256(str(content.size).encode())
+    if not Path(content.path).exists():
+        return digest.hexdigest()[:12]
+    descriptor = os.open(content.path, os.O_RDONLY)
+    try:
+        for start, end in data_extents(descriptor, content.size):
+            for offset in range(start - start % _BLOCK, end, _BLOCK):
+                block = os.pread(descriptor, _BLOCK, offset)
+                if block.strip(b"\0"):
+                    digest.update(b"%d" % offset + block)
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()[:12]
+
+
+def without_places(taken: Picture) -> Picture:
+    """The same whatever nodes the replicas of a volume and of its snapshots are on."""
+    found: dict[str, list[str]] = {}
+    for name, value in taken.items():
+        name = re.sub(r"^(resource_definitions/[^/]+/resources)/[^/]+", r"\1", name)
+        if re.match(r"resource_definitions/[^/]+/snapshots/[^/]+/nodes", name):
+            continue
+        found.setdefault(name, []).append(value)
+    return {name: " ".join(sorted(values)) for name, values in found.items()}
+
+
+def differences(found: Picture, *expected: Picture) -> list[str]:
+    """What is in none of the expected pictures as it was found, or is missing although it is in all of them."""
+    names = sorted({*found, *(name for other in expected for name in other)})
+    return [
+        f"{name}: {found.get(name, 'absent')} instead of {' or '.join(_values(name, expected))}"
+        for name in names
+        if found.get(name, "absent") not in _values(name, expected)
+    ]
+
+
+def _values(name: str, expected: tuple[Picture, ...]) -> list[str]:
+    return list(dict.fromkeys(other.get(name, "absent") for other in expected))
