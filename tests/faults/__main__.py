@@ -51,7 +51,9 @@ def run(name: str, choose: Choose, only_list: bool) -> Outcome:
         recorded = record(stage)
         chosen = choose(list(cells(SCENES[name], recorded)))
         results = {cell.name: [] if only_list else check(cell, stage, recorded) for cell in chosen}
-        return Outcome(name, len(recorded.steps), list(results), {key: wrong for key, wrong in results.items() if wrong})
+        return Outcome(
+            name, len(recorded.steps), list(results), {key: wrong for key, wrong in results.items() if wrong}
+        )
 
     try:
         return perform(SCENES[name], task)

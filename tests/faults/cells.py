@@ -125,4 +125,3 @@ def _differences(cell: Cell, found: Picture, *expected: Picture) -> list[str]:
     if wrong and cell.fault.moves:
         wrong = differences(without_places(found), *(without_places(other) for other in expected))
     return [*wrong[:6], *([f"and {len(wrong) - 6} more"] if len(wrong) > 6 else [])]
-
