@@ -84,6 +84,8 @@ def jobs(options: argparse.Namespace) -> list[tuple[str, Choose]]:
 def main(arguments: list[str]) -> int:
     """Run the cells that are asked for and say what came of them; 0 when all is well."""
     options = _options(arguments)
+    # The entry scripts keep their bytecode, as an installation does.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.monotonic()
     outcomes = {name: Outcome(name) for name in SCENES}
     with ProcessPoolExecutor(options.processes) as pool:
