@@ -15,6 +15,10 @@ from tests.faults.stage import CellFailed, Stage
 from tests.faults.steps import Record, Step
 
 BOUND_SECONDS = 30
+WAIVED = {
+    r"^files/\w+/tmp/linstor_un\.\*: 0 ": "an empty staging file, whose script was killed between its making and the "
+    "removal of its name: the next import on that host removes it a minute later",
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def _wrong(cell: Cell, stage: Stage, recorded: Record) -> Iterator[str]:
     if not again.succeeded:
         yield f"again: it failed: {again.stderr.strip()[-500:]}"
     yield from (f"again: it said {wrong}" for wrong in _said(again, recorded))
-    yield from (f"again: {wrong}" for wrong in _differences(cell, picture(stage), recorded.after))
+    yield from (f"again: {wrong}" for wrong in _differences(cell, picture(stage), recorded.after, waives=False))
     if stage.world.sandbox.exceptions:
         yield f"the sandbox itself has failed: {stage.world.sandbox.exceptions[0][-800:]}"
 
@@ -120,8 +124,9 @@ def _volumes(found: Picture) -> set[str]:
     return {name.split("/")[1] for name in found if name.startswith("resource_definitions/")}
 
 
-def _differences(cell: Cell, found: Picture, *expected: Picture) -> list[str]:
+def _differences(cell: Cell, found: Picture, *expected: Picture, waives: bool = True) -> list[str]:
     wrong = differences(found, *expected)
     if wrong and cell.fault.moves:
         wrong = differences(without_places(found), *(without_places(other) for other in expected))
+    wrong = [line for line in wrong if not waives or not any(re.search(waived, line) for waived in WAIVED)]
     return [*wrong[:6], *([f"and {len(wrong) - 6} more"] if len(wrong) > 6 else [])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from linstor_sandbox.faults import Fault as RestFault
 from tests.faults.stage import Stage
 from tests.faults.steps import FRONTEND, Step
 
-Action = Callable[[], object]
+_PASSING_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _fill(stage: Stage) -> None:
 
 
 def mend(stage: Stage) -> None:
-    """Everything works again."""
+    """Everything works again, and some minutes have passed."""
     sandbox = stage.world.sandbox
     sandbox.watch = lambda _host, _command, _process: True
     sandbox.repair()
@@ -139,6 +140,8 @@ def mend(stage: Stage) -> None:
             sandbox.set_node(node.name, online=True)
         if "data" in node.pools:
             sandbox.fill_pool(node.name, "data", 1 << 40)
+        for staged in (sandbox.host(node.name) / "var" / "tmp").glob("linstor_un*"):
+            os.utime(staged, (time.time() - _PASSING_SECONDS,) * 2)
 
 
 _QUESTION = (
@@ -154,7 +157,8 @@ _QUESTION = (
 _CHANGE = (
     *_QUESTION,
     Fault("unanswered", _rest("drop", after_work=True)),
-    Fault("hangs-once", _rest("hang")),
+    # The work is done in the end, when nobody waits for it any more: no undoing can know of it.
+    Fault("hangs-once", _rest("hang"), lasts=True),
     Fault("done-hangs", _rest("hang", after_work=True)),
     Fault("done-error", _rest("answer", after_work=True)),
     Fault("SIGKILL-after", _at_request(lambda stage: _kill(stage, signal.SIGKILL), True, True), kills=True),
@@ -176,6 +180,8 @@ _COMMAND = (
     Fault("power-lost", _at_command(_lose_power, ends_session=True), lasts=True, moves=True),
 )
 
+_OF_HOSTS = ("session-killed", "power-lost")
+
 
 def at(step: Step) -> Iterator[Fault]:
     """All that can go wrong at a step; a question changes nothing, so that its end is the next step's beginning."""
@@ -184,4 +190,5 @@ def at(step: Step) -> Iterator[Fault]:
     elif step.kind == "ssh":
         yield from _CONNECTION
     else:
-        yield from (fault for fault in _COMMAND if step.where != FRONTEND or fault.name != "power-lost")
+        # Its session on the front-end is oned's own.
+        yield from (fault for fault in _COMMAND if step.where != FRONTEND or fault.name not in _OF_HOSTS)

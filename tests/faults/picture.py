@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,14 +20,18 @@ if TYPE_CHECKING:
 Picture = Mapping[str, str]
 _BLOCK = 1 << 16
 _SETTLING_SECONDS = 8
-# mktemp's letters, and the times in files that carry some.
-_RANDOM = ((r"(linstor_un(?:-export)?\.)\w{10}\b", r"\1*"), (r"(checkpoint\.xml\.)\w{6}\b", r"\1*"))
+# This one and those that listen: LINSTOR, its hosts' tools, oned.
+_THREADS = 4
+# mktemp's letters.
+_RANDOM = r"(linstor_un(?:-export)?\.)\w{10}\b"
+# What is on a file system or swap is told by its kind and places, as both have an identity of their own.
+_SIGNATURES = {"ext": (1080, b"\x53\xef"), "swap": (4086, b"SWAPSPACE2")}
 
 
 def picture(stage: Stage) -> Picture:
-    """What there is once nothing of the driver's runs any more, or when enough time has been given to it."""
+    """What there is once nothing of the driver's runs any more, nor of LINSTOR's for it, or enough time was given."""
     deadline = time.monotonic() + _SETTLING_SECONDS
-    while (left := stage.processes()) and time.monotonic() < deadline:
+    while ((left := stage.processes()) or threading.active_count() > _THREADS) and time.monotonic() < deadline:
         time.sleep(0.02)
     found: dict[str, Any] = {**state(stage.world), "processes": {name: name for name in left.values()}}
     found["bytes"] = dict(_bytes(stage))
@@ -44,8 +49,7 @@ def _things(name: str, value: object) -> Iterator[tuple[str, str]]:
         for place, inner in enumerate(value):
             yield from _things(f"{name}/{place}", inner)
     else:
-        for pattern, replacement in _RANDOM:
-            name = re.sub(pattern, replacement, name)
+        name = re.sub(_RANDOM, r"\1*", name)
         yield name, "export" if "linstor_un-export." in name else str(value)
 
 
@@ -67,24 +71,27 @@ def _digest(content: Content) -> str:
     if not Path(content.path).exists():
         return digest.hexdigest()[:12]
     descriptor = os.open(content.path, os.O_RDONLY)
+    kinds = [kind for kind, (at, mark) in _SIGNATURES.items() if os.pread(descriptor, len(mark), at) == mark]
+    digest.update(str(kinds).encode())
     try:
         for start, end in data_extents(descriptor, content.size):
             for offset in range(start - start % _BLOCK, end, _BLOCK):
                 block = os.pread(descriptor, _BLOCK, offset)
                 if block.strip(b"\0"):
-                    digest.update(b"%d" % offset + block)
+                    digest.update(b"%d" % offset + (b"" if kinds else block))
     finally:
         os.close(descriptor)
     return digest.hexdigest()[:12]
 
 
 def without_places(taken: Picture) -> Picture:
-    """The same whatever nodes the replicas of a volume and of its snapshots are on."""
+    """The same whatever nodes the replicas of a volume and of its snapshots are on, and with or without tie-breaker."""
     found: dict[str, list[str]] = {}
+    tie_breakers = [name.rpartition("/")[0] for name, value in taken.items() if "TIE_BREAKER" in value]
     for name, value in taken.items():
-        name = re.sub(r"^(resource_definitions/[^/]+/resources)/[^/]+", r"\1", name)
-        if re.match(r"resource_definitions/[^/]+/snapshots/[^/]+/nodes", name):
+        if name.startswith(tuple(tie_breakers)) or re.search(r"/snapshots/[^/]+/nodes|/Resource/quorum$", name):
             continue
+        name = re.sub(r"^(resource_definitions/[^/]+/resources)/[^/]+", r"\1", name)
         found.setdefault(name, []).append(value)
     return {name: " ".join(sorted(values)) for name, values in found.items()}
 

@@ -45,13 +45,17 @@ watch
 """
 )
 
+# The file loses its name before anything is in it, so that nothing is left of it however the script ends. One that was
+# killed before that has left an empty file: the next one removes it, once nobody can be about to open it.
 _STAGE = """
 directory=$1
 mkdir -p "$directory"
+find "$directory" -maxdepth 1 -name 'linstor_un.??????????' -type f -empty -user "$(id -u)" -mmin +1 -exec rm -f {} +
 file=$(mktemp "$directory/linstor_un.XXXXXXXXXX")
-trap 'rm -f "$file"' EXIT
-trap 'exit 1' HUP INT TERM
-receive >"$file"
+exec 4<>"$file"
+rm -f "$file"
+file=/proc/self/fd/4
+receive >&4
 watch
 """
 

@@ -56,8 +56,8 @@ if [ -e "$link" ] && ! [ -L "$link" ]; then
     exit 1
 fi
 make_directory "$directory"
-ln -s "$device" "$link.$$"
-mv -fT "$link.$$" "$link"
+# By one program, which is killed before or after: a second name would stay and look like another VM's disk.
+ln -sfT "$device" "$link"
 """
 )
 

@@ -113,14 +113,16 @@ _MOVE_HERE = (
 """
 )
 
+# Always under the same name, which the next run takes over from one that was killed, and which is no disk's.
 _WRITE_FILE = (
     MAKE_DIRECTORY
     + """
 make_directory "$1"
-trap 'rm -f "$2.$$"' EXIT
+new=$1/.${2##*/}.new
+trap 'rm -f "$new"' EXIT
 trap 'exit 1' HUP INT TERM
-receive >"$2.$$"
-mv -fT "$2.$$" "$2"
+receive >"$new"
+mv -fT "$new" "$2"
 """
 )
 

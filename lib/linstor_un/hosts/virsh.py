@@ -131,12 +131,14 @@ _RESTORE = (
     + LIBVIRT
     + """
 domain=$1 device=$2 seconds=$3 directory=$4 datastores=$5 vm=$6
+# Always under the same name, which the next run takes over from one that was killed.
+xml=$directory/.checkpoint.xml
+trap 'rm -f "$xml" "$xml.new"' EXIT
+trap 'exit 1' HUP INT TERM
 # Restored before, and the action ended before it knew.
 [ "$(virsh --connect "$uri" domstate "$domain" 2>/dev/null | head -n 1)" != running ] || exit 0
 wait_for_device "$device" 1 "$seconds"
 mkdir -p "$directory"
-xml=$(mktemp "$directory/checkpoint.xml.XXXXXX")
-trap 'rm -f "$xml" "$xml.new"' EXIT
 virsh --connect "$uri" save-image-dumpxml "$device" >"$xml"
 # Whatever system datastore the VM was saved in, its files are in this one now; oned writes the path with two slashes.
 doubled="${datastores%/*}//${datastores##*/}"
