@@ -50,15 +50,19 @@ def run(name: str, choose: Choose, only_list: bool) -> Outcome:
     def task(stage: Stage) -> Outcome:
         recorded = record(stage)
         chosen = choose(list(cells(SCENES[name], recorded)))
-        results = {cell.name: [] if only_list else check(cell, stage, recorded) for cell in chosen}
-        return Outcome(
-            name, len(recorded.steps), list(results), {key: wrong for key, wrong in results.items() if wrong}
-        )
+        outcome = Outcome(name, len(recorded.steps), [cell.name for cell in chosen])
+        for cell in () if only_list else chosen:
+            wrong = check(cell, stage, recorded)
+            if wrong:
+                outcome.wrong[cell.name] = wrong
+                print("\n".join([f"\n{COMMAND} '{cell.name}$'", *(f"    {line}" for line in wrong)]), flush=True)
+        return outcome
 
     try:
         return perform(SCENES[name], task)
     except Exception:
-        return Outcome(name, 0, [name], {name: ["the scene cannot be set up", *traceback.format_exc().splitlines()]})
+        print(f"\n{name} cannot be set up: {traceback.format_exc()}", flush=True)
+        return Outcome(name, 0, [name], {name: ["it cannot be set up"]})
 
 
 def matching(pattern: str, part: int, every: Sequence[Cell]) -> Sequence[Cell]:
@@ -66,16 +70,17 @@ def matching(pattern: str, part: int, every: Sequence[Cell]) -> Sequence[Cell]:
     return [cell for cell in every if re.search(pattern, cell.name)][part::_PARTS]
 
 
-def drawn(seed: str, every: Sequence[Cell]) -> Sequence[Cell]:
-    """A few cells, the same ones for the same seed."""
-    return random.Random(seed).sample(every, min(_DRAWN_OF_A_SCENE, len(every)))
+def drawn(seed: str, count: int, every: Sequence[Cell]) -> Sequence[Cell]:
+    """So many cells, the same ones for the same seed."""
+    return random.Random(seed).sample(every, min(count, len(every)))
 
 
 def jobs(options: argparse.Namespace) -> list[tuple[str, Choose]]:
     """The scenes to be set up, and what chooses among the cells of each."""
     if options.sample:
-        names = random.Random(options.seed).sample(list(SCENES), -(-options.sample // _DRAWN_OF_A_SCENE))
-        return [(name, partial(drawn, f"{options.seed} {name}")) for name in names]
+        scenes = min(-(-options.sample // _DRAWN_OF_A_SCENE), len(SCENES))
+        names = random.Random(options.seed).sample(list(SCENES), scenes)
+        return [(name, partial(drawn, f"{options.seed} {name}", options.sample // scenes)) for name in names]
     named = [name for name in SCENES if options.pattern.startswith(f"{name}/")]
     names = named[-1:] or [name for name in SCENES if re.search(options.pattern, name)] or list(SCENES)
     return [(name, partial(matching, options.pattern, part)) for name in names for part in range(_PARTS)]
@@ -109,8 +114,6 @@ def _tell(outcomes: dict[str, Outcome], new: Outcome, only_list: bool) -> None:
     known.wrong.update(new.wrong)
     if only_list:
         print("\n".join(new.names))
-    for name, wrong in new.wrong.items():
-        print(f"\n{COMMAND} '{name}$'", *(f"    {line}" for line in wrong), sep="\n", flush=True)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -51,14 +51,14 @@ class Host:
 
     def candidate(self, path: str) -> bool:
         """Whether a path may lead to a device of this host."""
-        if path.startswith("/dev/"):
+        if path.startswith("/dev/") and not path.startswith(self.prefix):
             return not shim.kernel_device(path[5:])
         full = path if path.startswith("/") else os.path.join(os.getcwd(), path)
         return full.startswith(self.prefix + "/dev/") or (full.startswith(self.prefix + "/") and os.path.islink(full))
 
     def full(self, path: str) -> str:
         """The file on this machine that the host knows by this path."""
-        if path.startswith("/dev/"):
+        if path.startswith("/dev/") and not path.startswith(self.prefix):
             return self.prefix + path
         return path if path.startswith("/") else os.path.join(os.getcwd(), path)
 
