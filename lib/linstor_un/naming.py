@@ -39,6 +39,10 @@ class Names(NamedTuple):
         """Return the volume that a snapshot needs for as long as it is copied to this image's."""
         return f"{image}-saved"
 
+    def save_as(self, image: str) -> str:
+        """Return the snapshot of a VM's disk that is saved as this image's volume, for as long as that takes."""
+        return f"save-as-{image}"[:48]
+
     def checkpoint(self, vm_id: int) -> str:
         """Return the resource definition that holds the memory of a suspended VM."""
         return f"{self.prefix}-vm-{vm_id}-checkpoint"

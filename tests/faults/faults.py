@@ -135,13 +135,14 @@ def mend(stage: Stage) -> None:
     sandbox.watch = lambda _host, _command, _process: True
     sandbox.repair()
     sandbox.start_controller()
+    for top in (stage.folder / "sandbox" / "hosts", stage.folder / "frontend"):
+        for temporary in top.rglob("*linstor_un.*"):
+            os.utime(temporary, (time.time() - _PASSING_SECONDS,) * 2)
     for node in sandbox.cluster.nodes:
         if not node.host_up or not node.online:
             sandbox.set_node(node.name, online=True)
         if "data" in node.pools:
             sandbox.fill_pool(node.name, "data", 1 << 40)
-        for staged in (sandbox.host(node.name) / "var" / "tmp").glob("linstor_un*"):
-            os.utime(staged, (time.time() - _PASSING_SECONDS,) * 2)
 
 
 _QUESTION = (

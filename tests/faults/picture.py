@@ -42,7 +42,7 @@ def picture(stage: Stage) -> Picture:
 
 
 def _things(name: str, value: object) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _things(f"{name}/{key}" if name else str(key), inner)
     elif isinstance(value, list) and name == "open":
@@ -84,12 +84,16 @@ def _digest(content: Content) -> str:
     return digest.hexdigest()[:12]
 
 
+# And what runs: a host that loses its power loses its VMs.
+_OF_PLACES = r"/snapshots/[^/]+/nodes|/Resource/quorum$|^open/|^domains"
+
+
 def without_places(taken: Picture) -> Picture:
-    """The same whatever nodes the replicas of a volume and of its snapshots are on, and with or without tie-breaker."""
+    """The same whatever nodes replicas and snapshots are on, with or without tie-breaker, and whatever VMs run."""
     found: dict[str, list[str]] = {}
     tie_breakers = [name.rpartition("/")[0] for name, value in taken.items() if "TIE_BREAKER" in value]
     for name, value in taken.items():
-        if name.startswith(tuple(tie_breakers)) or re.search(r"/snapshots/[^/]+/nodes|/Resource/quorum$", name):
+        if name.startswith(tuple(tie_breakers)) or re.search(_OF_PLACES, name):
             continue
         name = re.sub(r"^(resource_definitions/[^/]+/resources)/[^/]+", r"\1", name)
         found.setdefault(name, []).append(value)

@@ -11,9 +11,8 @@ import re
 from typing import NamedTuple
 
 from linstor_un import settings as settings_room
-from linstor_un.actions import new_volume, transfer
+from linstor_un.actions import attachment, new_volume, transfer
 from linstor_un.cluster import placement as placements
-from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput, InvalidSetting
@@ -22,6 +21,7 @@ from linstor_un.hosts.runner import Host
 from linstor_un.opennebula import arguments, decoding, model
 from linstor_un.opennebula.model import Datastore, VirtualMachine
 from linstor_un.settings import Settings
+from linstor_un.undo import Undo
 
 _DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -79,9 +79,9 @@ def decode(call: Call, domain: str, path: str, host: str, vm_id: str) -> Checkpo
     return Checkpoint(vm, domain, "/" + posixpath.normpath(path).lstrip("/"), where, own, settings, document)
 
 
-def attach(wanted: Checkpoint, gateway: Gateway) -> str:
+def attach(wanted: Checkpoint, gateway: Gateway, undo: Undo) -> str:
     """Make the checkpoint's volume available on the VM's host and return its device there."""
-    replicas.attach(gateway, wanted.resource, wanted.host.name)
+    attachment.attach(gateway, undo, wanted.resource, wanted.host.name, lambda: False)
     placement = placements.of(replicated(wanted.settings), wanted.datastore.label)
     return new_volume.device(gateway, wanted.resource, placement.layers, wanted.host.name)
 

@@ -30,7 +30,10 @@ _GROW_WAIT_SECONDS = 0.5
 
 
 class Clone(NamedTuple):
-    """What is to be cloned: `source` of `source_size_mib` into the new volume `target` of `size_mib`."""
+    """What is to be cloned: `source` of `source_size_mib` into the new volume `target` of `size_mib`.
+
+    `is_disowned` where what is restored says that it is the source's owner's: it is marked until it is disowned.
+    """
 
     source: str
     source_size_mib: int
@@ -38,6 +41,7 @@ class Clone(NamedTuple):
     size_mib: int
     placement: Placement
     owner: Mapping[str, str]
+    is_disowned: bool = False
 
 
 def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = "") -> tuple[str, ...]:
@@ -100,6 +104,9 @@ def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: s
     names = gateway.settings.names
     undo.push(f"volume {wanted.target}", lambda: new_volume.remove_made(gateway, wanted.target, token))
     properties = {**wanted.owner, names.run: token}
+    if wanted.is_disowned:
+        # The restore adds what the source says, and leaves alone what it does not: the mark stays.
+        properties[names.incomplete] = new_volume.mark_for(wanted.owner)
     try:
         volumes.define(gateway, wanted.target, wanted.placement, properties)
     except AlreadyExists:
@@ -175,9 +182,9 @@ def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> tuple[s
 
 
 def disown(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:
-    """Rid a volume of what it says of a VM, whose disk it was or was restored from; say `owner` instead."""
+    """Rid a volume of what it says of a VM, whose disk it was or was restored from, and of its mark; say `owner`."""
     names = gateway.settings.names
-    theirs = [names.vm_id, names.disk_id, names.datastore_id, names.run, TWO_PRIMARIES]
+    theirs = [names.vm_id, names.disk_id, names.datastore_id, names.run, names.incomplete, TWO_PRIMARIES]
     gateway.modify_resource_definition(resource, owner, theirs)
 
 

@@ -16,7 +16,7 @@ from linstor_un.cluster.volumes import Volume
 from linstor_un.errors import AlreadyExists, ControllerFailed
 from linstor_un.hosts import copies, filesystems, runner
 from linstor_un.hosts.runner import Host, Step
-from linstor_un.naming import drbd_device
+from linstor_un.naming import Names, drbd_device
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 from linstor_un.units import MIB
@@ -124,7 +124,7 @@ def discard(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:
     if existing.is_being_deleted:
         volumes.wait_until_absent(gateway, resource)
         return
-    if not is_owned(existing, owner):
+    if not is_owned(gateway.settings.names, existing, owner):
         raise AlreadyExists(
             f"LINSTOR already has a volume {resource} that was not made for this image or VM: remove it if nothing "
             f"needs it (`linstor resource-definition delete {resource}`), or set another PREFIX in linstor_un.conf"
@@ -133,9 +133,16 @@ def discard(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:
     volumes.remove(gateway, resource)
 
 
-def is_owned(volume: Volume, owner: Mapping[str, str]) -> bool:
-    """Tell whether the volume's properties name this owner."""
-    return bool(owner) and all(volume.properties.get(key) == value for key, value in owner.items())
+def mark_for(owner: Mapping[str, str]) -> str:
+    """Return a mark that names the owner as well, for a volume that a restore makes say that it is another's."""
+    return " ".join([mark(), *owner.values()])
+
+
+def is_owned(names: Names, volume: Volume, owner: Mapping[str, str]) -> bool:
+    """Tell whether the volume's properties name this owner, or its mark does."""
+    marked_for = volume.properties.get(names.incomplete, "").split()[1:]
+    says_so = all(volume.properties.get(key) == value for key, value in owner.items())
+    return bool(owner) and (says_so or marked_for == list(owner.values()))
 
 
 def device(gateway: Gateway, resource: str, layers: Sequence[str], node: str = "") -> str:

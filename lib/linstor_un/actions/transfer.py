@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 from linstor_un import locks, log
 from linstor_un import settings as settings_room
-from linstor_un.actions import new_volume
+from linstor_un.actions import attachment, new_volume
 from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
@@ -124,10 +124,11 @@ def not_its_image(transfer: Transfer, disk: Disk, source: str) -> InvalidInput:
 def offer(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> None:
     """Attach a disk's volume on the place's host and link it there."""
     resource = transfer.resource(disk)
-    if replicas.attach(transfer.gateway, resource, place.host):
-        undo.push(f"attachment on {place.host}", lambda: replicas.detach(transfer.gateway, resource, place.host))
-    step = link(transfer, place, transfer.device(disk), disk.size_mib, not disk.is_writable)
-    transfer.host(place.host).run(f"Linking {place.path} to {resource}", step)
+    host, device = transfer.host(place.host), transfer.device(disk)
+    datastores = place.path.rsplit("/", 3)[0]
+    attachment.attach(transfer.gateway, undo, resource, place.host, lambda: devices.is_linked(host, device, datastores))
+    step = link(transfer, place, device, disk.size_mib, not disk.is_writable)
+    host.run(f"Linking {place.path} to {resource}", step)
 
 
 def link(transfer: Transfer, place: Place, device: str, size_mib: int, read_only: bool = False) -> Step:

@@ -58,6 +58,13 @@ def find(gateway: Gateway, resource: str) -> Optional[Volume]:
     return next((volume for volume in found if volume.resource.lower() == resource.lower()), None)
 
 
+def find_both(gateway: Gateway, resource: str, other: str) -> tuple[Optional[Volume], Optional[Volume]]:
+    """Return two volumes, each None where there is none; one request."""
+    query = [("resource_definitions", resource), ("resource_definitions", other)]
+    found = {volume.resource.lower(): volume for volume in _list(gateway, query)}
+    return found.get(resource.lower()), found.get(other.lower())
+
+
 def with_property(gateway: Gateway, key: str, value: str) -> list[Volume]:
     """Return the volumes that have this property."""
     return [item for item in _list(gateway, [("props", f"{key}={value}")]) if item.properties.get(key) == value]

@@ -131,20 +131,17 @@ _RESTORE = (
     + LIBVIRT
     + """
 domain=$1 device=$2 seconds=$3 directory=$4 datastores=$5 vm=$6
-# Always under the same name, which the next run takes over from one that was killed.
-xml=$directory/.checkpoint.xml
-trap 'rm -f "$xml" "$xml.new"' EXIT
-trap 'exit 1' HUP INT TERM
 # Restored before, and the action ended before it knew.
 [ "$(virsh --connect "$uri" domstate "$domain" 2>/dev/null | head -n 1)" != running ] || exit 0
 wait_for_device "$device" 1 "$seconds"
 mkdir -p "$directory"
-virsh --connect "$uri" save-image-dumpxml "$device" >"$xml"
+xml=$(virsh --connect "$uri" save-image-dumpxml "$device")
 # Whatever system datastore the VM was saved in, its files are in this one now; oned writes the path with two slashes.
 doubled="${datastores%/*}//${datastores##*/}"
-sed -e "s%$datastores/[0-9][0-9]*/$vm/%$directory/%g" -e "s%$doubled/[0-9][0-9]*/$vm/%$directory/%g" "$xml" >"$xml.new"
+xml=$(printf '%s\\n' "$xml" |
+    sed -e "s%$datastores/[0-9][0-9]*/$vm/%$directory/%g" -e "s%$doubled/[0-9][0-9]*/$vm/%$directory/%g")
 tries=0
-until message=$(virsh --connect "$uri" restore "$device" --xml "$xml.new" --running 2>&1); do
+until message=$(printf '%s\\n' "$xml" | virsh --connect "$uri" restore "$device" --xml /dev/stdin --running 2>&1); do
     tries=$((tries + 1))
     [ "$tries" -lt "${VIRSH_RETRIES:-3}" ] || { echo "$message" >&2; exit 1; }
     sleep 1

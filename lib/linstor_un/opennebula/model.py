@@ -43,6 +43,15 @@ class Image(NamedTuple):
     registered: int
     target_snapshot: int = -1
     snapshot_ids: tuple[int, ...] = ()
+    saved_from: Optional[SavedFrom] = None
+
+
+class SavedFrom(NamedTuple):
+    """The VM's disk, and the image that it is or was cloned from, of which an image was made by disk-saveas."""
+
+    vm_id: int
+    disk_id: int
+    image_id: int
 
 
 class Disk(NamedTuple):
@@ -151,7 +160,14 @@ def action_image(tree: _Element, *, with_id: bool = True) -> Image:
         registered=number(element, "REGTIME") or 0,
         target_snapshot=-1 if target is None else target,
         snapshot_ids=tuple(required_number(item, "ID") for item in element.iterfind("SNAPSHOTS/SNAPSHOT")),
+        saved_from=_saved_from(element),
     )
+
+
+def _saved_from(element: _Element) -> Optional[SavedFrom]:
+    found = [number(element, f"TEMPLATE/SAVED_{name}") for name in ("VM_ID", "DISK_ID", "IMAGE_ID")]
+    vm_id, disk_id, image_id = found
+    return None if vm_id is None or disk_id is None or image_id is None else SavedFrom(vm_id, disk_id, image_id)
 
 
 def size_mib(value: int, what: str) -> int:

@@ -24,7 +24,7 @@ def run(call: Call) -> None:
     if source.lower() == target.lower():
         raise InvalidInput(f"Image {image.image_id} cannot be cloned into itself: call the action as OpenNebula does")
     owner = datastore_action.owner(action, image)
-    wanted = cloning.Clone(source, image.size_mib, target, image.size_mib, placement, owner)
+    wanted = cloning.Clone(source, image.size_mib, target, image.size_mib, placement, owner, is_disowned=True)
     gateway = action.gateway()
     mode = settings.clone_mode
     if mode == "snapshot" and not cloning.is_alike(gateway, source, placement):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from linstor_un import log
 from linstor_un.actions import datastore_action
-from linstor_un.cluster import volumes
+from linstor_un.actions.datastore_action import DatastoreAction
+from linstor_un.cluster import snapshots, volumes
+from linstor_un.cluster.gateway import Gateway
+from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import Call
 from linstor_un.errors import AlreadyExists
 from linstor_un.naming import resource_of
+from linstor_un.opennebula.model import Image
 
 
 def run(call: Call) -> None:
@@ -22,14 +26,32 @@ def run(call: Call) -> None:
         return
     gateway = action.gateway()
     with action.lock(resource, interrupt_holder=True):
-        volume = volumes.find(gateway, resource)
+        volume, passing = volumes.find_both(gateway, resource, action.names.passing(resource))
+        if passing is not None:
+            volumes.remove(gateway, passing.resource)
         if volume is None or action.names.incomplete in volume.properties:
-            volumes.remove(gateway, action.names.passing(resource))
-        if volume is None:
-            return
-        if volume.properties.get(action.names.image_id, str(image.image_id)) != str(image.image_id):
-            raise AlreadyExists(
-                f"{resource} has the name of image {image.image_id} and says that it is another's: look at `linstor "
-                f"resource-definition list-properties {resource}`, and delete it by hand if nothing needs it"
-            )
-        volumes.remove(gateway, resource)
+            _forget_snapshots(action, gateway, image, resource)
+        if volume is not None:
+            _check_owner(action, image, volume)
+            volumes.remove(gateway, resource)
+
+
+def _forget_snapshots(action: DatastoreAction, gateway: Gateway, image: Image, resource: str) -> None:
+    """Delete the snapshot that a save-as may have left on the disk that was to be this image."""
+    if image.saved_from is None:
+        return
+    vm_id, disk_id, image_id = image.saved_from
+    for source in (action.names.disk(vm_id, disk_id), action.names.image(image_id)):
+        if snapshots.find(gateway, source, action.names.save_as(resource)):
+            snapshots.forget(gateway, source, action.names.save_as(resource))
+
+
+def _check_owner(action: DatastoreAction, image: Image, volume: Volume) -> None:
+    """Check that the volume says whose it is, if it says anything; raises AlreadyExists."""
+    names, number = action.names, str(image.image_id)
+    marked_for = volume.properties.get(names.incomplete, "").split()[1:2]
+    if number not in (volume.properties.get(names.image_id, number), *marked_for):
+        raise AlreadyExists(
+            f"{volume.resource} has the name of image {number} and says that it is another's: look at `linstor "
+            f"resource-definition list-properties {volume.resource}`, and delete it by hand if nothing needs it"
+        )

@@ -6,8 +6,6 @@ SOURCE is what mkfs said for the new image; SNAPID -1 is the disk as it is now.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from linstor_un import log
@@ -64,8 +62,7 @@ def run(call: Call) -> None:
             cloning.copy(wanted.action.gateway, undo, wanted.clone)
             return
         try:
-            with _snapshot(wanted) as snapshot:
-                _from_snapshot(wanted, undo, snapshot)
+            _from_snapshot(wanted, undo, _snapshot(wanted, undo))
         except ControllerFailed as error:
             if not wanted.is_at_rest or error.code != SNAPSHOTS_NOT_SUPPORTED:
                 raise
@@ -92,26 +89,22 @@ def _decode(call: Call) -> SaveAs:
     placement = placements.of(theirs, action.datastores[datastore_id].label)
     source = action.resource(disk)
     owner = action.names.image_properties(image_id)
-    clone = Clone(source, disk.size_mib, target, disk.size_mib, placement, owner)
+    clone = Clone(source, disk.size_mib, target, disk.size_mib, placement, owner, is_disowned=True)
     moves_bytes = theirs.clone_mode == "copy" or cloning.differ(action.settings, theirs)
     return SaveAs(action, place, disk, source, name, target, clone, moves_bytes)
 
 
-@contextmanager
-def _snapshot(wanted: SaveAs) -> Iterator[Snapshot]:
-    """Have the snapshot that is saved: the disk's own, or one of now that goes at the end of the block."""
+def _snapshot(wanted: SaveAs, undo: Undo) -> Snapshot:
+    """Return the snapshot that is saved: the disk's own, or one of now."""
     gateway, source = wanted.action.gateway, wanted.source
-    name = wanted.snapshot or f"save-as-{wanted.target}"[:48]
-    try:
-        if not wanted.snapshot:
-            _take(wanted, name)
-        found = snapshots.find(gateway, source, name)
-        if found is None or not found.is_usable:
-            raise NotFound(f"{source} has no usable snapshot {name}: see `linstor snapshot list -r {source}`")
-        yield found
-    finally:
-        if not wanted.snapshot:
-            snapshots.forget(gateway, source, name)
+    name = wanted.snapshot or wanted.action.names.save_as(wanted.target)
+    if not wanted.snapshot:
+        undo.push(f"snapshot {name}", lambda: snapshots.forget(gateway, source, name))
+        _take(wanted, name)
+    found = snapshots.find(gateway, source, name)
+    if found is None or not found.is_usable:
+        raise NotFound(f"{source} has no usable snapshot {name}: see `linstor snapshot list -r {source}`")
+    return found
 
 
 def _take(wanted: SaveAs, name: str) -> None:
@@ -129,7 +122,8 @@ def _from_snapshot(wanted: SaveAs, undo: Undo, snapshot: Snapshot) -> None:
     clone = _sized(wanted.clone, snapshot)
     if not wanted.moves_bytes:
         cloning.restore(gateway, undo, clone, snapshot)
-        # What is restored says of itself what the VM's disk says.
+        _forget(wanted, snapshot)
+        # What is restored says what the VM's disk says. Last, because the mark tells `rm` to look for the rest.
         cloning.disown(gateway, wanted.target, wanted.clone.owner)
         return
     # A snapshot of a volume has no device of its own: it gets a volume for as long as it is copied.
@@ -137,6 +131,7 @@ def _from_snapshot(wanted: SaveAs, undo: Undo, snapshot: Snapshot) -> None:
     ours = placements.of(wanted.action.settings, wanted.action.datastore.label)
     as_it_is = clone._replace(target=passing, size_mib=clone.source_size_mib, placement=ours)
     cloning.restore(gateway, undo, as_it_is, snapshot)
+    _forget(wanted, snapshot)
     cloning.copy(gateway, undo, clone._replace(source=passing))
     volumes.remove(gateway, passing)
 
@@ -153,3 +148,9 @@ def _sized(clone: Clone, snapshot: Snapshot) -> Clone:
             f"{clone.size_mib} MiB: its volume is larger than its SIZE"
         )
     return clone._replace(source_size_mib=size_mib, size_mib=max(clone.size_mib, size_mib))
+
+
+def _forget(wanted: SaveAs, snapshot: Snapshot) -> None:
+    """Delete the snapshot that was taken for this alone: what is restored from it does not need it."""
+    if not wanted.snapshot:
+        snapshots.forget(wanted.action.gateway, wanted.source, snapshot.name)

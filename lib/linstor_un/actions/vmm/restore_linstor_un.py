@@ -16,6 +16,7 @@ from linstor_un.driver import Call
 from linstor_un.errors import DriverError, NotFound
 from linstor_un.hosts import virsh
 from linstor_un.opennebula import arguments
+from linstor_un.undo import Undo
 
 
 def run(call: Call) -> None:
@@ -42,9 +43,10 @@ def _restore(wanted: Checkpoint, gateway: Gateway, volume: Volume) -> None:
             f"The memory of VM {wanted.vm.vm_id} is being deleted with {wanted.resource}: start the VM afresh "
             "(`onevm recover --recreate` keeps persistent disks)"
         )
-    with locks.of_volume(wanted.settings, wanted.resource):
+    with locks.of_volume(wanted.settings, wanted.resource), Undo() as undo:
         # A save that was cut short has left an image that libvirt itself refuses.
-        virsh.restore(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway), wanted.path)
+        virsh.restore(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway, undo), wanted.path)
+        undo.forget()
         try:
             volumes.remove(gateway, wanted.resource)
         except DriverError as error:

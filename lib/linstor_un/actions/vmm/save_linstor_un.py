@@ -40,7 +40,7 @@ def _save(wanted: Checkpoint) -> None:
     placement = placements.of(checkpoint.replicated(wanted.settings), wanted.datastore.label)
     owner = {names.vm_id: str(wanted.vm.vm_id)}
     with locks.of_volume(wanted.settings, wanted.resource), Undo() as undo:
-        if _is_saved_already(wanted, gateway):
+        if _is_saved_already(wanted, gateway, undo):
             log.info(f"{wanted.domain} was saved to {wanted.resource} before")
             replicas.detach(gateway, wanted.resource, wanted.host.name)
             gateway.modify_resource_definition(wanted.resource, {}, [names.incomplete])
@@ -53,12 +53,12 @@ def _save(wanted: Checkpoint) -> None:
         new_volume.finish(gateway, volume)
 
 
-def _is_saved_already(wanted: Checkpoint, gateway: Gateway) -> bool:
+def _is_saved_already(wanted: Checkpoint, gateway: Gateway, undo: Undo) -> bool:
     """Tell whether an earlier run has saved the VM: its memory is nowhere else then; raises NotReady."""
     existing = volumes.find(gateway, wanted.resource)
     if existing is None or existing.is_being_deleted:
         return False
-    found = virsh.state(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway))
+    found = virsh.state(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway, undo))
     if found == virsh.UNKNOWN:
         raise NotReady(
             f"libvirt on {wanted.host.name} does not say whether {wanted.domain} is there, and {wanted.resource} may "
