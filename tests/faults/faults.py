@@ -16,7 +16,7 @@ from linstor_sandbox.faults import Fault as RestFault
 from tests.faults.stage import Stage
 from tests.faults.steps import FRONTEND, Step
 
-_PASSING_SECONDS = 600
+_PASSING_SECONDS = 7200
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _fill(stage: Stage) -> None:
 
 
 def mend(stage: Stage) -> None:
-    """Everything works again, and some minutes have passed."""
+    """Everything works again, and two hours have passed."""
     sandbox = stage.world.sandbox
     sandbox.watch = lambda _host, _command, _process: True
     sandbox.repair()

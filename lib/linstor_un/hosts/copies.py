@@ -50,7 +50,7 @@ watch
 _STAGE = """
 directory=$1
 mkdir -p "$directory"
-find "$directory" -maxdepth 1 -name 'linstor_un.??????????' -type f -empty -user "$(id -u)" -mmin +1 -exec rm -f {} +
+find "$directory" -maxdepth 1 -name 'linstor_un.??????????' -type f -empty -user "$(id -u)" -mmin +60 -exec rm -f {} +
 file=$(mktemp "$directory/linstor_un.XXXXXXXXXX")
 exec 4<>"$file"
 rm -f "$file"

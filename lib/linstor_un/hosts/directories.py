@@ -6,7 +6,7 @@ import os
 import re
 import select
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from linstor_un import log
 from linstor_un.errors import CommandFailed
@@ -53,7 +53,7 @@ if [ -e "$1/$2" ]; then
     exit 0
 fi
 if cd "$1" 2>/dev/null; then
-    find . -mindepth 1 \\( -type f -o -type d -o -type l ! -name 'disk.*' \\) -print0 |
+    find . -mindepth 1 ! -name '.linstor_un.*' \\( -type f -o -type d -o -type l ! -name 'disk.*' \\) -print0 |
         tar --create --sparse --null --no-recursion --files-from=- --file=- --totals
     cd /
 else
@@ -71,13 +71,26 @@ if [ -e "$1/$2" ]; then remove_directory "$1" keep; else remove_directory "$1"; 
 """
 )
 
-_MARK = """
+# A mark is there for the moment in which the other host looks for it; one that a kill has left goes with a later one.
+_SET_MARK = """
+set_mark() {
+    find . -maxdepth 1 -name '.linstor_un.*' -type f -mmin +60 -exec rm -f {} +
+    mark=$1
+    trap 'rm -f "$mark"' EXIT
+    trap 'exit 1' HUP INT TERM PIPE
+    : >"$mark"
+    echo ready
+}
+"""
+
+_MARK = (
+    _SET_MARK
+    + """
 cd "$1" 2>/dev/null || { echo ready; exit 0; }
-: >"$2"
-trap 'rm -f "$2"' EXIT
-echo ready
+set_mark "$2"
 cat >/dev/null
 """
+)
 
 # Copies all of $1 to $2 but the links to volumes.
 _COPY_HERE = (
@@ -85,7 +98,8 @@ _COPY_HERE = (
     + """
 make_directory "$2"
 if [ "$1" != "$2" ] && cd "$1" 2>/dev/null; then
-    find . -mindepth 1 -maxdepth 1 \\( ! -type l -o ! -name 'disk.*' \\) -exec cp -a --sparse=always -t "$2" -- {} +
+    find . -mindepth 1 -maxdepth 1 ! -name '.linstor_un.*' \\( ! -type l -o ! -name 'disk.*' \\) \\
+        -exec cp -a --sparse=always -t "$2" -- {} +
     cd /
 fi
 """
@@ -93,14 +107,13 @@ fi
 
 _RECEIVE = (
     MAKE_DIRECTORY
+    + _SET_MARK
     + """
 make_directory "$1"
 cd "$1"
-: >"$2"
-trap 'rm -f "$2"' EXIT
-trap 'exit 1' HUP INT TERM
-echo ready
+set_mark "$2"
 read -r what
+rm -f "$mark"
 [ "$what" != archive ] || receive | tar --extract --sparse --file=-
 """
 )
@@ -267,11 +280,11 @@ def remove_unless_shared(left: Host, stays: Host, directory: str) -> list[str]:
         feed.stop()
 
 
-def write_file(host: Host, path: str, local_file: str) -> None:
-    """Put a file of the front-end at `path` on the host, at once or not at all."""
+def write_file(host: Host, path: str, blocks: Iterable[bytes]) -> None:
+    """Put what the blocks make up at `path` on the host, at once or, where they end in an error, not at all."""
     step = Step(_WRITE_FILE, (path.rpartition("/")[0], path))
-    with host.feed(f"Copying {path}", step) as feed, open(local_file, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
+    with host.feed(f"Copying {path}", step) as feed:
+        for block in blocks:
             feed.send(block)
         feed.end()
         feed.finish()

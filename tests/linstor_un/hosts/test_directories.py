@@ -350,35 +350,36 @@ def test_removing_a_directory_removes_nothing_behind_its_links(
 
 @pytest.mark.parametrize("content", [b"", b"x", b"0\n5\n" * 100, os.urandom(3 << 20)])
 @pytest.mark.parametrize("name", ["disk.4", "a blank\nand '$(x)'"])
-def test_a_file_is_put_on_a_host(sandbox: Sandbox, here: Host, tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / "local").write_bytes(content)
-    directories.write_file(here, f"{DIRECTORY}/{name}", str(tmp_path / "local"))
+def test_a_file_is_put_on_a_host(sandbox: Sandbox, here: Host, name: str, content: bytes) -> None:
+    directories.write_file(here, f"{DIRECTORY}/{name}", [content[:5], b"", content[5:]])
     assert {path.name: path.read_bytes() for path in below(sandbox, "node1", DIRECTORY).iterdir()} == {name: content}
 
 
-def test_a_file_in_use_is_replaced_at_once(sandbox: Sandbox, here: Host, tmp_path: Path) -> None:
+def test_a_file_in_use_is_replaced_at_once(sandbox: Sandbox, here: Host) -> None:
     path = below(sandbox, "node1", f"{DIRECTORY}/disk.4")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"old")
-    (tmp_path / "local").write_bytes(b"new")
     with path.open("rb") as file:
-        directories.write_file(here, f"{DIRECTORY}/disk.4", str(tmp_path / "local"))
+        directories.write_file(here, f"{DIRECTORY}/disk.4", [b"new"])
         assert file.read() == b"old", "who has it open goes on with what it opened"
     assert path.read_bytes() == b"new"
 
 
-def test_a_file_that_cannot_be_put_leaves_nothing(sandbox: Sandbox, here: Host, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_put_leaves_nothing(sandbox: Sandbox, here: Host) -> None:
     path = below(sandbox, "node1", f"{DIRECTORY}/disk.4")
     path.mkdir(parents=True)
     (path / "x").write_text("not empty")
-    (tmp_path / "local").write_bytes(b"new" * 1000)
     with pytest.raises(CommandFailed, match=f"Copying {DIRECTORY}/disk.4"):
-        directories.write_file(here, f"{DIRECTORY}/disk.4", str(tmp_path / "local"))
+        directories.write_file(here, f"{DIRECTORY}/disk.4", [b"new" * 1000])
     assert [found.name for found in path.parent.iterdir()] == ["disk.4"]
 
 
-def test_a_file_that_is_not_there_any_more_leaves_nothing(sandbox: Sandbox, here: Host, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        directories.write_file(here, f"{DIRECTORY}/disk.4", str(tmp_path / "none"))
+def test_a_file_whose_making_fails_in_the_middle_leaves_nothing(sandbox: Sandbox, here: Host) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x" * 100_000
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        directories.write_file(here, f"{DIRECTORY}/disk.4", broken())
     top = below(sandbox, "node1", DIRECTORY)
     assert not top.exists() or list(top.iterdir()) == []

@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from linstor_un import settings as settings_room
 from linstor_un.driver import Call
@@ -17,54 +18,55 @@ from linstor_un.errors import CommandFailed, InvalidInput, MissingDependency
 from linstor_un.hosts import directories, runner
 from linstor_un.opennebula import arguments
 
+_BLOCK_BYTES = 1 << 20
 _BUILDERS = (("xorriso", "-as", "mkisofs"), ("genisoimage",), ("mkisofs",))
 
 
 def run(call: Call) -> None:
-    """Make the ISO on the front-end and replace the host's in one step, as it may be in use."""
+    """Send the ISO to the host while it is made, and replace the one there in one step, as it may be in use."""
     if len(call.arguments) < 4:
         arguments.expect(call.arguments, "CONTEXT.sh", "HOST:PATH", "VMID", "DSID")
     *files, target, vm_id, datastore_id = call.arguments
     arguments.identifier(datastore_id, "DSID")
     place = arguments.disk_place(target, arguments.identifier(vm_id, "VMID"))
     settings = settings_room.from_configuration(call.configuration)
-    with tempfile.TemporaryDirectory(prefix="linstor_un-context-") as directory:
-        content = os.path.join(directory, "content")
-        os.mkdir(content)
-        for file in files:
-            _add(file, content)
-        iso = os.path.join(directory, "context.iso")
-        _build(iso, content)
-        directories.write_file(runner.host(place.host, settings), place.path, iso)
+    command = [*_builder(), "-quiet", "-V", "CONTEXT", "-J", "-R", "-graft-points", *map(_graft, files)]
+    directories.write_file(runner.host(place.host, settings), place.path, _output(command))
 
 
-def _add(file: str, directory: str) -> None:
-    """Copy one file or directory, under the name behind its first colon where it has one."""
+def _graft(file: str) -> str:
+    """Return how a file or directory gets into the ISO, under the name behind its first colon where it has one."""
     path, _, name = file.partition(":")
     name = (name.strip("'\"") or os.path.basename(path.rstrip("/"))).lstrip("/")
     if not name or ".." in name.split("/") or not path.startswith("/"):
         raise InvalidInput(f"Context file {file[:200]!r} is not /path or /path:name: correct CONTEXT/FILES")
-    target = os.path.join(directory, name)
-    try:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        if os.path.isdir(path):
-            shutil.copytree(path, target, symlinks=True)
-        else:
-            shutil.copyfile(path, target)
-    except (OSError, shutil.Error) as failure:
-        raise InvalidInput(f"Context file {path} cannot be read ({failure}): correct CONTEXT/FILES") from None
+    if not os.access(path, os.R_OK):
+        raise InvalidInput(f"Context file {path} is not there or cannot be read: correct CONTEXT/FILES")
+    # What a link leads to, not the link.
+    return f"{_escaped(name)}={_escaped(os.path.realpath(path))}"
 
 
-def _build(iso: str, content: str) -> None:
-    command = [*_builder(), "-o", iso, "-V", "CONTEXT", "-J", "-R", content]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-    )
-    if done.returncode:
-        reason = " ".join(done.stderr.decode("utf-8", "replace").split())[-300:]
-        raise CommandFailed(
-            f"{command[0]} could not build the context ISO: {reason}; free space in {tempfile.gettempdir()}?"
-        )
+def _escaped(path: str) -> str:
+    return path.replace("\\", "\\\\").replace("=", "\\=")
+
+
+def _output(command: Sequence[str]) -> Iterator[bytes]:
+    """Yield what a command prints; raises CommandFailed when it ends badly, before anybody takes it for whole."""
+    # A file without a name, so that nothing is left of it however this ends.
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
+        assert process.stdout is not None
+        try:
+            yield from iter(partial(process.stdout.read, _BLOCK_BYTES), b"")
+            process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        if process.returncode:
+            complaints.seek(0)
+            reason = " ".join(complaints.read().decode("utf-8", "replace").split())[-300:]
+            raise CommandFailed(f"{command[0]} could not build the context ISO: {reason}; correct CONTEXT/FILES")
 
 
 def _builder() -> Sequence[str]:

@@ -11,6 +11,7 @@ from linstor_un.actions.transfer import Transfer
 from linstor_un.driver import Call
 from linstor_un.errors import HostUnreachable
 from linstor_un.hosts import directories
+from linstor_un.hosts.runner import Host
 from linstor_un.opennebula import arguments
 from linstor_un.opennebula.arguments import Place
 
@@ -40,6 +41,10 @@ def _disk(action: Transfer, place: Place) -> None:
 
 
 def _directory(action: Transfer, place: Place) -> None:
+    """Remove the VM's directory on the host, and what parking it may have put into the front-end's."""
+    frontend = Host(place.host, action.settings, is_frontend=True)
+    if not action.host(place.host).is_frontend:
+        directories.remove(frontend, place.directory)
     try:
         directories.remove(action.host(place.host), place.directory)
     except HostUnreachable as error:

@@ -126,7 +126,7 @@ def test_files_that_cannot_be_taken_are_sentences_and_the_old_iso_stays(world: W
     vm = start(world)
     before = path(world, vm, "disk.1").read_bytes()
     for file, part in (
-        ("/no/such/file", "Context file /no/such/file cannot be read"),
+        ("/no/such/file", "Context file /no/such/file is not there or cannot be read"),
         ("relative", "Context file 'relative' is not /path or /path:name"),
         ("/etc/hostname:../../../etc/cron.d/x", "is not /path or /path:name"),
         ("/etc/hostname:a/../../b", "is not /path or /path:name"),
