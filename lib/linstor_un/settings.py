@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
 from typing import Callable, NamedTuple, Optional
 
@@ -298,10 +299,13 @@ def _parse(values: Mapping[str, str], origin: str, known: Mapping[str, tuple[str
 def read_configuration(path: str) -> dict[str, str]:
     """Return the `KEY=value` lines of linstor_un.conf; a missing file is an empty one.
 
-    Raises InvalidSetting for a line that is no assignment and for a key that does not exist.
+    Raises InvalidSetting for a line that is no assignment, for a key that does not exist, and for a file that anybody
+    may write to: it names commands and controllers.
     """
     try:
         with open(path, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
+                raise InvalidSetting(f"{path} may be written to by everybody: take that right away (chmod o-w {path})")
             lines = file.read().splitlines()
     except FileNotFoundError:
         return {}

@@ -298,3 +298,12 @@ def test_locks_live_in_opennebulas_directory_or_in_one_that_only_we_can_enter() 
 def test_the_agents_time_is_bounded(seconds: str) -> None:
     with pytest.raises(InvalidSetting, match="a number of seconds from 1 to 15"):
         settings.from_configuration({"FREEZE_TIMEOUT": seconds})
+
+
+def test_a_file_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 'SSH="sh -c"\n')
+    Path(path).chmod(0o666)
+    with pytest.raises(InvalidSetting, match=f"chmod o-w {path}"):
+        settings.read_configuration(path)
+    Path(path).chmod(0o664)
+    assert settings.read_configuration(path) == {"SSH": "sh -c"}

@@ -134,6 +134,8 @@ make_directory "$1"
 new=$1/.${2##*/}.new
 trap 'rm -f "$new"' EXIT
 trap 'exit 1' HUP INT TERM
+# Whatever lies there under that name, a link above all, is not written through.
+rm -f "$new"
 receive >"$new"
 mv -fT "$new" "$2"
 """

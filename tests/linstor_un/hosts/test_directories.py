@@ -383,3 +383,13 @@ def test_a_file_whose_making_fails_in_the_middle_leaves_nothing(sandbox: Sandbox
         directories.write_file(here, f"{DIRECTORY}/disk.4", broken())
     top = below(sandbox, "node1", DIRECTORY)
     assert not top.exists() or list(top.iterdir()) == []
+
+
+def test_a_link_in_the_way_of_a_new_file_is_not_written_through(sandbox: Sandbox, here: Host, source: Path) -> None:
+    other = below(sandbox, "node1", "/var/tmp/other")
+    other.write_bytes(b"somebody's")
+    (source / ".disk.4.new").symlink_to(other)
+    directories.write_file(here, f"{DIRECTORY}/disk.4", [b"new"])
+    assert other.read_bytes() == b"somebody's"
+    assert (source / "disk.4").read_bytes() == b"new" and not (source / "disk.4").is_symlink()
+    other.unlink()
