@@ -127,7 +127,7 @@ def offer(migration: Migration) -> None:
         resource = action.resource(disk)
         with action.lock(resource):
             replicas.attach(action.gateway, resource, target, for_migration=_is_managed(migration, resource in written))
-    if not written or primaries.are_managed(action.gateway):
+    if not written or action.gateway.manages_two_primaries:
         return
     primaries.forget_earlier(action.gateway, written)
     for resource, known in replicas.of_several(action.gateway, sorted(written)).items():
@@ -149,7 +149,7 @@ def _check_shareable(migration: Migration) -> None:
 
 
 def _is_managed(migration: Migration, is_written: bool) -> bool:
-    return is_written and primaries.are_managed(migration.action.gateway)
+    return is_written and migration.action.gateway.manages_two_primaries
 
 
 def link(migration: Migration) -> None:
@@ -219,8 +219,8 @@ def adopt(migration: Migration) -> None:
 def _known(migration: Migration) -> Mapping[str, list[Replica]]:
     """Return where the volumes are of which that decides what is to be done."""
     action = migration.action
-    are_managed = primaries.are_managed(action.gateway)
-    wanted = [action.resource(disk) for disk in migration.disks if disk.is_shared or not are_managed]
+    is_managed = action.gateway.manages_two_primaries
+    wanted = [action.resource(disk) for disk in migration.disks if disk.is_shared or not is_managed]
     return replicas.of_several(action.gateway, wanted)
 
 
@@ -228,7 +228,7 @@ def _leave_volume(
     migration: Migration, disk: Disk, known: Sequence[Replica], left: str, stays: str, may_detach: bool
 ) -> None:
     gateway, resource = migration.action.gateway, migration.action.resource(disk)
-    if disk.is_writable and primaries.are_managed(gateway):
+    if disk.is_writable and gateway.manages_two_primaries:
         primaries.leave(gateway, resource, left)
         return
     if disk.is_writable:

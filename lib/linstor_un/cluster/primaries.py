@@ -24,11 +24,6 @@ _PROTOCOL = "DrbdOptions/Net/protocol"
 _ALLOWED = {TWO_PRIMARIES: "yes", _PROTOCOL: "C"}
 
 
-def are_managed(gateway: Gateway) -> bool:
-    """Tell whether LINSTOR itself allows two primaries for a migration, and takes that back."""
-    return gateway.manages_two_primaries
-
-
 def allow(gateway: Gateway, resource: str, known: Sequence[Replica], source: str, target: str) -> None:
     """Let the volume, which is attached on both nodes, be primary on both; `known` is where it is.
 

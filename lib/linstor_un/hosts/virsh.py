@@ -50,12 +50,13 @@ timeout "$seconds" virsh --connect "$uri" domfsfreeze "$domain" >/dev/null 2>&1 
     # The agent may have taken its time: the driver makes ready again before the VM stands still.
     echo unfrozen
     read -r word
+    held=suspended
     timeout "$limit" virsh --connect "$uri" suspend "$domain" >/dev/null || {
         timeout "$limit" virsh --connect "$uri" resume "$domain" >/dev/null 2>&1 || true
+        held=
         echo "virsh suspend $domain failed or took more than $limit s" >&2
         exit 1
     }
-    held=suspended
 }
 echo "$held"
 word=$(timeout "$limit" head -n 1) || true

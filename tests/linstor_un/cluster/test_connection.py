@@ -11,6 +11,8 @@ import pytest
 from linstor_sandbox.opennebula.scripts import Call
 from linstor_sandbox.tls import Authority, serving
 from linstor_un.cluster import connection
+from linstor_un.cluster.gateway import Gateway
+from linstor_un.settings import Settings
 from tests.conftest import World
 from tests.linstor_un.actions.datastore.material import cp, disk, holds, nothing_left, refused, source, succeeded
 from tests.linstor_un.cluster.tls import proxy, silent
@@ -121,6 +123,16 @@ def test_a_token_goes_over_tls_and_over_nothing_else(
 def test_the_token_of_other_tools_is_not_read() -> None:
     assert connection.Connection.__mro__[1] is linstor.Linstor
     assert linstor.Linstor.AUTH_JSON_PATH == ""
+
+
+def test_an_older_python_linstor_migrates_in_the_older_way(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Gateway(Settings(controllers=(make_world(rest_version="1.29.1").sandbox.uri,)))
+    assert gateway.manages_two_primaries
+    monkeypatch.delattr(linstor.Linstor, "resource_unmake_available")
+    assert not gateway.manages_two_primaries
+    gateway.close()
 
 
 def test_the_next_controller_is_asked_where_one_does_not_answer(
