@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from .properties import Props
 from .registry import Registry
-from .storage import Content, Store
+from .storage import Content, Store, taken
 
 DISKLESS_POOL = "DfltDisklessStorPool"
 DEFAULT_GROUP = "DfltRscGrp"
@@ -77,6 +77,15 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A volume or a snapshot of one in a pool; size in KiB."""
+
+    size: int
+    content: Content
+    snapshot: bool = False
+
+
 @dataclass
 class StoragePool:
     """A pool on one node; sizes in KiB."""
@@ -88,7 +97,7 @@ class StoragePool:
     props: Props = field(default_factory=dict)
     uuid: str = field(default_factory=new_uuid)
     withheld: int = 0
-    members: dict[tuple[str, int], tuple[int, Content]] = field(default_factory=dict)
+    members: dict[tuple[str, int], Stored] = field(default_factory=dict)
 
     @property
     def diskless(self) -> bool:
@@ -100,14 +109,22 @@ class StoragePool:
         return self.props.get("StorDriver/StorPoolName", "")
 
     def reserved(self) -> int:
-        """Sum of the sizes of all volumes."""
-        return sum(size for size, _ in self.members.values())
+        """What LINSTOR counts as promised: the volumes' sizes and, as snapshots stay "pending" for it, theirs twice."""
+        return sum(stored.size * (1 + stored.snapshot) for stored in self.members.values())
 
     def used(self) -> int:
-        """What the volumes take: their size on a thick pool, their own allocated blocks on a thin one."""
-        if not self.kind.thin:
-            return self.reserved()
-        return sum(content.own() for _, content in self.members.values()) // 1024
+        """What is taken: the blocks on a thin pool, all sizes on a thick one."""
+        if self.kind.thin:
+            return taken(stored.content for stored in self.members.values()) // 1024
+        snapshots = [stored for stored in self.members.values() if stored.snapshot]
+        volumes = sum(stored.size for stored in self.members.values() if not stored.snapshot)
+        return volumes + self.set_aside(snapshots)
+
+    def set_aside(self, snapshots: Sequence[Stored]) -> int:
+        """What snapshots take, so that their volumes can still be overwritten: on thick LVM their size, else blocks."""
+        if self.kind.family == "LVM":
+            return sum(stored.size for stored in snapshots)
+        return taken(stored.content for stored in snapshots) // 1024
 
     def free(self) -> int:
         """Free KiB."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Optional
 
 from . import drbd, properties
 from .devices import Devices
-from .model import Cluster, Resource, ResourceDefinition, Snapshot, VolumeDefinition, new_uuid
+from .model import Cluster, Resource, ResourceDefinition, Snapshot, Stored, VolumeDefinition, new_uuid
 from .openings import Openings
 from .storage import Content
 
@@ -64,7 +65,7 @@ class Satellites:
         content = resource.content(volume.number)
         if content is not None and not resource.diskless:
             key = (resource.definition.uuid, volume.number)
-            resource.pool.members[key] = (drbd.Sizes(resource, volume).storage, content)
+            resource.pool.members[key] = Stored(drbd.Sizes(resource, volume).storage, content)
 
     @staticmethod
     def _describe(resource: Resource, volume: VolumeDefinition) -> None:
@@ -142,9 +143,32 @@ class Satellites:
                 if content is not None and key not in snapshot.contents:
                     name = f"{snapshot.definition.name}_{volume.number:05d}_{snapshot.name}"
                     snapshot.contents[key] = self.cluster.store.copy(content, name)
+                if content is not None:
+                    stored = Stored(drbd.Sizes(resource, volume).storage, snapshot.contents[key], snapshot=True)
+                    resource.pool.members[(snapshot.uuid, number)] = stored
+
+    @staticmethod
+    def fits(resource: Resource) -> bool:
+        """Whether its pool has room for its volumes; a thin pool does not ask."""
+        needed = sum(drbd.Sizes(resource, volume).storage for volume in resource.definition.volumes.values())
+        return resource.pool.kind.thin or needed <= resource.pool.free()
+
+    @staticmethod
+    def without_room(replicas: Sequence[Resource]) -> set[str]:
+        """The nodes whose thick pools cannot set aside what snapshots of these replicas need."""
+        wanted: dict[str, list[Stored]] = {}
+        for resource in replicas:
+            keys = [(resource.definition.uuid, number) for number in resource.definition.volumes]
+            found = map(resource.pool.members.get, keys)
+            wanted.setdefault(resource.pool.uuid, []).extend(filter(None, found))
+        pools = [resource.pool for resource in replicas if not resource.pool.kind.thin]
+        return {pool.node.name for pool in pools if pool.set_aside(wanted[pool.uuid]) > pool.free()}
 
     def drop_snapshot(self, snapshot: Snapshot, node: Optional[str] = None) -> None:
         """Delete a snapshot's bytes, of one node or all."""
+        for replica in snapshot.replicas:
+            for number in snapshot.volumes if node is None or replica.node.name == node else ():
+                replica.pool.members.pop((snapshot.uuid, number), None)
         for key in list(snapshot.contents):
             if node is None or key[0] == node.upper():
                 self.cluster.store.remove(snapshot.contents.pop(key))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import drbd, properties
-from .model import Node, Resource, ResourceDefinition, Snapshot, SnapshotReplica, VolumeDefinition, new_uuid
+from .model import Node, Resource, ResourceDefinition, Snapshot, SnapshotReplica, Stored, VolumeDefinition, new_uuid
 from .sandbox import Sandbox
 
 
@@ -39,7 +39,7 @@ def _definition(sandbox: Sandbox, number: int, where: Sequence[Node], pool: str,
     content = cluster.store.promise(definition.name, drbd.device_size(definition, volume))
     definition.contents[0] = content
     for resource in definition.resources:
-        resource.pool.members[(definition.uuid, 0)] = (drbd.Sizes(resource, volume).storage, content)
+        resource.pool.members[(definition.uuid, 0)] = Stored(drbd.Sizes(resource, volume).storage, content)
     if snapshot:
         definition.snapshots[snapshot] = _snapshot(sandbox, definition, volume, snapshot)
     cluster.definitions[definition.name] = definition
@@ -48,9 +48,11 @@ def _definition(sandbox: Sandbox, number: int, where: Sequence[Node], pool: str,
 def _snapshot(sandbox: Sandbox, definition: ResourceDefinition, volume: VolumeDefinition, name: str) -> Snapshot:
     made = Snapshot(name, definition, {"SUCCESSFUL"}, {"SequenceNumber": "1"}, dict(definition.props))
     made.volumes[0] = VolumeDefinition(0, volume.size, dict(volume.props), list(volume.flags))
+    content = sandbox.cluster.store.promise(f"{definition.name}_{name}", definition.contents[0].size)
+    made.contents[("", 0)] = content
     for resource in definition.resources:
         made.replicas[resource.node.name] = _replica(resource)
-    made.contents[("", 0)] = sandbox.cluster.store.promise(f"{definition.name}_{name}", definition.contents[0].size)
+        resource.pool.members[(made.uuid, 0)] = Stored(drbd.Sizes(resource, volume).storage, content, snapshot=True)
     return made
 
 

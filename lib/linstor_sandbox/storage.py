@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -16,38 +17,66 @@ OLD_DATA = (b"old data of a former volume in this pool\n" * 100)[:4096]
 _OLD_MIB = OLD_DATA * (MIB // len(OLD_DATA))
 FULL_OLD_DATA = 128 * MIB
 """Up to this size (bytes) a volume on a thick pool is full of old data; beyond, every MiB begins with 64 KiB of it."""
+CHUNK = 64 * KIB
+"""What a thin pool allocates at once (bytes): copies of one another differ by so much or more."""
 _FICLONE = 0x40049409
 
 
 @dataclass
 class Content:
-    """The bytes of a volume or snapshot; `shared` is what it shares with what it was copied from (bytes).
+    """The bytes of a volume or snapshot; `family` is the first of those that were copied from one another.
 
     `written` says that somebody opened it for writing: as long as nobody has, its blocks need no counting.
     """
 
     path: Path
     size: int
-    shared: int = 0
+    family: Path
     written: bool = True
-    _own: int = 0
+    _allocated: int = 0
+    _chunks: dict[tuple[int, int], int] = field(default_factory=dict)
+    _chunks_of: int = 0
 
     def allocated(self) -> int:
-        """Allocated bytes, shared ones included."""
+        """Allocated bytes."""
         try:
             return self.path.stat().st_blocks * 512
         except FileNotFoundError:
             return 0
 
-    def own(self) -> int:
-        """Allocated bytes which it does not share with its origin."""
-        return max(0, self.allocated() - self.shared) if self.written else self._own
+    def settled(self) -> int:
+        """Allocated bytes, counted anew only where somebody may have written."""
+        return self.allocated() if self.written else self._allocated
 
     def settle(self) -> Content:
         """Count its blocks now and not again until it is written to."""
-        self._own = max(0, self.allocated() - self.shared)
+        self._allocated = self.allocated()
         self.written = False
         return self
+
+    def chunks(self) -> dict[tuple[int, int], int]:
+        """{(number, hash of its data): allocated bytes} of every chunk that is not a hole."""
+        if not self._allocated and not self.written:
+            return {}
+        changed = self.path.stat().st_mtime_ns
+        if changed != self._chunks_of:
+            self._chunks = _chunks(self.path, self.size)
+            # A file's time is coarse: what was written just now may be followed by more that has the same.
+            self._chunks_of = changed if time.time_ns() - changed > 100_000_000 else 0
+        return self._chunks
+
+
+def taken(contents: Iterable[Content]) -> int:
+    """Allocated bytes of all together: what copies of one another have in common counts once."""
+    families: dict[Path, list[Content]] = {}
+    for content in contents:
+        families.setdefault(content.family, []).append(content)
+    return sum(
+        family[0].settled()
+        if len(family) == 1
+        else sum({chunk: size for content in family for chunk, size in content.chunks().items()}.values())
+        for family in families.values()
+    )
 
 
 class Store:
@@ -58,13 +87,14 @@ class Store:
         self._serial = 0
         root.mkdir(parents=True, exist_ok=True)
 
-    def _new_path(self, name: str) -> Path:
+    def _new(self, name: str, size: int) -> Content:
         self._serial += 1
-        return self.root / f"{self._serial:06d}-{name}"
+        path = self.root / f"{self._serial:06d}-{name}"
+        return Content(path, size, path)
 
     def create(self, name: str, size: int, old_data: bool) -> Content:
         """A fresh volume: zeroes, or old data as on a thick pool."""
-        content = Content(self._new_path(name), size)
+        content = self._new(name, size)
         with content.path.open("xb") as file:
             file.truncate(size)
             if old_data:
@@ -73,7 +103,9 @@ class Store:
 
     def promise(self, name: str, size: int) -> Content:
         """A fresh volume whose file is made by ensure(), when somebody needs it."""
-        return Content(self._new_path(name), size, written=False)
+        content = self._new(name, size)
+        content.written = False
+        return content
 
     @staticmethod
     def ensure(content: Content) -> None:
@@ -94,10 +126,10 @@ class Store:
 
     def copy(self, origin: Content, name: str, size: Optional[int] = None) -> Content:
         """A copy with the same holes, as a snapshot or a clone has it."""
-        content = Content(self._new_path(name), origin.size)
+        content = self._new(name, origin.size)
+        content.family = origin.family
         self.ensure(origin)
         copy_sparse(origin.path, content.path)
-        content.shared = content.allocated()
         if size is not None and size != content.size:
             self.resize(content, size, False)
         return content.settle()
@@ -116,6 +148,17 @@ def _fill(descriptor: int, start: int, end: int) -> None:
         length = min(chunk, end - position)
         os.pwrite(descriptor, _OLD_MIB[:length], position)
         position += step
+
+
+def _chunks(path: Path, size: int) -> dict[tuple[int, int], int]:
+    found: dict[tuple[int, int], int] = {}
+    with path.open("rb", buffering=0) as file:
+        for start, end in data_extents(file.fileno(), size):
+            for number in range(start // CHUNK, -(-end // CHUNK)):
+                key = number, hash(os.pread(file.fileno(), CHUNK, number * CHUNK))
+                part = min(end, (number + 1) * CHUNK) - max(start, number * CHUNK)
+                found[key] = found.get(key, 0) + part
+    return found
 
 
 def data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,7 +17,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from linstor_sandbox import Opening, Pool, Sandbox
 from linstor_sandbox.answers import is_error
 from linstor_sandbox.controller import Request
-from linstor_sandbox.drbd import Sizes
 from linstor_sandbox.model import ResourceDefinition, StoragePool
 from linstor_sandbox.storage import Content, data_extents
 
@@ -234,28 +234,35 @@ class Operations(RuleBasedStateMachine):
 
     @invariant()
     def free_space_adds_up(self) -> None:
-        members: dict[tuple[str, str], set[str]] = {}
-        for found in self.definitions:
-            for res in found.diskful():
-                if res.deployed and found.volumes:
-                    members.setdefault((res.node.name, res.pool.name), set()).add(found.uuid)
+        """Every pool has given away what the files in it take: copies share at most what is equal, at least nothing."""
+        blocks: dict[Path, set[bytes]] = {}
         for node in self.sandbox.cluster.nodes:
-            for pool in node.pools:
-                if not pool.diskless:
-                    assert {uuid for uuid, _ in pool.members} == members.get((node.name, pool.name), set())
-                    assert 0 <= pool.free() <= pool.total
-                    assert pool.free() == max(0, pool.total - pool.used())
-                    assert pool.total - pool.free() == min(pool.total, self.taken(pool))
-                    assert pool.kind.thin or pool.reserved() <= pool.total
+            for pool in (pool for pool in node.pools if not pool.diskless):
+                contents = self._contents(pool)
+                assert len(pool.members) == len(contents)
+                used = (pool.total - pool.free()) * 1024
+                if pool.kind.thin:
+                    for content in contents:
+                        blocks.setdefault(content.path, set(_blocks(content)))
+                    least = 4096 * len(set().union(*(blocks[content.path] for content in contents)))
+                    most = sum(content.path.stat().st_blocks * 512 for content in contents)
+                else:
+                    least = sum(content.size for content in contents)
+                    most = least + len(contents) * (8 << 20)
+                assert least <= used <= most, f"{pool.name} on {node.name}"
+                assert used <= pool.total * 1024
 
-    def taken(self, pool: StoragePool) -> int:
-        """KiB, counted anew: extents on a thick pool, what the files really take of their own on a thin one."""
-        found = [(res, vol) for rd in self.definitions for res in rd.diskful() for vol in rd.volumes.values()]
-        here = [(res, vol) for res, vol in found if res.pool is pool and res.deployed]
-        if not pool.kind.thin:
-            return sum(Sizes(res, vol).storage for res, vol in here)
-        contents = [content for res, vol in here if (content := res.content(vol.number)) is not None]
-        return sum(max(0, content.path.stat().st_blocks * 512 - content.shared) for content in contents) // 1024
+    def _contents(self, pool: StoragePool) -> list[Content]:
+        """Of the volumes and snapshots that lie in a pool."""
+        found = []
+        for definition in self.definitions:
+            for res in definition.diskful():
+                if res.pool is pool and res.deployed:
+                    found += [definition.contents[number] for number in definition.volumes]
+            for snapshot in definition.snapshots:
+                if any(replica.pool is pool for replica in snapshot.replicas):
+                    found += snapshot.contents.values()
+        return found
 
     @invariant()
     def devices_are_where_the_resources_are(self) -> None:
@@ -280,16 +287,22 @@ class Operations(RuleBasedStateMachine):
             assert len(ids) == len(set(ids))
 
 
-def _digest(content: Content) -> str:
-    """Of the size and of all bytes that are not zero, wherever they are."""
-    digest = hashlib.sha256(str(content.size).encode())
+def _blocks(content: Content) -> Iterator[bytes]:
+    """Offset and data of all blocks that are not zero, wherever they are."""
     with content.path.open("rb") as file:
         for start, end in data_extents(file.fileno(), content.size):
             file.seek(start)
             data = file.read(end - start)
             for offset in range(0, len(data), 4096):
                 if any(block := data[offset : offset + 4096]):
-                    digest.update(str(start + offset).encode() + block)
+                    yield str(start + offset).encode() + block
+
+
+def _digest(content: Content) -> str:
+    """Of the size and of all bytes that are not zero, wherever they are."""
+    digest = hashlib.sha256(str(content.size).encode())
+    for block in _blocks(content):
+        digest.update(block)
     return digest.hexdigest()
 
 

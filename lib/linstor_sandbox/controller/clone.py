@@ -216,6 +216,10 @@ class Clone:
                 content = None if resource.diskless else origin.content(number)
                 if content is not None:
                     self.controller.satellites.copy_into(resource, volume, content)
+                    made = resource.content(number)
+                    if made is not None and resource.pool.kind.family == "ZFS" and not self.body.get("use_zfs_clone"):
+                        # Sent and received: it shares nothing with its source.
+                        made.family = made.path
 
     def _fail(self, target: ResourceDefinition, broken: list[Resource]) -> None:
         """What a satellite's failure leaves: a definition that is CLONING for ever."""

@@ -58,7 +58,11 @@ class Deployment:
         peers = [res for res in self.definition.resources if res not in new and res.deployed]
         initial = not any(not res.diskless for res in peers)
         fresh = any("DRBD_INITIALIZED" not in volume.flags for volume in self.definition.volumes.values())
-        broken = [res for res in new if res.node.online and self.cluster.fails(res.node.name, "create")]
+        broken = [
+            res
+            for res in new
+            if res.node.online and (self.cluster.fails(res.node.name, "create") or not self.satellites.fits(res))
+        ]
         working = [res for res in new if res.node.online and res not in broken]
         self.satellites.deploy(working, initial)
         for resource in broken:

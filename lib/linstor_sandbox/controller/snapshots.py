@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from .. import answers, names, properties
@@ -129,14 +129,14 @@ class Taking:
     def run(self) -> bool:
         """True when it was taken everywhere."""
         self._step("Suspended IO of '[{names}]' on '{node}' for snapshot")
-        broken = sorted(
-            {
-                res.node.name
-                for plan in self.plans
-                for res in plan.replicas
-                if self.controller.cluster.fails(res.node.name, "snapshot")
-            }
-        )
+        replicas = [res for plan in self.plans for res in plan.replicas]
+        broken = {
+            res.node.name: "injected failure"
+            for res in replicas
+            if self.controller.cluster.fails(res.node.name, "snapshot")
+        }
+        full = self.controller.satellites.without_room(replicas)
+        broken.update(dict.fromkeys(full, "Volume group has insufficient free space"))
         for plan, snapshot in zip(self.plans, self.snapshots):
             if not broken:
                 self.controller.satellites.take_snapshot(snapshot, plan.replicas)
@@ -178,7 +178,7 @@ class Taking:
                     cause="Resource is already deleted",
                 )
 
-    def _took(self, broken: Sequence[str]) -> None:
+    def _took(self, broken: Mapping[str, str]) -> None:
         for node in self._nodes():
             self._node_entries(node)
             if node in broken:
@@ -188,7 +188,7 @@ class Taking:
                     node,
                     f"Failed to create snapshot {group}/{volume}_{self.snapshots[0].name} from {volume} within "
                     + (f"thin volume group {group}/{thin}" if thin else f"volume group {group}"),
-                    "Command 'lvcreate' returned with exitcode 5. \n\nError message: \n  injected failure",
+                    f"Command 'lvcreate' returned with exitcode 5. \n\nError message: \n  {broken[node]}",
                 )
                 continue
             for plan, snapshot in zip(self.plans, self.snapshots):
@@ -357,8 +357,8 @@ def remove(controller: Controller, snapshot: Snapshot, answer: Answer, nodes: Se
             _gone_entries(snapshot, replica, answer)
             gone.append(replica.node.name)
     for node in gone:
-        snapshot.replicas.pop(node)
         controller.satellites.drop_snapshot(snapshot, node)
+        snapshot.replicas.pop(node)
     if gone:
         answer.add(answers.DELETED, f"S{described} on nodes '{', '.join(gone)}' deleted.")
     if not len(snapshot.replicas):
