@@ -93,12 +93,22 @@ def test_uuids_ports_minors_and_small_amounts_do_not_count(path: str, value: Any
         ("0.name", "b"),
         ("0.new", 1),
         ("0.volumes.0.allocated_size_kib", -1),
+        ("0.volumes.0.allocated_size_kib", 4096),
         ("0.volumes.0.device_path", "/dev/loop7"),
         ("0.volumes.0.state.replication_states", {}),
     ],
 )
 def test_fields_flags_and_values_of_objects_count(path: str, value: Any) -> None:
     assert differences(200, [RESOURCE], 200, changed([RESOURCE], path, value)) != []
+
+
+POOLS_SPACE = ("free_capacity", "max_vlm_size_in_kib", "available_size_in_kib", "max_volume_size_kib")
+
+
+@pytest.mark.parametrize("key", POOLS_SPACE)
+def test_the_space_of_pools_counts_to_the_kib(key: str) -> None:
+    assert differences(200, [{key: 14680064}], 200, [{key: 14680064}]) == []
+    assert len(differences(200, [{key: 14680064}], 200, [{key: 14680064 - 4}])) == 1
 
 
 def test_a_late_event_of_a_peer_that_is_gone_does_not_count() -> None:
