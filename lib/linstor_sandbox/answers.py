@@ -242,17 +242,16 @@ class Answer:
             self._append(
                 MASK_ERROR | exc.code, exc.message, {}, cause=exc.cause, details=exc.details, correction=exc.correction
             )
-            return
-        details = "\n".join(text for text in (exc.details, self.context.description) if text)
-        self.add(
-            exc.code,
-            exc.message,
-            severity=MASK_ERROR,
-            obj=exc.obj,
-            cause=exc.cause,
-            details=details,
-            correction=exc.correction,
-        )
+        else:
+            self.add(
+                exc.code,
+                exc.message,
+                severity=MASK_ERROR,
+                obj=exc.obj,
+                cause=exc.cause,
+                details="\n".join(text for text in (exc.details, self.context.description) if text),
+                correction=exc.correction,
+            )
         if exc.report:
             self.entries[-1]["error_report_ids"] = [report_id()]
 
@@ -302,10 +301,12 @@ def parse_error(details: str) -> list[JsonObject]:
     ]
 
 
-def plain_error(code: int, message: str, details: str = "") -> list[JsonObject]:
+def plain_error(code: int, message: str, details: str = "", report: bool = False) -> list[JsonObject]:
     """One error entry without bits and references of a call."""
     entry: JsonObject = {"ret_code": signed(MASK_ERROR | code), "message": message}
     if details:
         entry["details"] = details
+    if report:
+        entry["error_report_ids"] = [report_id()]
     entry["created_at"] = timestamp()
     return [entry]

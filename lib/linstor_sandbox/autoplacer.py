@@ -79,7 +79,7 @@ class Autoplacer:
         return self._free[id(pool)]
 
     def _rank(self, pool: StoragePool) -> tuple[int, bool, str]:
-        return (-self.free(pool), *self.cluster.preference(pool.node))
+        return (-self.free(pool), *self.cluster.preference(pool))
 
     def _score(self, pools: Sequence[StoragePool]) -> int:
         return sum(self.free(pool) for pool in pools)

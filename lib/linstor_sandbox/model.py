@@ -431,8 +431,8 @@ class Cluster:
         self.clone_seconds = 0.0
         self.epoch = 0
         self._agenda: list[tuple[float, Callable[[], None]]] = []
-        # Which of equally good nodes are taken first: for replicas, for tie-breakers.
-        self.preferred: tuple[str, ...] = ()
+        # Which of equally good nodes are taken first: for replicas (with the pool, or ""), for tie-breakers.
+        self.preferred: tuple[tuple[str, str], ...] = ()
         self.tie_breakers: tuple[str, ...] = ()
         self.groups[DEFAULT_GROUP] = ResourceGroup(DEFAULT_GROUP)
 
@@ -482,9 +482,10 @@ class Cluster:
         if due:
             self.touch()
 
-    def preference(self, node: Node) -> tuple[bool, str]:
-        """A key that sorts equally good nodes."""
-        return (node.name not in self.preferred, node.name.upper())
+    def preference(self, pool: StoragePool) -> tuple[bool, str]:
+        """A key that sorts equally good pools."""
+        preferred = any(node == pool.node.name and name in ("", pool.name) for node, name in self.preferred)
+        return (not preferred, pool.node.name.upper())
 
     def fails(self, node: str, operation: str) -> bool:
         """Whether a command on a node is to fail now; counts the failure down."""

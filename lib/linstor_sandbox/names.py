@@ -56,15 +56,9 @@ def check_group_name(name: str) -> None:
 
 
 def check_pool_name(name: str) -> None:
-    """ApiError 208 for a bad name of a storage pool, whose reason the real one gives as details."""
-    cause = _cause(name, 3, 48)
-    if cause:
-        raise ApiError(
-            answers.FAIL_INVLD_STOR_POOL_NAME,
-            f"The given storage pool name '{name}' is invalid.",
-            details=cause,
-            report=True,
-        )
+    """ApiError 208 for a bad name of a storage pool, whose reason the real one does not give."""
+    if _cause(name, 3, 48):
+        raise ApiError(answers.FAIL_INVLD_STOR_POOL_NAME, f"The given storage pool name '{name}' is invalid.")
 
 
 def check_kvs_name(name: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ..answers import MASK_ERROR, unsigned
+from ..answers import API_CALL_PARSE_ERROR, MASK_WARN, unsigned
 
 # What differs from one run of the real controller to the next, wherever it stands.
 _VARYING = [
@@ -17,6 +19,8 @@ _VARYING = [
     (re.compile(r"(cannot be cast to class \S+) \(.*"), r"\1"),
     (re.compile(r"_CF_\w{8}"), "_CF_#"),
     (re.compile(r"\b127\.0\.0\.1:\d+"), "127.0.0.1:#"),
+    (re.compile(r"\bMultiSnapshot \d+"), "MultiSnapshot #"),
+    (re.compile(r"The external name data is:\n([0-9A-F]{8} .*\n)+"), ""),
 ]
 _VARYING_KEYS = {"uuid", "created_at", "create_timestamp", "error_report_ids"} | {
     "secret",
@@ -28,6 +32,10 @@ _VARYING_KEYS = {"uuid", "created_at", "create_timestamp", "error_report_ids"} |
 # A time that comes and goes.
 _TIMES = frozenset(("eviction_timestamp",))
 _PROGRESS = re.compile(r"\(\S+\) ")
+# Said again as often as satellites report, or an earlier request still waits for them.
+_REPEATED = re.compile(r"Updated volume \d+ of|Resource '.*' marked for|Tie breaker marked|No active connection")
+# What names nodes comes in the order in which they answer.
+_OF_A_NODE = re.compile(r"\bn\d\b")
 
 
 def normal(text: str) -> str:
@@ -46,15 +54,28 @@ def entries(answer: Any) -> list[dict[str, Any]]:
     return []
 
 
-def _decisive(answer: Any) -> set[tuple[str, str, str]]:
-    """Code, message and cause of every entry but the satellites' progress."""
-    found = set()
+def _decisive(answer: Any) -> list[str]:
+    """Every entry but the satellites' progress, as text without what varies."""
+    found = []
     for entry in entries(answer):
-        code, message = unsigned(entry["ret_code"]), normal(entry.get("message", ""))
-        if code & MASK_ERROR != MASK_ERROR and _PROGRESS.match(message):
+        code, message = unsigned(entry["ret_code"]), entry.get("message", "")
+        if not code & MASK_WARN and _PROGRESS.match(message):
             continue
-        found.add((f"{code:#x}", message, normal(entry.get("cause", ""))))
+        parts = [message, entry.get("cause", ""), _details(entry), entry.get("correction", "")]
+        parts.append(json.dumps(entry.get("obj_refs", {}), sort_keys=True))
+        parts.append("report" if entry.get("error_report_ids") and code != API_CALL_PARSE_ERROR else "")
+        text = normal(" | ".join([f"{code:#x}", *parts]))
+        if text not in found or not _REPEATED.match(message):
+            found.append(text)
     return found
+
+
+def _details(entry: dict[str, Any]) -> str:
+    """What the controller has to say itself: not the words of its parser, nor what commands printed on the hosts."""
+    details, message = str(entry.get("details", "")), entry.get("message", "")
+    if unsigned(entry["ret_code"]) == API_CALL_PARSE_ERROR:
+        return "".join(re.findall(r'^Unrecognized field "\w+"', details))
+    return "" if _PROGRESS.match(message) or message.endswith(" authenticated") else details
 
 
 def settled(answer: Any) -> Any:
@@ -77,8 +98,12 @@ def differences(status: Any, answer: Any, got_status: Any, got: Any) -> list[str
     found = [] if status == got_status else [f"status {got_status}, recorded {status}"]
     if entries(answer) or entries(got):
         recorded, own = _decisive(answer), _decisive(got)
-        found += [f"missing {' '.join(entry)}" for entry in sorted(recorded - own)]
-        found += [f"too much {' '.join(entry)}" for entry in sorted(own - recorded)]
+        missing, surplus = Counter(recorded) - Counter(own), Counter(own) - Counter(recorded)
+        found += [f"missing {entry}" for entry in missing.elements()]
+        found += [f"too much {entry}" for entry in surplus.elements()]
+        order = [[entry for entry in listed if not _OF_A_NODE.search(entry)] for listed in (recorded, own)]
+        if not found and order[0] != order[1]:
+            found.append(f"in another order: {order[1]}, recorded {order[0]}")
         if isinstance(answer, dict) and isinstance(got, dict):
             found += _objects("", {**answer, "messages": 0}, {**got, "messages": 0})
         return found

@@ -24,9 +24,9 @@ POOLS = (
 )
 
 _PLACED = (
-    re.compile(r"'(\w+) \(\w+\)'"),
-    re.compile(r'"node_name": "(\w+)", "stor_pool_name"'),
-    re.compile(r'"(n\d)"(?=[^\]]*\], "all_thin")'),
+    re.compile(r"'(\w+) \((\w+)\)'"),
+    re.compile(r'"node_name": "(\w+)", "stor_pool_name": "(\w+)"'),
+    re.compile(r'"(n\d)"()(?=[^\]]*\], "all_thin")'),
 )
 _TIE_BREAKER = re.compile(r"Tie breaker resource '[^']+' created on (\w+)")
 USUAL_TIE_BREAKER = ("n3",)
@@ -61,10 +61,10 @@ class Stage:
             connection.close()
 
     def follow(self, recorded: Exchange) -> None:
-        """Where LINSTOR had the choice between equally good nodes, take those that it took."""
+        """Where LINSTOR had the choice between equally good nodes and pools, take those that it took."""
         text = json.dumps(recorded.answer)
         cluster = self.sandbox.cluster
-        cluster.preferred = tuple(node for pattern in _PLACED for node in pattern.findall(text))
+        cluster.preferred = tuple(place for pattern in _PLACED for place in pattern.findall(text))
         cluster.tie_breakers = tuple(_TIE_BREAKER.findall(text)) or USUAL_TIE_BREAKER
 
     def exchange(self, recorded: Exchange) -> Any:
@@ -259,6 +259,15 @@ def broken(operation: str, *where: str) -> Step:
 def satellite(node: str, online: bool) -> Step:
     """The node's satellite stops or comes back."""
     return lambda stage: stage.sandbox.set_node(node, online, satellite_only=True)
+
+
+def fuller(node: str, pool: str, kib: int) -> Step:
+    """So much less is free in a pool (or more): what else was on the recorded one, or not yet known of it."""
+
+    def step(stage: Stage) -> None:
+        stage.sandbox.cluster.nodes[node].pools[pool].withheld += kib
+
+    return step
 
 
 def disk_state(name: str, node: str, state: Any) -> Step:

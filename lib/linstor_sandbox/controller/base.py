@@ -149,9 +149,9 @@ class Controller:
     def _no_route(request: Request, known: bool) -> Response:
         if known:
             text = f"Method '{request.method}' not allowed on path '{request.path}'."
-            return Response(405, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, text))
+            return Response(405, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, text, "HTTP 405 Method Not Allowed"))
         text = f"Path '{request.path}' not found on server."
-        return Response(404, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, text))
+        return Response(404, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, text, "HTTP 404 Not Found"))
 
     def _run(self, found: Route, request: Request) -> Response:
         try:
@@ -160,7 +160,10 @@ class Controller:
                     return Response(
                         500,
                         answers.plain_error(
-                            answers.FAIL_UNKNOWN_ERROR, "An unknown error occurred.", "HTTP 415 Unsupported Media Type"
+                            answers.FAIL_UNKNOWN_ERROR,
+                            "An unknown error occurred.",
+                            "HTTP 415 Unsupported Media Type",
+                            report=True,
                         ),
                     )
                 request.body = grammar.parse(
@@ -280,7 +283,8 @@ def paginate(request: Request, items: list[Any]) -> list[Any]:
 def _number(request: Request, key: str) -> int:
     text = (request.values(key) or ["0"])[-1]
     if not re.fullmatch("-?[0-9]{1,10}", text):
-        raise ApiError(answers.FAIL_UNKNOWN_ERROR, "An unknown error occurred.", bare=True)
+        message = "An unknown error occurred."
+        raise ApiError(answers.FAIL_UNKNOWN_ERROR, message, details="HTTP 404 Not Found", report=True, bare=True)
     return int(text)
 
 

@@ -128,6 +128,7 @@ def _build(controller: Controller, answer: Answer, body: dict[str, Any], outer: 
     warn_missing_passphrase(controller, answer, layers)
     if props:
         answer.add(answers.CREATED, "Successfully set property key(s): " + ",".join(props))
+        del answer.entries[-1]["obj_refs"]
     for number in sorted(definition.volumes):
         answer.add(
             answers.CREATED,

@@ -186,10 +186,14 @@ class Deployment:
             return True
         return False
 
-    def set_pool_entry(self) -> None:
-        """The entry of the pool property that every new resource gets."""
+    def set_pool_entry(self, node: str = "") -> None:
+        """The entry of the pool property that every new resource gets, and one that is there with its node."""
         self.answer.add(
-            answers.CREATED, "Successfully set property key(s): StorPoolName", op=answers.CREATE, obj=answers.RSC
+            answers.CREATED,
+            "Successfully set property key(s): StorPoolName",
+            op=answers.CREATE,
+            obj=answers.RSC,
+            refs={"Node": node} if node else None,
         )
 
     def registered(self, resource: Resource) -> None:

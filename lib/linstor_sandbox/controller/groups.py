@@ -195,6 +195,7 @@ def delete(controller: Controller, request: Request) -> Response:
             answers.DELETED,
             f"Resource group '{group.name}' deleted.",
             details=f"Resource group '{group.name}' UUID was: {group.uuid}",
+            refs={"UUID": group.uuid},
         )
     return respond(answer)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import answers, names, properties
 from ..answers import Answer, ApiError, Context
-from ..model import Node, StoragePool
+from ..model import Node, StoragePool, new_uuid
 from ..views import node_json, pool_json
 from .base import Controller, Request, Response, catching, name_filter, respond, route
 
@@ -52,10 +52,12 @@ def create(controller: Controller, request: Request) -> Response:
                 answers.FAIL_EXISTS_NODE,
                 f"Registration of node '{name}' failed.",
                 cause=f"A node with the specified name '{name}' already exists.\nThe Node already exists",
+                correction="- Specify another name for the new node\nor\n"
+                "- Delete the existing node before creating a new node with the same name",
             )
         interface = (body.get("net_interfaces") or [{}])[0]
         if interface and not interface.get("satellite_encryption_type"):
-            raise ApiError(609, f"No satellite connection defined for node '{name}'")
+            raise ApiError(609, f"No satellite connection defined for node '{name}'", report=True)
         address = interface.get("address") or ""
         node = controller.cluster.add_node(name, address, address not in controller.cluster.unreachable)
         node.props.update(properties.check(body.get("props") or {}))
@@ -105,14 +107,17 @@ def delete(controller: Controller, request: Request) -> Response:
     node = controller.cluster.nodes.get(name)
     if node is None:
         answer.warn(
-            answers.WARN_NOT_FOUND, f"Deletion of node '{name}' had no effect.", cause=f"Node '{name}' does not exist."
+            answers.WARN_NOT_FOUND,
+            f"Deletion of node '{name}' had no effect.",
+            cause=f"Node '{name}' does not exist.",
+            details=answer.context.description,
         )
         return respond(answer)
     with catching(answer):
         if any(resource.node is node for resource in controller.cluster.resources()):
             raise ApiError(answers.FAIL_EXISTS_RSC, f"Node '{name}' still has resources.")
         controller.cluster.nodes.pop(name)
-        answer.add(answers.DELETED, f"Node '{node.name}' deleted.")
+        answer.add(answers.DELETED, f"Node '{node.name}' deleted.", details=f"Node '{node.name}' UUID was: {node.uuid}")
     return respond(answer)
 
 
@@ -163,7 +168,7 @@ def view(controller: Controller, request: Request) -> Response:
         if by_node(node.name) and by_pool(pool.name) and properties.matches_filters(pool.props, request.values("props"))
     ]
     if not request.flag("cached") and any(pool.node.name in controller.hung_satellites for pool in found):
-        return Response(500, _without_message(answers.plain_error(answers.FAIL_UNKNOWN_ERROR, "")))
+        return Response(500, _without_message(answers.plain_error(answers.FAIL_UNKNOWN_ERROR, "", report=True)))
     found.sort(key=lambda pool: (pool.name.upper(), pool.node.name.upper()))
     return Response(200, [pool_json(controller.cluster, pool) for pool in found])
 
@@ -192,6 +197,7 @@ def create_pool(controller: Controller, request: Request) -> Response:
     body, node_name = request.body, request.params["node"]
     name = body.get("storage_pool_name") or ""
     answer = _pool_answer(answers.CREATE, node_name, name)
+    answer.context.description = ""
     with catching(answer):
         node = controller.node(node_name)
         kind = body.get("provider_kind") or ""
@@ -200,7 +206,6 @@ def create_pool(controller: Controller, request: Request) -> Response:
             raise ApiError(
                 answers.FAIL_STLT_DOES_NOT_SUPPORT_PROVIDER,
                 f"The satellite does not support the device provider {kind}",
-                report=True,
             )
         if name in node.pools:
             raise ApiError(
@@ -229,7 +234,9 @@ def _no_such_storage(answer: Answer, made: StoragePool, driver: str) -> None:
         f"Registration of storage pool '{made.name}' on node '{node}' failed due to "
         "an unhandled exception of type DelayedApiRcException. Exceptions have been converted to responses",
         severity=answers.MASK_ERROR,
+        details=f"Node: {node}, Storage pool name: {made.name}",
     )
+    answer.entries[-1]["error_report_ids"] = [answers.report_id()]
 
 
 def _pool_entries(answer: Answer, made: StoragePool, with_props: bool) -> None:
@@ -315,7 +322,10 @@ def modify_pool_definition(controller: Controller, request: Request) -> Response
         if name not in controller.cluster.pool_props:
             raise ApiError(answers.FAIL_NOT_FOUND_STOR_POOL_DFN, f"Storage pool definition '{name}' not found.")
         properties.modify(answer, answers.STOR_POOL_DFN, controller.cluster.pool_props[name], request.body)
-        answer.add(answers.MODIFIED, f"Storage pool definition '{name}' modified.")
+        described, uuid = f"Storage pool definition '{name}'", new_uuid()
+        answer.add(
+            answers.MODIFIED, f"{described} modified.", details=f"{described} UUID is: {uuid}", refs={"UUID": uuid}
+        )
         for node in controller.cluster.nodes:
             if name in node.pools and node.online:
                 answer.add(

@@ -108,8 +108,8 @@ class Placement:
         created: list[Resource] = []
         toggled: list[Resource] = []
         for pool in pools:
-            self.deployment.set_pool_entry()
             existing = self.definition.resources.get(pool.node.name)
+            self.deployment.set_pool_entry(pool.node.name if existing else "")
             if existing is None:
                 created.append(new_resource(self.definition, pool.node, pool, self.layers))
             else:
@@ -163,11 +163,14 @@ def give_disk(resource: Resource, pool: StoragePool, layers: Sequence[str]) -> N
 def added_disk(deployment: Deployment, resource: Resource) -> None:
     """The satellites' side of a disk that is added, with its entries."""
     answer, name, node = deployment.answer, deployment.name, resource.node.name
+    refs = {"Node": node}
+    deployment.set_pool_entry(node)
     answer.add(
         answers.MODIFIED,
         f"Addition of disk to resource '{name}' on node '{node}' registered",
         op=answers.MODIFY,
         obj=answers.RSC,
+        refs=refs,
     )
     for peer in deployment.definition.resources:
         if peer is not resource and peer.deployed:
@@ -177,12 +180,13 @@ def added_disk(deployment: Deployment, resource: Resource) -> None:
                 f"Prepared '{peer.node.name}' to expect disk on '{node}'",
                 op=answers.MODIFY,
                 obj=answers.RSC,
+                refs=refs,
             )
     initial = not any(res.deployed and res is not resource for res in deployment.definition.diskful())
     deployment.satellites.deploy([resource], initial)
     deployment.volume_entries(resource, answers.CREATED, "created", answers.MODIFY)
     deployment.adjusted(resource)
-    answer.add(answers.MODIFIED, f"Added disk on '{node}'", op=answers.MODIFY, obj=answers.RSC)
+    answer.add(answers.MODIFIED, f"Added disk on '{node}'", op=answers.MODIFY, obj=answers.RSC, refs=refs)
 
 
 @route("POST", "/v1/resource-definitions/{rd}/autoplace", schema="AutoPlaceRequest")

@@ -195,7 +195,6 @@ def _plan(
         raise ApiError(
             answers.FAIL_INVLD_VLM_SIZE,
             f"Not enough free space available for volume 0 of resource '{definition.name}'.",
-            report=True,
         )
     return Plan(node, pool, layers, diskless, props)
 
@@ -221,7 +220,7 @@ def _named_pool(
                 answers.FAIL_NOT_FOUND_STOR_POOL_DFN,
                 f"Storage pool definition '{name}' not found.",
                 cause=f"The specified storage pool definition '{name}' could not be found in the database",
-                report=True,
+                correction=f"Create a storage pool definition '{name}' first.",
             )
         raise not_deployed(name, definition.name, node.name)
     return pool

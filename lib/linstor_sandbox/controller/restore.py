@@ -249,8 +249,9 @@ class Rollback:
             self._make_available(node)
         if safety is not None:
             remove(self.controller, safety, self.answer)
-        for _ in before:
-            self.answer.add(0, "Resource already deployed as requested", op=answers.CREATE, obj=answers.RSC)
+        for node, _ in before:
+            message = "Resource already deployed as requested"
+            self.answer.add(0, message, op=answers.CREATE, obj=answers.RSC, refs={"Node": node})
 
     def _check(self) -> None:
         check_successful(self.snapshot)

@@ -54,7 +54,10 @@ class Plan:
         online = [res for res in chosen if res.node.connection != "OFFLINE"]
         if not online:
             raise ApiError(
-                answers.FAIL_NOT_CONNECTED, "No diskful connected satellite for snapshot or no resources.", report=True
+                answers.FAIL_NOT_CONNECTED,
+                "No diskful connected satellite for snapshot or no resources.",
+                details="Snapshots need at least one diskful online satellite.",
+                report=True,
             )
         for resource in chosen:
             if resource not in online:

@@ -6,7 +6,7 @@ import json
 
 from .. import answers, names, properties
 from ..answers import Answer, ApiError, Context
-from ..model import KeyValues
+from ..model import KeyValues, new_uuid
 from ..views import present
 from .base import Controller, Request, Response, catching, respond, route
 
@@ -175,7 +175,7 @@ def delete_key_value(controller: Controller, request: Request) -> Response:
     if controller.cluster.key_values.pop(name) is None:
         answer.warn(answers.WARN_NOT_FOUND, f"Kvs '{name}' not found.")
     else:
-        answer.add(answers.DELETED, f"Kvs '{name}' deleted.")
+        answer.add(answers.DELETED, f"Kvs '{name}' deleted.", details=f"Kvs '{name}' UUID was: {new_uuid()}")
     return respond(answer)
 
 
@@ -244,7 +244,6 @@ def enter_passphrase(controller: Controller, request: Request) -> Response:
             raise ApiError(
                 answers.FAIL_MISSING_PROPS,
                 "encrypted namespace is empty, you need to set a passphrase first",
-                report=True,
             )
         if passphrase.secret != given:
             raise ApiError(

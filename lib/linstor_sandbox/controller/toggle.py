@@ -60,22 +60,24 @@ def into_diskless(deployment: Deployment, resource: Resource) -> None:
     for other in deployment.definition.resources:
         if other is not resource:
             answer.add(answers.MODIFIED, f"Notified '{other.node.name}' that disk has been removed on '{node}'")
-    deployment.finish(helper)
+    deployment.finish(helper, answer.context.description)
 
 
-def into_diskful(deployment: Deployment, resource: Resource, pool: StoragePool) -> None:
-    """Give a diskless resource a disk."""
+def into_diskful(deployment: Deployment, resource: Resource, pool_name: Optional[str]) -> None:
+    """Give a diskless resource a disk, in the pool of that name or the one to be expected."""
+    pool = _pool(resource, pool_name)
     answer, name, node = deployment.answer, deployment.name, resource.node.name
     if not resource.diskless:
         answer.warn(
             answers.WARN_RSC_ALREADY_HAS_DISK, "Resource already has disk", details=f"Node: {node}, Resource: {name}"
         )
         return
-    deployment.set_pool_entry()
+    if pool_name:
+        deployment.set_pool_entry()
     give_disk(resource, pool, deployment.definition.layers or DEFAULT_LAYERS)
     resource.props["DiskfulBy"] = "user"
     added_disk(deployment, resource)
-    deployment.finish(deployment.automatic())
+    deployment.finish(deployment.automatic(), deployment.answer.context.description)
 
 
 def _pool(resource: Resource, name: Optional[str]) -> StoragePool:
@@ -100,7 +102,7 @@ def _toggle(
         if diskless:
             into_diskless(deployment, resource)
         else:
-            into_diskful(deployment, resource, _pool(resource, pool))
+            into_diskful(deployment, resource, pool)
         if source is not None:
             _leave(deployment, controller.resource(definition, source))
     return respond(answer)

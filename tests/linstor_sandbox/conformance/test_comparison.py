@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from linstor_sandbox.answers import MASK_ERROR, MASK_WARN, signed
+from linstor_sandbox.answers import API_CALL_PARSE_ERROR, MASK_ERROR, MASK_WARN, signed
 from linstor_sandbox.conformance.comparison import differences
 
 ERROR = {
@@ -13,6 +13,8 @@ ERROR = {
     "message": "A resource definition with the name 'a' already exists",
     "cause": "The ResourceDefinition already exists",
     "details": "Resource definition: a",
+    "correction": "Delete it first",
+    "obj_refs": {"RscDfn": "a", "UUID": "afb564b9-6ffe-4042-b0dd-d6eef34abed6"},
     "created_at": "2026-11-22T12:11:54Z",
 }
 PROGRESS = {"ret_code": 0x1340003, "message": "(n1) Resource 'a' [DRBD] adjusted."}
@@ -56,10 +58,32 @@ def test_equal_answers_have_no_differences() -> None:
         ("0.ret_code", signed(MASK_ERROR | 0x1380000 | 502)),
         ("0.message", "A resource definition with the name 'b' already exists"),
         ("0.cause", ""),
+        ("0.details", ""),
+        ("0.correction", ""),
+        ("0.obj_refs.RscDfn", "b"),
+        ("0.obj_refs", {}),
+        ("0.error_report_ids", ["6B02D528-00000-000001"]),
     ],
 )
-def test_severity_object_code_and_sentences_of_entries_count(path: str, value: Any) -> None:
+def test_everything_that_an_entry_says_counts(path: str, value: Any) -> None:
     assert len(differences(500, [ERROR], 500, changed([ERROR], path, value))) == 2
+
+
+def test_how_often_and_in_which_order_things_are_said_counts() -> None:
+    first, second = {**ERROR, "ret_code": 1, "message": "first"}, {**ERROR, "ret_code": 1, "message": "second"}
+    assert differences(200, [first, second], 200, [first, second, second]) != []
+    assert differences(200, [first, second], 200, [second, first]) != []
+    of_nodes = [{**first, "message": "Did it on 'n1'"}, {**first, "message": "Did it on 'n2'"}]
+    assert differences(200, of_nodes, 200, of_nodes[::-1]) == []
+    again = {**first, "message": "Resource 'a' on 'n1' marked for deletion"}
+    assert differences(200, [again, again], 200, [again]) == []
+
+
+def test_of_the_parsers_words_the_field_counts() -> None:
+    unknown = {"ret_code": signed(API_CALL_PARSE_ERROR), "message": "Unable to parse input json."}
+    recorded = {**unknown, "details": 'Unrecognized field "nam" (class X), not marked\n at [Source: REDACTED]'}
+    assert differences(400, [recorded], 400, [{**unknown, "details": 'Unrecognized field "nam" (class Y)'}]) == []
+    assert differences(400, [recorded], 400, [{**unknown, "details": 'Unrecognized field "name" (class X)'}]) != []
 
 
 def test_the_status_counts() -> None:
@@ -70,6 +94,8 @@ def test_the_satellites_progress_does_not_count_but_their_errors_do() -> None:
     assert differences(201, [ERROR, PROGRESS], 201, [ERROR]) == []
     failed = {**ERROR, "message": "(n1) Failed to create volume"}
     assert differences(500, [failed], 500, [{**failed, "message": "(n2) Failed to create volume"}]) != []
+    warning = {**PROGRESS, "ret_code": signed(MASK_WARN | 1)}
+    assert differences(201, [ERROR, warning], 201, [ERROR]) != []
 
 
 @pytest.mark.parametrize(
