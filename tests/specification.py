@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -20,9 +20,7 @@ MISSING = None if (SHARED / FILES["1.27.0"]).exists() else f"no OpenAPI descript
 
 # Where the description is wrong about the real controller, as the recordings show.
 MISTAKES = [
-    r"^GET /v1/(nodes|resource-groups|resource-definitions)/\S+ 200: no such method",
     r"^GET /health 200: no such method",
-    r"^GET \S+ 404: no such method",
     r"^DELETE /v1/controller/properties/\S+ \d+: no such method",
     r"'(SATELLITE|REMOTE_SPDK)' is not one of",
     r"/autoplace \d+: request at .: 'select_filter' is a required property",
@@ -50,12 +48,15 @@ class Specification:
         self.document = _closed(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
         self.paths = [(tuple(path.strip("/").split("/")), item) for path, item in self.document["paths"].items()]
         self.words = {part for path, _ in self.paths for part in path}
+        self._add_single_objects()
+        self.enumerated = set(self._enumerated(self.document))
         self._seen: set[str] = set()
 
     def check(self, recorded: Exchange) -> list[str]:
         """One sentence for each thing in a request or its answer that the description does not allow."""
         kinds = [part for part in recorded.path.split("/") if part in self.words]
-        key = repr((recorded.method, kinds, recorded.status, _shape(recorded.body), _shape(recorded.answer)))
+        shapes = [self._shape(recorded.body), self._shape(recorded.answer), sorted(recorded.query)]
+        key = repr((recorded.method, kinds, recorded.status, shapes))
         if key in self._seen:
             return []
         self._seen.add(key)
@@ -67,9 +68,11 @@ class Specification:
         if operation is None:
             yield "no such method on this path"
             return
+        for name in sorted(set(recorded.query) - set(operation["queried"])):
+            yield f"request: no query parameter {name} is described"
         if recorded.body is not None:
             schema = _content(self._followed(operation.get("requestBody", {})))
-            yield from self._errors("request", schema, recorded.body) if schema else ()
+            yield from self._errors("request", schema, recorded.body) if schema else ["request: no body is described"]
         responses = operation["responses"]
         # The description says 201 for some calls that answer 200, and names few of the errors.
         found = responses.get(str(recorded.status)) or (
@@ -94,8 +97,45 @@ class Specification:
         for _, item in sorted(fitting, key=lambda pair: sum(part.startswith("{") for part in pair[0])):
             if method.lower() in item:
                 operation: dict[str, Any] = item[method.lower()]
-                return operation
+                known = [
+                    self._parameter(found) for found in [*item.get("parameters", ()), *operation.get("parameters", ())]
+                ]
+                return {**operation, "queried": [found["name"] for found in known if found["in"] == "query"]}
         return None
+
+    def _add_single_objects(self) -> None:
+        """What all controllers know and no description does: a GET of one object, which is an item of its list."""
+        paths = self.document["paths"]
+        for path, item in paths.items():
+            listed = paths.get(path.rsplit("/", 1)[0], {}).get("get", {}).get("responses", {}).get("200", {})
+            schema = (_content(listed) or {}).get("items")
+            if path.endswith("}") and schema is not None:
+                answer = {"200": {"content": {"application/json": {"schema": schema}}}}
+                item.setdefault("get", {"responses": answer})
+
+    def _parameter(self, item: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = self.document["components"]["parameters"].get(
+            item.get("$ref", "").rsplit("/", 1)[-1], item
+        )
+        return found
+
+    def _enumerated(self, item: Any) -> Iterator[str]:
+        """The keys whose values, or the items of them, are some and no others."""
+        for key, value in item.get("properties", {}).items() if isinstance(item, dict) else ():
+            schema = value.get("items", value)
+            name = schema.get("$ref", "").rsplit("/", 1)[-1]
+            if "enum" in schema or "enum" in self.document["components"]["schemas"].get(name, ()):
+                yield key
+        for below in item.values() if isinstance(item, dict) else item if isinstance(item, list) else ():
+            yield from self._enumerated(below)
+
+    def _shape(self, value: Any, key: str = "") -> Any:
+        """Keys and types without values, but for those that are enumerated: what was valid is not validated again."""
+        if isinstance(value, dict):
+            return tuple((key, self._shape(value[key], key)) for key in sorted(value))
+        if isinstance(value, list):
+            return tuple(sorted({repr(self._shape(item, key)) for item in value}))
+        return value if key in self.enumerated else type(value).__name__
 
     def _followed(self, item: dict[str, Any]) -> dict[str, Any]:
         for part in item["$ref"].split("/")[1:] if "$ref" in item else ():
@@ -137,15 +177,6 @@ def _close(item: Any) -> None:
     elif isinstance(item, list):
         for value in item:
             _close(value)
-
-
-def _shape(value: Any) -> Any:
-    """Keys and types without values: what was valid once is not validated again."""
-    if isinstance(value, dict):
-        return tuple((key, _shape(value[key])) for key in sorted(value))
-    if isinstance(value, list):
-        return tuple(sorted({repr(_shape(item)) for item in value}))
-    return type(value).__name__
 
 
 @functools.cache

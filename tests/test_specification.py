@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(specification.MISSING is not None, reason=str(sp
 
 SPAWN = "/v1/resource-groups/group/spawn"
 BODY = {"resource_definition_name": "rd", "volume_sizes": [65536]}
+TYPES = {"nodes": {"type": "SATELLITE"}}
 ENTRIES = [{"ret_code": 20185089, "message": "created", "created_at": "2026-11-22T12:11:54Z"}]
 
 
@@ -46,6 +47,31 @@ def test_what_is_not_described_is_found(body: Any, answer: Any, problem: str) ->
     assert problem in found[0]
 
 
+def test_what_is_asked_in_the_path_is_found() -> None:
+    check = fresh()
+    path = "/v1/resource-definitions/rd/resources/n1"
+    assert check(Exchange("DELETE", path, None, 200, ENTRIES, {"keep_tiebreaker": ["true"]})) == []
+    assert "keep_tiebraker" in check(Exchange("DELETE", path, None, 200, ENTRIES, {"keep_tiebraker": ["true"]}))[0]
+    assert check(Exchange("GET", "/v1/view/resources", None, 200, [], {"nodes": ["n1"], "limit": ["1"]})) == []
+    assert "no body is described" in check(Exchange("DELETE", path, {"force": True}, 200, ENTRIES))[0]
+
+
+def test_a_value_that_is_not_enumerated_is_found_after_one_that_is() -> None:
+    check, path = fresh(), "/v1/nodes/n1/storage-pools"
+    for kind, problems in (("LVM", 0), ("LWM", 1), ("ZFS", 0)):
+        body = {"storage_pool_name": "data", "provider_kind": kind}
+        assert len(check(Exchange("POST", path, body, 201, ENTRIES))) == problems
+
+
+@pytest.mark.parametrize("kind", ["nodes", "resource-definitions", "resource-groups"])
+def test_a_single_object_is_one_of_its_list(kind: str) -> None:
+    check, missing = fresh(), [{"ret_code": -4611686018425815058, "message": "not found"}]
+    assert check(Exchange("GET", f"/v1/{kind}/x", None, 200, {"name": "x", **TYPES.get(kind, {})})) == []
+    assert check(Exchange("GET", f"/v1/{kind}/x", None, 404, missing)) == []
+    assert check(Exchange("GET", f"/v1/{kind}/x", None, 200, {"name": "x", "nonsense": 1})) != []
+    assert check(Exchange("GET", f"/v1/{kind[:-2]}/x", None, 404, missing)) != []
+
+
 def test_unknown_paths_and_methods_are_found() -> None:
     check = fresh()
     assert "no such method" in check(Exchange("PUT", SPAWN, None, 200, None))[0]
@@ -67,7 +93,9 @@ def test_what_the_sandbox_answers_to_the_recorded_requests_is_described(tmp_path
                 stage.do(scene.before.get(exchange.number, []) if exchange.number else [])
                 if exchange.method and exchange.number not in scene.left_out:
                     stage.exchange(exchange)
-    assert [text for text in found if " request " not in text and "405" not in text] == []
+    # What was recorded to be wrong.
+    asked = (" request", "405", "/v1/nosuch ")
+    assert "\n".join(text for text in found if not any(word in text for word in asked)) == ""
 
 
 @pytest.mark.parametrize("rest_version", ["1.23.0", "1.27.0", "1.28.0", "1.29.1"])

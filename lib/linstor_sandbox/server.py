@@ -12,7 +12,7 @@ import traceback
 import urllib.parse
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -64,6 +64,7 @@ class Exchange:
     body: Any
     status: int
     answer: Any
+    query: dict[str, list[str]] = field(default_factory=dict)
 
 
 class NoAnswer(Exception):
@@ -311,7 +312,8 @@ def _work(sandbox: Sandbox, request: Request) -> Response:
             sandbox.stopping.wait(sandbox.satellite_seconds)
     if sandbox.witness is not None:
         answer = json.loads(response.body.keep()) if isinstance(response.body, Pieces) else response.body
-        sandbox.witness(Exchange(request.method, request.path, _decoded(request.raw), response.status, answer))
+        asked = request.method, request.path, _decoded(request.raw)
+        sandbox.witness(Exchange(*asked, response.status, answer, request.query))
     return response
 
 
