@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+# What a note says of the resources of one definition.
+_STATE = re.compile(r"(n\d) pool=(\S+) flags=(\[[^\]]*\]) in_use=(\w+) disk=(\[[^\]]*\])")
 FOLDER = Path(__file__).resolve().parents[4] / "shared" / "linstor-transcripts"
 
 
@@ -26,7 +29,12 @@ class Exchange:
     @property
     def line(self) -> str:
         """Method and path."""
-        return f"{self.method} {self.path}"
+        return f"{self.method} {self.path}" if self.method else "the resources of one definition"
+
+    @property
+    def states(self) -> dict[str, str]:
+        """{node: pool, flags, in_use and disk states} where a note tells them of the resources of a definition."""
+        return {node: " ".join(told) for node, *told in _STATE.findall(self.note)}
 
 
 def _exchange(entry: dict[str, Any]) -> Exchange:

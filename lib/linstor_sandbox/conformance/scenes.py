@@ -89,6 +89,8 @@ SCENES = {
             1: define("r1"),
             17: define("r2"),
             19: [*delete("r1", "r2"), *both("m1", place_count=1)],
+            26: [disk_state("m1", "n2", "Inconsistent")],
+            27: [disk_state("m1", "n2", None)],
             29: [*delete("m1"), *both("m2")],
             38: [*delete("m2"), *both("u1"), hold("u1", "n1")],
             48: [release("u1", "n1")],
@@ -103,7 +105,8 @@ SCENES = {
             102: [hold("q1", "n1"), hold("q1", "n2")],
             103: [release("q1", "n1"), release("q1", "n2")],
             140: [sweep],
-        }
+        },
+        {65: "in_use of the new tie-breaker was not known for a moment"},
     ),
     "06": Scene(
         {
@@ -139,7 +142,8 @@ SCENES = {
             ],
             70: both("pp", node_name_list=["n1", "n2"]),
             73: [sweep],
-        }
+        },
+        {44: "which pool a resource keeps whose restore into one of another kind failed"},
     ),
     "07": Scene(
         {
@@ -230,7 +234,7 @@ SCENES = {
     "13": Scene(
         {
             0: [cluster, no_satellites],
-            8: [*both("ap1"), hold("ap1", "n1")],
+            7: [*both("ap1"), hold("ap1", "n1")],
             9: [release("ap1", "n1")],
             10: both("ad1"),
             13: [
@@ -242,7 +246,7 @@ SCENES = {
             18: define("b2"),
             20: [sweep],
         },
-        {4: NOBODY, 5: NOBODY},
+        {4: NOBODY, 5: NOBODY, 12: "nobody asks for auto-diskful"},
     ),
     "14": Scene({0: [cluster, no_satellites]}, {4: NOBODY}),
     "15": Scene(

@@ -72,6 +72,19 @@ class Stage:
         kind = "text/plain" if "without Content-Type" in recorded.note else "application/json"
         return self.ask(recorded.method, recorded.path, recorded.body, recorded.query, kind)
 
+    def states(self) -> dict[str, dict[str, str]]:
+        """{definition: {node: pool, flags, in_use and disk states}}, as the notes tell them."""
+        found: dict[str, dict[str, str]] = {}
+        for resource in self.ask("GET", "/v1/view/resources")[1]:
+            disks = [volume.get("state", {}).get("disk_state") for volume in resource.get("volumes", ())]
+            told = (
+                resource["props"]["StorPoolName"],
+                resource.get("flags", []),
+                resource.get("state", {}).get("in_use"),
+            )
+            found.setdefault(resource["name"], {})[resource["node_name"]] = " ".join(map(str, (*told, disks)))
+        return found
+
     def do(self, steps: Sequence[Step]) -> None:
         """Carry out what lies between two exchanges; AssertionError for a request that fails."""
         self.sandbox.cluster.tie_breakers = USUAL_TIE_BREAKER
