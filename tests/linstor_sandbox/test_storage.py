@@ -358,3 +358,20 @@ def test_a_definition_with_its_volumes_in_one_body(rest: Rest) -> None:
     found = rest.ok("GET", "/v1/resource-definitions", query="with_volume_definitions=true&resource_definitions=VOL")[0]
     assert found["volume_definitions"][0]["size_kib"] == MIB64
     assert found["layer_data"][0]["data"]["peer_slots"] == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "body", "code"),
+    [
+        ("PUT", "resources/node3/toggle-disk/diskful/thick", None, 206),
+        ("POST", "resources/node3/make-available", {"diskful": True}, 310),
+        ("POST", "autoplace", {"select_filter": {"place_count": 3}}, 996),
+    ],
+)
+def test_a_disk_is_not_added_in_a_thick_pool_without_room(
+    box: Sandbox, rest: Rest, method: str, what: str, body: Any, code: int
+) -> None:
+    rest.spawn("vol", group="fat")
+    box.fill_pool("node3", "thick", 32)
+    assert error_code(rest(method, f"{RD}/vol/{what}", body)[1]) == code
+    assert "DISKLESS" in rest.flags("vol")["node3"]

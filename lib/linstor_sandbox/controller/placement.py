@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Optional
 
 from .. import answers, properties
@@ -10,6 +11,7 @@ from ..answers import Answer, ApiError, Context
 from ..autoplacer import Autoplacer
 from ..drbd import diskless_pool, new_resource
 from ..model import Filter, Resource, ResourceDefinition, StoragePool
+from ..satellite import Satellites
 from .base import Controller, Request, Response, catching, respond, route
 from .deployment import Deployment
 
@@ -104,6 +106,9 @@ class Placement:
         )
 
     def _place(self, pools: Sequence[StoragePool], details: str) -> None:
+        for pool in pools:
+            if pool.node.name in self.definition.resources:
+                check_room(self.definition.resources[pool.node.name], pool)
         self.controller.satellites.prepare(self.definition, self.layers)
         created: list[Resource] = []
         toggled: list[Resource] = []
@@ -149,6 +154,14 @@ class Placement:
             f"Resource '{self.definition.name}' successfully autoplaced on {len(pools)} nodes",
             details=f"Used nodes (storage pool name): {used}",
             refs=refs,
+        )
+
+
+def check_room(resource: Resource, pool: StoragePool) -> None:
+    """ApiError 206 where a thick pool has no room for the disk that a diskless resource is to get."""
+    if not Satellites.fits(replace(resource, pool=pool)):
+        raise ApiError(
+            answers.FAIL_INVLD_VLM_SIZE, f"Not enough free space available for volume 0 of resource '{resource.name}'."
         )
 
 

@@ -13,7 +13,7 @@ from ..views import ResourceView
 from .base import Controller, Request, Response, catching, name_filter, paginate, respond, route
 from .definitions import in_use_error
 from .deployment import Deployment
-from .placement import DEFAULT_LAYERS, Placement, added_disk, check_layers, give_disk
+from .placement import DEFAULT_LAYERS, Placement, added_disk, check_layers, check_room, give_disk
 from .toggle import ACTIVATION, lose_disk
 
 _BASE = "/v1/resource-definitions/{rd}/resources"
@@ -257,6 +257,9 @@ class Creation:
         layers = self.plans[0].layers
         self._check_encryption(layers)
         self.deployment.satellites.prepare(self.definition, layers)
+        for plan in wanted:
+            if plan.pool is not None and plan.node.name in self.definition.resources:
+                check_room(self.definition.resources[plan.node.name], plan.pool)
         created, toggled = self._register(wanted)
         helper = self.deployment.automatic() if created or toggled else None
         for resource in [*created, *again]:
@@ -371,7 +374,9 @@ class Availability:
         )
 
     def _toggle(self, resource: Resource) -> None:
-        give_disk(resource, self._find_pool(), self.layers)
+        pool = self._find_pool()
+        check_room(resource, pool)
+        give_disk(resource, pool, self.layers)
         helper = self.deployment.automatic()
         added_disk(self.deployment, resource)
         self.deployment.finish(helper)

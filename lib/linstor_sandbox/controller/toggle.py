@@ -10,7 +10,7 @@ from ..drbd import diskless_pool
 from ..model import Resource, StoragePool
 from .base import Controller, Request, Response, catching, respond, route
 from .deployment import Deployment
-from .placement import DEFAULT_LAYERS, added_disk, give_disk
+from .placement import DEFAULT_LAYERS, added_disk, check_room, give_disk
 
 _BASE = "/v1/resource-definitions/{rd}/resources/{node}"
 
@@ -72,6 +72,7 @@ def into_diskful(deployment: Deployment, resource: Resource, pool_name: Optional
             answers.WARN_RSC_ALREADY_HAS_DISK, "Resource already has disk", details=f"Node: {node}, Resource: {name}"
         )
         return
+    check_room(resource, pool)
     if pool_name:
         deployment.set_pool_entry()
     give_disk(resource, pool, deployment.definition.layers or DEFAULT_LAYERS)
