@@ -95,15 +95,25 @@ class Openings:
         resource = definition.resources.get(node.name)
         if resource is None or not resource.uses_drbd:
             return 0
-        others = [name for name in self.primaries(definition) if name != node.name]
-        blocking = [
-            name for name in others if not drbd.two_primaries_allowed(self.cluster, definition, node.name, name)
-        ]
-        if not drbd.has_data(definition):
-            return errno.EROFS if write else EMEDIUMTYPE
-        if not write:
-            return EMEDIUMTYPE if blocking and node.name not in self.primaries(definition) else 0
-        return errno.EROFS if blocking or not drbd.has_quorum(definition) else 0
+        primaries = self.primaries(definition)
+        if node.name in primaries:
+            return 0
+        others = primaries | self._readers(resource) if write else primaries
+        refused = (
+            any(not drbd.two_primaries_allowed(self.cluster, definition, node.name, other) for other in others)
+            or not drbd.has_data(definition)
+            or (write and not drbd.has_quorum(definition))
+        )
+        return 0 if not refused else errno.EROFS if write else EMEDIUMTYPE
+
+    def _readers(self, resource: Resource) -> set[str]:
+        """The other nodes that object to a promotion: open there for reading, and connected to this one (DRBD 9)."""
+        readers = {opening.node for opening in self._open.values() if opening.definition is resource.definition}
+        return {
+            other.node.name
+            for other in resource.definition.resources
+            if other is not resource and other.node.name in readers and not (other.diskless and resource.diskless)
+        }
 
     def close(self, serial: int) -> None:
         """Close one opening."""

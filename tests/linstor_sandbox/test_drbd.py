@@ -68,6 +68,52 @@ def test_writing_succeeds_when_the_other_closes_in_time(box: Sandbox, rest: Rest
     assert time.monotonic() - started < 1
 
 
+def test_a_reader_elsewhere_keeps_others_from_becoming_primary(box: Sandbox, rest: Rest) -> None:
+    rest.spawn("vol")
+    reader = box.open("node1", "vol", "r")
+    with pytest.raises(OSError) as refused:
+        box.open("node2", "vol", "w")
+    assert refused.value.errno == errno.EROFS
+    box.close(box.open("node1", "vol", "w"))
+    box.openings.promote_timeout = 2.0
+    threading.Timer(0.1, box.close, [reader]).start()
+    box.open("node2", "vol", "w")
+
+
+def test_two_diskless_nodes_are_not_connected_to_each_other(tmp_path: Path) -> None:
+    with Sandbox(tmp_path, ("n1", "n2", "n3", "n4"), auto_promote_timeout=0.1) as box:
+        rest = Rest(box)
+        rest.group("group")
+        rest.spawn("vol", select_filter={"node_name_list": ["n1", "n2"]})
+        for node in ("n3", "n4"):
+            rest.ok("POST", f"/v1/resource-definitions/vol/resources/{node}/make-available", {})
+        box.open("n3", "vol", "r")
+        box.open("n4", "vol", "w")
+
+
+@pytest.mark.parametrize("path", ["", "/resources/node1"])
+def test_what_is_open_for_reading_stays_deleting_until_it_is_closed(box: Sandbox, rest: Rest, path: str) -> None:
+    """LINSTOR sees no Primary and begins; the satellite cannot take the device down."""
+    rest.spawn("vol")
+    reader = box.open("node1", "vol", "r")
+    for _ in range(2):
+        status, answer = rest("DELETE", f"/v1/resource-definitions/vol{path}")
+        assert (status, error_code(answer)) == (500, 998)
+        assert "DELETE" in rest.flags("vol")["node1"]
+    box.close(reader)
+    rest.ok("DELETE", f"/v1/resource-definitions/vol{path}")
+    assert box.resource("vol", "node1") is None
+
+
+def test_a_primary_that_has_lost_quorum_may_open_again(box: Sandbox, rest: Rest) -> None:
+    """Only a Secondary is promoted; it is the writing that fails then."""
+    rest.spawn("vol")
+    box.open("node1", "vol", "w")
+    for node in ("node2", "node3"):
+        box.set_node(node, online=False)
+    box.open("node1", "vol", "w")
+
+
 @pytest.mark.parametrize("path", ["", "/resource-connections/node1/node3"])
 def test_two_primaries_where_they_are_allowed(box: Sandbox, rest: Rest, path: str) -> None:
     rest.spawn("vol")

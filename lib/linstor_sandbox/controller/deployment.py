@@ -178,7 +178,14 @@ class Deployment:
         if not resource.node.online or self.cluster.fails(node, "delete-silently"):
             self.answer.not_connected(node)
             return True
-        busy = not resource.uses_drbd and self.satellites.openings.is_open(resource)
+        busy = self.satellites.openings.is_open(resource)
+        if busy and resource.uses_drbd:
+            self.answer.satellite_error(
+                node,
+                f"Shutdown of the DRBD resource '{self.name} failed",
+                "The external command for stopping the DRBD resource failed",
+            )
+            return True
         if busy or self.cluster.fails(node, "delete"):
             volume = self.satellites.devices.backing_path(resource, 0).replace("/dev/", "")
             reason = f"Logical volume {volume} in use." if busy else "injected failure"
