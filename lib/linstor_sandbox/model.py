@@ -264,6 +264,7 @@ class Resource:
     disk_state: Optional[str] = None
     deployed: bool = False
     toggled: bool = False
+    restored_from: Optional[Snapshot] = None
     first_sizes: dict[int, int] = field(default_factory=dict)
 
     @property

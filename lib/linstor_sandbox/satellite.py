@@ -180,6 +180,19 @@ class Satellites:
             name = f"{resource.name}_{volume.number:05d}"
             contents[volume.number] = self.cluster.store.copy(origin, name)
 
+    def roll_back(self, definition: ResourceDefinition, snapshot: Snapshot) -> None:
+        """Give a definition's volumes, where they are, the bytes of a snapshot."""
+        for holder in [definition, *definition.diskful()]:
+            for number in list(holder.contents):
+                self.cluster.store.remove(holder.contents.pop(number))
+        for resource in definition.diskful():
+            for number, volume in definition.volumes.items():
+                origin = snapshot.content(resource.node.name, number)
+                if origin is not None:
+                    self.copy_into(resource, volume, origin)
+                    self.account(resource, volume)
+        self.refresh(definition)
+
     def exact_size(self, definition: ResourceDefinition) -> bool:
         """Whether the device is to have the size asked for, and no other."""
         return properties.is_true(definition.props.get(properties.EXACT_SIZE, ""))

@@ -263,6 +263,24 @@ def test_a_rollback_without_its_safety_snapshot_changes_nothing(box: Sandbox, re
     assert [snap["name"] for snap in rest.ok("GET", "/v1/view/snapshots")] == ["snap"]
 
 
+@pytest.mark.parametrize(("operation", "code"), [("delete", 998), ("delete-silently", 1002), ("create", 998)])
+def test_a_rollback_that_fails_half_way_is_taken_back(box: Sandbox, rest: Rest, operation: str, code: int) -> None:
+    rest.spawn("vol")
+    rest.ok("POST", "/v1/resource-definitions/vol/snapshots", {"name": "snap"})
+    box.write("vol", b"newer")
+    rest.ok("PUT", "/v1/resource-definitions/vol/volume-definitions/0", {"size_kib": 131072})
+    failure = box.break_satellite("node2", operation)
+    status, answer = rest("POST", "/v1/resource-definitions/vol/snapshot-rollback/snap", {})
+    assert (status, code in low_codes(answer)) == (500, True)
+    assert {node for node, flags in rest.flags("vol").items() if not flags} == {"node1", "node2"}
+    assert (box.read("vol", 0, 5), rest.ok("GET", "/v1/resource-definitions/vol").get("flags")) == (b"newer", None)
+    assert rest.ok("GET", "/v1/resource-definitions/vol/volume-definitions/0")["size_kib"] == 131072
+    assert [snap["name"] for snap in rest.ok("GET", "/v1/view/snapshots")] == ["snap"]
+    failure.remaining = 0
+    rest.ok("POST", "/v1/resource-definitions/vol/snapshot-rollback/snap", {})
+    assert box.read("vol", 0, 5) == bytes(5)
+
+
 def test_a_restart_locks_the_passphrase(box: Sandbox, rest: Rest) -> None:
     rest.ok("POST", "/v1/encryption/passphrase", {"new_passphrase": "secret"})
     box.stop_controller()

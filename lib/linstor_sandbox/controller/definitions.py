@@ -238,6 +238,9 @@ def delete(controller: Controller, request: Request) -> Response:
             )
         busy = controller.satellites.openings.first_in_use(definition)
         if busy is not None:
+            # LINSTOR 1.31 to 1.33.1 marked first and looked then.
+            if controller.cluster.at_least("1.25.0") and not controller.cluster.at_least("1.27.0"):
+                definition.flags.add("DELETE")
             raise in_use_error(busy, True)
         delete_definition(Deployment(controller, definition, answer))
     return respond(answer)
@@ -268,29 +271,38 @@ def forget(deployment: Deployment, definition: ResourceDefinition) -> None:
 
 
 def delete_resources(deployment: Deployment) -> None:
-    """All resources of a definition, diskless ones first, as a delete and a rollback do it."""
+    """All resources of a definition, diskless ones first; where one node fails, all of its kind stay marked."""
     answer, definition, name = deployment.answer, deployment.definition, deployment.name
     answer.add(answers.DELETED, f"Resource definition '{name}' marked for deletion.")
     everything = sorted(definition.resources, key=lambda res: not res.diskless)
     if any(not resource.node.online for resource in everything):
         _wait_for_node(deployment, everything)
         return
-    by_steps = any(resource.diskless for resource in everything)
-    for resource in everything:
-        resource.flags.add("DELETE")
-    for resource in everything:
-        node = resource.node.name
-        if deployment.refused(resource):
-            continue
-        if resource.uses_drbd and resource.deployed:
-            if not resource.diskless:
-                deployment.adjusted(resource)
-            answer.add(answers.DELETED, f"({node}) Resource '{name}' [DRBD] deleted.", obj=answers.RSC)
-        deployment.volume_entries(resource, answers.DELETED, "deleted")
-        answer.add(answers.MODIFIED, f"Resource '{name}' on '{node}' marked for deletion")
-        if by_steps and not resource.diskless and resource.uses_drbd:
-            answer.add(answers.MODIFIED, f"Resource '{name}' on '{node}' deleted")
-        deployment.satellites.remove(resource)
+    by_steps = everything[0].diskless
+    for diskless in (True, False):
+        chosen = [resource for resource in everything if resource.diskless == diskless]
+        for resource in chosen:
+            resource.flags.add("DELETE")
+        done = [resource for resource in chosen if _deleted_on_node(deployment, resource, by_steps)]
+        if done != chosen:
+            return
+        for resource in chosen:
+            deployment.satellites.remove(resource)
+
+
+def _deleted_on_node(deployment: Deployment, resource: Resource, by_steps: bool) -> bool:
+    answer, name, node = deployment.answer, deployment.name, resource.node.name
+    if deployment.refused(resource):
+        return False
+    if resource.uses_drbd and resource.deployed:
+        if not resource.diskless:
+            deployment.adjusted(resource)
+        answer.add(answers.DELETED, f"({node}) Resource '{name}' [DRBD] deleted.", obj=answers.RSC)
+    deployment.volume_entries(resource, answers.DELETED, "deleted")
+    answer.add(answers.MODIFIED, f"Resource '{name}' on '{node}' marked for deletion")
+    if by_steps and not resource.diskless and resource.uses_drbd:
+        answer.add(answers.MODIFIED, f"Resource '{name}' on '{node}' deleted")
+    return True
 
 
 def _wait_for_node(deployment: Deployment, resources: list[Resource]) -> None:

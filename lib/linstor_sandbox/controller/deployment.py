@@ -178,20 +178,26 @@ class Deployment:
         if not resource.node.online or self.cluster.fails(node, "delete-silently"):
             self.answer.not_connected(node)
             return True
-        busy = self.satellites.openings.is_open(resource)
-        if busy and resource.uses_drbd:
-            self.answer.satellite_error(
-                node,
-                f"Shutdown of the DRBD resource '{self.name} failed",
-                "The external command for stopping the DRBD resource failed",
-            )
+        if self.held(resource):
             return True
+        busy = self.satellites.openings.is_open(resource)
         if busy or self.cluster.fails(node, "delete"):
             volume = self.satellites.devices.backing_path(resource, 0).replace("/dev/", "")
             reason = f"Logical volume {volume} in use." if busy else "injected failure"
             self.answer.satellite_error(node, f"Failed to delete lvm volume {volume}", f"Error message: \n  {reason}")
             return True
         return False
+
+    def held(self, resource: Resource) -> bool:
+        """Whether DRBD cannot be taken down on a node, as somebody has the device open there."""
+        if not resource.uses_drbd or not self.satellites.openings.is_open(resource):
+            return False
+        self.answer.satellite_error(
+            resource.node.name,
+            f"Shutdown of the DRBD resource '{self.name} failed",
+            "The external command for stopping the DRBD resource failed",
+        )
+        return True
 
     def set_pool_entry(self, node: str = "") -> None:
         """The entry of the pool property that every new resource gets, and one that is there with its node."""

@@ -10,7 +10,7 @@ from typing import Optional
 from .. import answers
 from ..answers import Answer, ApiError, Context
 from ..drbd import new_resource
-from ..model import Resource, Snapshot, SnapshotReplica, StoragePool, VolumeDefinition
+from ..model import Node, Resource, Snapshot, SnapshotReplica, StoragePool, VolumeDefinition
 from .base import Controller, Request, Response, catching, respond, route
 from .definitions import delete_resources, in_use_error
 from .deployment import Deployment
@@ -113,11 +113,7 @@ class Restore:
         """Everything that refuses a restore."""
         target = self.definition
         if len(target.resources):
-            raise ApiError(
-                answers.FAIL_EXISTS_RSC,
-                "Cannot restore to resource definition which already has resources",
-                report=True,
-            )
+            raise already_has_resources()
         check_successful(self.snapshot)
         for number, volume in target.volumes.items():
             origin = self.snapshot.volumes.get(number)
@@ -134,14 +130,7 @@ class Restore:
         found = []
         for name in self.nodes:
             node = self.controller.node(name)
-            replica = self.snapshot.replicas.get(node.name)
-            if replica is None:
-                raise ApiError(
-                    answers.FAIL_NOT_FOUND_SNAPSHOT,
-                    f"Snapshot '{self.snapshot.name}' of resource "
-                    f"'{self.snapshot.definition.name}' on node '{node.name}' not found.",
-                )
-            found.append(replica)
+            found.append(snapshot_on(self.snapshot, node))
         return found
 
     def _pool(self, replica: SnapshotReplica) -> StoragePool:
@@ -160,6 +149,7 @@ class Restore:
         resource.props["StorPoolName"] = pool.name
         if pool.kind.family == replica.pool.kind.family and replica.node.online:
             self._copy(resource)
+            resource.restored_from = self.snapshot
         return resource
 
     def _copy(self, resource: Resource) -> None:
@@ -200,6 +190,23 @@ class Restore:
                 self.deployment.peer_entries(peer, strange)
 
 
+def already_has_resources() -> ApiError:
+    """502: only an empty definition can be restored to."""
+    text = "Cannot restore to resource definition which already has resources"
+    return ApiError(answers.FAIL_EXISTS_RSC, text, report=True)
+
+
+def snapshot_on(snapshot: Snapshot, node: Node) -> SnapshotReplica:
+    """The snapshot on a node; ApiError 315."""
+    replica = snapshot.replicas.get(node.name)
+    if replica is None:
+        raise ApiError(
+            answers.FAIL_NOT_FOUND_SNAPSHOT,
+            f"Snapshot '{snapshot.name}' of resource '{snapshot.definition.name}' on node '{node.name}' not found.",
+        )
+    return replica
+
+
 def check_successful(snapshot: Snapshot) -> None:
     """ApiError 998 for a snapshot that failed."""
     if "SUCCESSFUL" not in snapshot.flags:
@@ -219,39 +226,65 @@ def rollback(controller: Controller, request: Request) -> Response:
     )
     with catching(answer):
         definition = controller.definition(rd)
-        Rollback(Deployment(controller, definition, answer), controller.snapshot(definition, name)).run()
+        strategy = str(request.body.get("zfs_rollback_strategy") or "")
+        Rollback(Deployment(controller, definition, answer), controller.snapshot(definition, name), strategy).run()
     return respond(answer)
 
 
 class Rollback:
-    """A safety snapshot, all resources away, back from the snapshot, the other nodes made available again."""
+    """In place, or a safety snapshot, all resources away, back from the snapshot, the other nodes made available."""
 
-    def __init__(self, deployment: Deployment, snapshot: Snapshot) -> None:
+    def __init__(self, deployment: Deployment, snapshot: Snapshot, strategy: str) -> None:
         self.deployment = deployment
         self.controller = deployment.controller
         self.definition = deployment.definition
         self.answer = deployment.answer
         self.snapshot = snapshot
+        self.strategy = strategy.lower() or "dynamic"
 
     def run(self) -> None:
         """Roll back, or raise before anything has changed."""
+        in_place = self._goes_in_place()
         self._check()
-        before = [(res.node.name, res.diskless) for res in self.definition.resources]
+        if in_place:
+            self._in_place()
+            return
+        before = [res.node.name for res in self.definition.resources]
         safety = self._safety()
         if safety is not None and "SUCCESSFUL" not in safety.flags:
             remove(self.controller, safety, self.answer)
             return
-        self._delete()
-        for number, volume in self.snapshot.volumes.items():
-            self._reset(number, volume)
-        Restore(self.deployment, self.snapshot, [], {}).run()
-        for node, _ in before:
-            self._make_available(node)
+        if not self._delete():
+            self._revive()
+        elif self._restore(self.snapshot):
+            self._available_again(before)
+        elif safety is not None and self._delete():
+            self._restore(safety)
         if safety is not None:
             remove(self.controller, safety, self.answer)
-        for node, _ in before:
+        for node in () if self.answer.has_error() else before:
             message = "Resource already deployed as requested"
             self.answer.add(0, message, op=answers.CREATE, obj=answers.RSC, refs={"Node": node})
+
+    def _goes_in_place(self) -> bool:
+        """Always up to LINSTOR 1.30, and with ZFS again since 1.32 where it can; only to the newest snapshot."""
+        cluster = self.controller.cluster
+        newest = max(self.definition.snapshots, key=lambda found: int(found.props["SequenceNumber"])) is self.snapshot
+        if not cluster.at_least("1.25.0"):
+            if not newest:
+                text = "Rollback is only allowed with the most recent snapshot"
+                raise ApiError(answers.FAIL_EXISTS_SNAPSHOT_DFN, text, report=True)
+            return True
+        pools = [holder.pool for holder in [*self.definition.diskful(), *self.snapshot.replicas]]
+        if not cluster.at_least("1.26.0") or any(pool.kind.family != "ZFS" for pool in pools):
+            return False
+        if self.strategy == "rollback" and not newest:
+            raise ApiError(
+                answers.FAIL_DEPENDEND_BACKUP,
+                f"'{self.snapshot.name}' is not the most recent snapshot. Cannot 'zfs rollback ...' to the given "
+                "snapshot!",
+            )
+        return newest and self.strategy != "clone"
 
     def _check(self) -> None:
         check_successful(self.snapshot)
@@ -268,6 +301,28 @@ class Rollback:
                 report=True,
             )
 
+    def _in_place(self) -> None:
+        """Take the devices down, give them the snapshot's bytes, bring them up; every replica needs the snapshot."""
+        name = self.definition.name
+        for resource in self.definition.diskful():
+            snapshot_on(self.snapshot, resource.node)
+        described = f"Snapshot '{self.snapshot.name}' of resource '{name}'"
+        self.answer.add(answers.MODIFIED, f"{described} marked down for rollback.")
+        held = [resource for resource in self.definition.resources if self.deployment.held(resource)]
+        if held:
+            self.answer.add(answers.MODIFIED, f"Rollback of '{name}' aborted due to error deactivating")
+            return
+        if self.controller.cluster.at_least("1.26.0"):
+            self._reset(self.snapshot)
+        self.controller.satellites.roll_back(self.definition, self.snapshot)
+        for text, resources in (
+            ("Deactivated resource '{}' on '{}' for rollback", self.definition.resources.values()),
+            ("Rolled resource '{}' back on '{}'", self.definition.diskful()),
+            ("Re-activated resource '{}' on '{}' after rollback", self.definition.resources.values()),
+        ):
+            for resource in resources:
+                self.answer.add(answers.MODIFIED, text.format(name, resource.node.name))
+
     def _safety(self) -> Optional[Snapshot]:
         if not self.definition.diskful():
             return None
@@ -279,24 +334,37 @@ class Rollback:
         safety.flags.add("SAFETY_SNAPSHOT")
         return safety
 
-    def _delete(self) -> None:
+    def _delete(self) -> bool:
         self.answer.context.operation = answers.MODIFY
         delete_resources(self.deployment)
+        return not len(self.definition.resources)
 
-    def _reset(self, number: int, volume: VolumeDefinition) -> None:
-        """Size and properties as at the time of the snapshot; minor and uuid stay."""
-        mine = self.definition.volumes.get(number)
-        if mine is None:
-            self.definition.volumes[number] = VolumeDefinition(number, volume.size, dict(volume.props))
-        else:
+    def _restore(self, snapshot: Snapshot) -> bool:
+        self._reset(snapshot)
+        Restore(self.deployment, snapshot, [], {}).run()
+        return not self.answer.has_error()
+
+    def _revive(self) -> None:
+        """What a node could not delete comes up again as it was; LINSTOR tries to restore it nevertheless."""
+        for resource in self.definition.resources:
+            resource.flags -= {"DELETE", "DRBD_DELETE"}
+            text = f"Deactivated resource '{resource.name}' on '{resource.node.name}' for rollback"
+            self.answer.add(answers.MODIFIED, text)
+        self.answer.error(already_has_resources())
+
+    def _reset(self, snapshot: Snapshot) -> None:
+        """Sizes and properties as at the time of a snapshot; minors and uuids stay."""
+        for number, volume in snapshot.volumes.items():
+            mine = self.definition.volumes.setdefault(number, VolumeDefinition(number, volume.size))
             mine.size, mine.props = volume.size, dict(volume.props)
 
-    def _make_available(self, node: str) -> None:
+    def _available_again(self, nodes: Sequence[str]) -> None:
         """The nodes of before get the resource back; asked for, a tie-breaker is a plain diskless one."""
         from .resources import Availability
 
-        resource = self.definition.resources.get(node)
-        if resource is not None:
-            resource.flags.discard("TIE_BREAKER")
-        else:
-            Availability(self.deployment, self.controller.node(node), {}).run()
+        for node in nodes:
+            resource = self.definition.resources.get(node)
+            if resource is not None:
+                resource.flags.discard("TIE_BREAKER")
+            else:
+                Availability(self.deployment, self.controller.node(node), {}).run()

@@ -356,6 +356,9 @@ def remove(controller: Controller, snapshot: Snapshot, answer: Answer, nodes: Se
         elif controller.cluster.fails(replica.node.name, "delete"):
             answer.satellite_error(replica.node.name, f"Failed to delete snapshot {snapshot.name}")
             snapshot.flags.add("DELETE")
+        elif _has_clones(controller, snapshot, replica):
+            answer.satellite_error(replica.node.name, "Failed to delete zfs snapshot")
+            snapshot.flags.add("DELETE")
         else:
             _gone_entries(snapshot, replica, answer)
             gone.append(replica.node.name)
@@ -372,6 +375,13 @@ def remove(controller: Controller, snapshot: Snapshot, answer: Answer, nodes: Se
             details=f"S{described} UUID was: {snapshot.uuid}",
             refs={"UUID": snapshot.uuid},
         )
+
+
+def _has_clones(controller: Controller, snapshot: Snapshot, replica: SnapshotReplica) -> bool:
+    """Whether ZFS keeps a snapshot for what was restored from it; since LINSTOR 1.31 it is renamed out of the way."""
+    if replica.pool.kind.family != "ZFS" or controller.cluster.at_least("1.25.0"):
+        return False
+    return any(res.restored_from is snapshot and res.node is replica.node for res in controller.cluster.resources())
 
 
 def _gone_entries(snapshot: Snapshot, replica: SnapshotReplica, answer: Answer) -> None:
