@@ -182,9 +182,9 @@ class Satellites:
 
     def roll_back(self, definition: ResourceDefinition, snapshot: Snapshot) -> None:
         """Give a definition's volumes, where they are, the bytes of a snapshot."""
-        for holder in [definition, *definition.diskful()]:
-            for number in list(holder.contents):
-                self.cluster.store.remove(holder.contents.pop(number))
+        for contents in [definition.contents, *(resource.contents for resource in definition.diskful())]:
+            for number in list(contents):
+                self.cluster.store.remove(contents.pop(number))
         for resource in definition.diskful():
             for number, volume in definition.volumes.items():
                 origin = snapshot.content(resource.node.name, number)

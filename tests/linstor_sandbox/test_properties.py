@@ -40,6 +40,7 @@ class Operations(RuleBasedStateMachine):
         self.replicas: dict[str, set[str]] = {}
         # {name: nodes whose replica the last request may have removed}.
         self.may_lose: dict[str, set[str]] = {}
+        self.shaken: set[str] = set()
         for name in ("thin", "thick"):
             wanted = {"place_count": 2, "storage_pool_list": [name]}
             self.ask("POST", "/v1/resource-groups", {"name": name, "select_filter": wanted})
@@ -86,7 +87,11 @@ class Operations(RuleBasedStateMachine):
     @rule(name=NAMES, node=ANY_NODE, keep=st.booleans())
     def delete_resource(self, name: str, node: str, keep: bool) -> None:
         self.may_lose[name] = {node}
+        resource, opening = self.sandbox.resource(name, node), self.opened.get((name, node))
+        before = resource.deleting if resource else True
         self.ask("DELETE", f"{RD}/{name}/resources/{node}", keep_tiebreaker=str(keep).lower())
+        if resource and opening and opening.write:
+            assert resource.deleting == before, f"{name} is Primary on {node} and marked to be deleted"
 
     @rule(name=NAMES, node=ANY_NODE, what=st.sampled_from(["diskless", "diskful"]))
     def toggle(self, name: str, node: str, what: str) -> None:
@@ -120,7 +125,8 @@ class Operations(RuleBasedStateMachine):
         if self.ask("POST", f"{RD}/{name}/snapshot-rollback/{snapshot}"):
             found = self.definition(name)
             assert found is not None
-            assert _digest(found.contents[0]) == _digest(found.snapshots[snapshot].contents["", 0])
+            for number in found.volumes:
+                assert _digest(found.contents[number]) == _digest(found.snapshots[snapshot].contents["", number])
 
     @rule(name=NAMES, snapshot=SNAPSHOTS, into=NAMES)
     def restore(self, name: str, snapshot: str, into: str) -> None:
@@ -156,17 +162,21 @@ class Operations(RuleBasedStateMachine):
         for found in self.definitions:
             wanted = found.group.filter.place_count or 0
             assert min(before[found.name], wanted) <= len(found.diskful()) <= max(before[found.name], wanted)
+            if found.group.name == "thin" and found.diskful() and self.settled(found):
+                assert len(found.diskful()) == 2, found.name
 
-    @rule(name=NAMES, node=ANY_NODE)
-    def open(self, name: str, node: str) -> None:
+    @rule(name=NAMES, node=ANY_NODE, mode=st.sampled_from(["r", "w", "w"]))
+    def open(self, name: str, node: str, mode: str) -> None:
         resource = self.sandbox.resource(name, node)
         if (name, node) in self.opened or resource is None or not resource.definition.volumes:
             return
         try:
-            self.opened[name, node] = self.sandbox.open(node, name)
+            opening = self.sandbox.open(node, name, mode)
         except OSError:
             return
-        assert self.sandbox.openings.primaries(resource.definition) == {node}
+        self.opened[name, node] = opening
+        if opening.write:
+            assert {other for called, other in self.opened if called == name} == {node}
 
     @rule(name=NAMES, node=ANY_NODE)
     def close(self, name: str, node: str) -> None:
@@ -195,18 +205,41 @@ class Operations(RuleBasedStateMachine):
             assert lost <= self.may_lose.get(name, set()), f"{name} has lost its replicas on {lost}"
         self.replicas = now
         self.may_lose = {}
-        for (name, _), opening in self.opened.items():
-            assert now[name], f"{name} is open on {opening.node} and has no replica"
+        for name, node in self.opened:
+            assert now[name], f"{name} is open on {node} and has no replica"
+            assert self.sandbox.resource(name, node) is not None, f"{name} is open on {node} and has gone from there"
 
     @invariant()
     def at_most_one_tie_breaker_and_quorum_where_it_can_be(self) -> None:
         for found in self.definitions:
             assert sum(res.tie_breaker for res in found.resources) <= 1
             diskful = [res for res in found.diskful() if not res.deleting and not res.inactive]
+            if "DELETE" in found.flags:
+                continue
             if found.props.get("DrbdOptions/Resource/quorum") == "majority":
                 assert len(found.resources) >= 3 or any(not res.node.online for res in found.resources)
             elif diskful and all(res.node.online and not res.deleting for res in found.resources):
                 assert len(diskful) < 3
+
+    def settled(self, found: ResourceDefinition) -> bool:
+        """Everything was done about it, and nothing waits for a node."""
+        return (
+            not found.flags
+            and found.uuid not in self.shaken
+            and all(res.deployed and not res.deleting for res in found.resources)
+        )
+
+    @invariant()
+    def somebody_breaks_the_tie_of_two_or_four(self) -> None:
+        """LINSTOR sees to it at every change, but not when a node comes back."""
+        if not all(node.online for node in self.sandbox.cluster.nodes):
+            self.shaken |= {found.uuid for found in self.definitions}
+        for found in self.definitions:
+            enabled = found.props.get("DrbdOptions/auto-add-quorum-tiebreaker") != "False"
+            diskful = len(found.diskful())
+            if enabled and self.settled(found) and diskful and diskful % 2 == 0 and diskful < len(NODES):
+                assert any(res.diskless for res in found.resources), found.name
+                assert found.props["DrbdOptions/Resource/quorum"] == "majority", found.name
 
     @invariant()
     def every_snapshot_has_its_volume_and_its_bytes_never_change(self) -> None:
