@@ -56,14 +56,14 @@ class Autoplacer:
         by_node: dict[str, list[StoragePool]] = {}
         for pool in self._candidates():
             by_node.setdefault(pool.node.name, []).append(pool)
-        families = {resource.pool.kind.family for resource in self.deployed} or {
-            pool.kind.family for pools in by_node.values() for pool in pools
+        families = {resource.pool.kind.goes_with for resource in self.deployed} or {
+            pool.kind.goes_with for pools in by_node.values() for pool in pools
         }
         best: Optional[list[StoragePool]] = None
         for family in sorted(families):
             ranked = [
                 pools[0]
-                for pools in ([pool for pool in pools if pool.kind.family == family] for pools in by_node.values())
+                for pools in ([pool for pool in pools if pool.kind.goes_with == family] for pools in by_node.values())
                 if pools
             ]
             ranked.sort(key=self._rank)

@@ -34,6 +34,11 @@ class Kind:
     granularity: int
     family: str
 
+    @property
+    def goes_with(self) -> str:
+        """What the pools of one volume have in common: LVM, thick and thin, is not mixed."""
+        return self.name if self.family == "LVM" else self.family
+
 
 KINDS: dict[str, Kind] = {
     kind.name: kind

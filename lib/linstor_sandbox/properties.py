@@ -22,6 +22,7 @@ SKIP_DISK = "DrbdOptions/SkipDisk"
 FREEZE_BLOCK_SIZE = "Linstor/Drbd/freeze-block-size"
 DISCARD_GRANULARITY = "DrbdOptions/Disk/rs-discard-granularity"
 STOR_POOL_NAME = "StorPoolName"
+ALLOW_MIXING = "AllowMixingStoragePools"
 BALANCE_ENABLED = "BalanceResourcesEnabled"
 OVERSUBSCRIPTION = "MaxOversubscriptionRatio"
 OVERSUBSCRIPTION_FREE = "MaxFreeCapacityOversubscriptionRatio"
@@ -67,7 +68,7 @@ _KEYS = frozenset(
         "BalanceResourcesInterval",
         "BalanceResourcesGracePeriod",
         "BalanceResourcesSkipDiskLimit",
-        "AllowMixingStoragePools",
+        ALLOW_MIXING,
         "SkipDisk",
         "AutoplaceTarget",
         "AllocationGranularity",

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from . import answers
 from .answers import Hang
@@ -145,18 +145,18 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is logged."""
         pass
 
-    def do_GET(self) -> None:
-        """Any method."""
-        self._serve()
-
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_GET  # noqa: N815 - the base class names them
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """do_GET and the like: any method is the controller's to answer."""
+        if not name.startswith("do_"):
+            raise AttributeError(name)
+        return self._serve
 
     def _serve(self) -> None:
-        length = self.headers.get("Content-Length") or "0"
-        if not re.fullmatch("[0-9]{1,18}", length):
+        try:
+            raw = self._body()
+        except ValueError:
             self.send_error(400)
             return
-        raw = self.rfile.read(int(length))
         self.served += 1
         if self.served >= REQUESTS_PER_CONNECTION:
             self.close_connection = True
@@ -168,6 +168,17 @@ class Handler(BaseHTTPRequestHandler):
             # In the middle of a list: too late for an answer that says so.
             self.close_connection = True
             self.server.sandbox.exceptions.append(traceback.format_exc())
+
+    def _body(self) -> bytes:
+        """What the request brings; ValueError when nobody can say how much that is."""
+        if "chunked" in (self.headers.get("Transfer-Encoding") or "").lower():
+            pieces = []
+            while size := _number(self.rfile.readline().strip(), 16):
+                pieces.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(pieces)
+        return self.rfile.read(_number((self.headers.get("Content-Length") or "0").encode(), 10))
 
     def _respond(self, raw: bytes) -> Response:
         path, _, query = self.path.partition("?")
@@ -247,6 +258,12 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
+
+
+def _number(text: bytes, base: int) -> int:
+    if not re.fullmatch(b"[0-9a-fA-F]{1,18}", text):
+        raise ValueError(text)
+    return int(text, base)
 
 
 def _reads_gzip(accepted: str) -> bool:

@@ -279,3 +279,38 @@ def test_a_new_replica_syncs_first(tmp_path: Path) -> None:
         assert (status, error_code(answer)) == (500, 974)
         time.sleep(0.35)
         rest.ok("PUT", "/v1/resource-definitions/vol/volume-definitions/0", {"size_kib": 131072})
+
+
+def test_a_replica_has_a_slot_for_every_other_replica(tmp_path: Path) -> None:
+    with Sandbox(tmp_path, tuple(f"n{number}" for number in range(1, 6))) as box:
+        rest = Rest(box)
+        rest.group("group")
+        rest.spawn("vol", peer_slots=2)
+        path = "/v1/resource-definitions/vol"
+        rest.ok("POST", f"{path}/resources/n3/make-available", {"diskful": True})
+        replica = [{"resource": {"node_name": "n4", "props": {"StorPoolName": "data"}}}]
+        for way, body in (
+            ("/resources/n4/make-available", {"diskful": True}),
+            ("/autoplace", {"select_filter": {"place_count": 4}}),
+            ("/resources", replica),
+        ):
+            assert error_code(rest("POST", path + way, body)[1]) == 993, way
+        rest.ok("POST", f"{path}/resources/n4/make-available", {})
+        assert error_code(rest("PUT", f"{path}/resources/n4/toggle-disk/diskful/data")[1]) == 993
+        assert {node for node, flags in rest.flags("vol").items() if not flags} == {"n1", "n2", "n3"}
+
+
+def test_replicas_in_pools_of_different_kinds(box: Sandbox, rest: Rest) -> None:
+    """Thick LVM beside thin is mixing, thick ZFS beside thin is not."""
+    rest.spawn("vol", select_filter={"place_count": 1})
+    path = "/v1/resource-definitions/vol"
+    for pool in ("thick", "zdata"):
+        replica = [{"resource": {"node_name": "node2", "props": {"StorPoolName": pool}}}]
+        assert error_code(rest("POST", f"{path}/resources", replica)[1]) == 221
+    rest.ok("PUT", path, {"override_props": {"AllowMixingStoragePools": "true"}})
+    rest.ok("POST", f"{path}/resources", replica)
+    box.cluster.add_pool(box.cluster.nodes["node3"], "zthick", "ZFS", 1 << 20)
+    rest.group("zgroup", "zdata")
+    rest.spawn("zvol", group="zgroup", select_filter={"place_count": 1})
+    replica = [{"resource": {"node_name": "node3", "props": {"StorPoolName": "zthick"}}}]
+    rest.ok("POST", "/v1/resource-definitions/zvol/resources", replica)

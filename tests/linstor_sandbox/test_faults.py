@@ -159,6 +159,22 @@ def test_deletes_wait_for_an_offline_node(box: Sandbox, rest: Rest) -> None:
     assert set(rest.flags("other")) == {"node1"}
 
 
+def test_a_lost_node_takes_what_was_on_it_along_and_holds_up_nothing(box: Sandbox, rest: Rest) -> None:
+    rest.spawn("vol")
+    rest.spawn("other")
+    for nodes, name in ([["node2"], "there"], [[], "both"]):
+        rest.ok("POST", "/v1/resource-definitions/other/snapshots", {"name": name, "nodes": nodes})
+    assert error_code(rest("DELETE", "/v1/nodes/node2/lost")[1]) == 506
+    box.set_node("node2", online=False)
+    assert 1002 in low_codes(rest.ok("DELETE", "/v1/resource-definitions/vol"))
+    rest.ok("DELETE", "/v1/nodes/node2/lost")
+    assert [node["name"] for node in rest.ok("GET", "/v1/nodes")] == ["node1", "node3"]
+    assert (names(rest), set(rest.flags("other"))) == (["other"], {"node1", "node3"})
+    snapshots = rest.ok("GET", "/v1/view/snapshots")
+    assert [(snapshot["name"], snapshot["nodes"]) for snapshot in snapshots] == [("both", ["node1"])]
+    assert 3000 in low_codes(rest.ok("DELETE", "/v1/nodes/node2/lost"))
+
+
 def test_an_offline_node_has_no_state(box: Sandbox, rest: Rest) -> None:
     rest.spawn("vol")
     box.set_node("node1", online=False)

@@ -189,3 +189,12 @@ def test_what_goes_wrong_in_a_later_piece_breaks_the_list_and_is_kept(large: San
     last.props = kept
     large.cluster.touch()
     assert Rest(large, timeout=30)("GET", LISTS[0])[0] == 200
+
+
+def test_what_changes_no_volume_leaves_their_descriptions(box: Sandbox, rest: Rest) -> None:
+    rest.spawn("vol")
+    before = (box.cluster.epoch, box.definition("vol").stamp)
+    rest.ok("POST", "/v1/resource-groups/group/query-size-info", {})
+    rest.ok("PUT", "/v1/key-value-store/some", {"override_props": {"key": "vol"}})
+    rest("POST", "/v1/resource-groups/group/spawn", {"nosuchkey": 1})
+    assert (box.cluster.epoch, box.definition("vol").stamp) == before

@@ -6,6 +6,7 @@ import gzip
 import http.client
 import itertools
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,28 @@ def test_a_path_that_is_not_there(shared: Rest, target: str) -> None:
     status, answer = shared("GET", target)
     assert (status, error_code(answer)) == (404, 998)
     assert answer[0]["message"] == f"Path '{target}' not found on server."
+
+
+def test_a_body_in_chunks_is_read(shared: Rest) -> None:
+    data = json.dumps({"override_props": {"key": "x" * 100000}}).encode()
+    pieces = (data[start : start + 40000] for start in range(0, len(data), 40000))
+    shared.connection.request(
+        "PUT", "/v1/key-value-store/chunks", pieces, {"Content-Type": "application/json"}, encode_chunked=True
+    )
+    assert shared.connection.getresponse().read()
+    assert len(shared.ok("GET", "/v1/key-value-store/chunks")[0]["props"]["key"]) == 100000
+
+
+@pytest.mark.parametrize("header", ["Content-Length: -5", "Content-Length: x", "Transfer-Encoding: chunked"])
+def test_a_body_of_no_length_that_can_be_told(shared: Rest, header: str) -> None:
+    with socket.create_connection(("127.0.0.1", shared.sandbox.port), timeout=20) as connection:
+        connection.sendall(f"PUT /v1/key-value-store/some HTTP/1.1\r\n{header}\r\n\r\nzz\r\n".encode())
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_method_that_nobody_has(shared: Rest) -> None:
+    status, answer = shared("BREW", "/v1/nodes")
+    assert (status, answer[0]["message"]) == (405, "Method 'BREW' not allowed on path '/v1/nodes'.")
 
 
 @pytest.mark.parametrize("query", ["limit=x", "limit=--5", "offset=y&limit=2", "limit=1.5"])

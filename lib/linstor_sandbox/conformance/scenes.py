@@ -246,9 +246,9 @@ SCENES = {
             18: define("b2"),
             20: [sweep],
         },
-        {4: NOBODY, 5: NOBODY, 12: "nobody asks for auto-diskful"},
+        {12: "nobody asks for auto-diskful"},
     ),
-    "14": Scene({0: [cluster, no_satellites]}, {4: NOBODY}),
+    "14": Scene({0: [cluster, no_satellites]}),
     "15": Scene(
         {
             0: [

@@ -141,12 +141,13 @@ class Controller:
         literal = sorted(routes, key=lambda pair: len(pair[1]))
         chosen = next((pair for pair in literal if pair[0].method == request.method), None)
         if chosen is None:
-            return self._no_route(request, bool(routes))
+            return self.no_route(request, bool(routes))
         request.params = chosen[1]
         return self._run(chosen[0], request)
 
     @staticmethod
-    def _no_route(request: Request, known: bool) -> Response:
+    def no_route(request: Request, known: bool) -> Response:
+        """The answer to a method that a path has not, or to a path that is none."""
         if known:
             text = f"Method '{request.method}' not allowed on path '{request.path}'."
             return Response(405, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, text, "HTTP 405 Method Not Allowed"))
@@ -261,6 +262,8 @@ class Controller:
 
 def _concerned(found: Route, request: Request) -> Optional[list[str]]:
     """The definitions that a request may have changed; None is "any"."""
+    if {"query-size-info", "query-all-size-info", "key-value-store"} & set(found.segments):
+        return []
     if not {"resource-definitions", "spawn", "snapshot"} & set(found.segments):
         return None
     return [*request.params.values(), *_names(request.body)]

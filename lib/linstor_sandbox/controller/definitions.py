@@ -322,20 +322,6 @@ def _wait_for_node(deployment: Deployment, resources: list[Resource]) -> None:
         answer.add(answers.MODIFIED, f"Resource '{name}' on '{node}' marked for deletion")
 
 
-@route("DELETE", "/v1/resource-definitions/{rd}/resources", since="1.29.0")
-def truncate(controller: Controller, request: Request) -> Response:
-    """All resources, but not the definition and its snapshots."""
-    name = request.params["rd"]
-    answer = Answer(Context(answers.DELETE, answers.RSC_DFN, {"RscDfn": name}, f"Resource definition: {name}"))
-    with catching(answer):
-        definition = controller.definition(name)
-        busy = controller.satellites.openings.first_in_use(definition)
-        if busy is not None:
-            raise in_use_error(busy, True)
-        delete_resources(Deployment(controller, definition, answer))
-    return respond(answer)
-
-
 @route("GET", "/v1/resource-definitions/{rd}/sync-status")
 def sync_status(controller: Controller, request: Request) -> Response:
     """Whether all replicas that are known of are UpToDate."""

@@ -15,6 +15,7 @@ _FILTER = (
     "x_replicas_on_different_map@1.23.0 "
     "layer_stack provider_list diskless_on_remaining diskless_type overprovision port_count"
 )
+# Without effect here: drbd_node_id, drbd_tcp_port_count, port_count, storage_pool_diskless_list, use_zfs_clone.
 # A word is a key; `key:Schema` has an object below, `key:[Schema]` a list of them, `key@1.29.1` exists since then.
 _SCHEMAS: dict[str, str] = {
     "AutoSelectFilter": _FILTER,

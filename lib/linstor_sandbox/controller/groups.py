@@ -207,18 +207,6 @@ def volume_groups(controller: Controller, request: Request) -> Response:
     return Response(200, [volume_group_json(found) for _, found in sorted(group.volume_groups.items())])
 
 
-@route("GET", _BASE + "/{group}/volume-groups/{number}")
-def volume_group(controller: Controller, request: Request) -> Response:
-    """One volume group."""
-    group = read_group(controller, request.params["group"])
-    found = group.volume_groups.get(int(request.params["number"]))
-    if found is None:
-        raise ApiError(
-            answers.FAIL_NOT_FOUND_VLM_GRP, f"Volume group '{request.params['number']}' not found.", bare=True
-        )
-    return Response(200, volume_group_json(found))
-
-
 @route("POST", _BASE + "/{group}/volume-groups", schema="VolumeGroup", parse_status=400, optional_body=True)
 def create_volume_group(controller: Controller, request: Request) -> Response:
     """A new volume group, as long as nothing was made from the group."""
@@ -271,22 +259,6 @@ def modify_volume_group(controller: Controller, request: Request) -> Response:
         answer.add(
             answers.MODIFIED, f"Volume group with number '{found.number}' of resource group '{group.name}' modified."
         )
-    return respond(answer)
-
-
-@route("DELETE", _BASE + "/{group}/volume-groups/{number}")
-def delete_volume_group(controller: Controller, request: Request) -> Response:
-    """A volume group less."""
-    answer = _answer(answers.DELETE, request.params["group"], answers.VLM_GRP)
-    with catching(answer):
-        group = controller.group(request.params["group"])
-        number = int(request.params["number"])
-        if group.volume_groups.pop(number, None) is None:
-            answer.warn(answers.WARN_NOT_FOUND, f"Volume group with number '{number}' not found.")
-        else:
-            answer.add(
-                answers.DELETED, f"Volume group with number '{number}' of resource group '{group.name}' deleted."
-            )
     return respond(answer)
 
 

@@ -8,7 +8,9 @@ from .. import answers, names, properties
 from ..answers import Answer, ApiError, Context
 from ..model import Node, StoragePool, new_uuid
 from ..views import node_json, pool_json
+from . import snapshots
 from .base import Controller, Request, Response, catching, name_filter, respond, route
+from .pending import catch_up
 
 DEFAULT_POOL_KIB = 20 * 1024 * 1024
 
@@ -106,18 +108,53 @@ def delete(controller: Controller, request: Request) -> Response:
     answer = _node_answer(answers.DELETE, name)
     node = controller.cluster.nodes.get(name)
     if node is None:
-        answer.warn(
-            answers.WARN_NOT_FOUND,
-            f"Deletion of node '{name}' had no effect.",
-            cause=f"Node '{name}' does not exist.",
-            details=answer.context.description,
-        )
+        _no_such_node(answer, name)
         return respond(answer)
     with catching(answer):
         if any(resource.node is node for resource in controller.cluster.resources()):
             raise ApiError(answers.FAIL_EXISTS_RSC, f"Node '{name}' still has resources.")
-        controller.cluster.nodes.pop(name)
-        answer.add(answers.DELETED, f"Node '{node.name}' deleted.", details=f"Node '{node.name}' UUID was: {node.uuid}")
+        _remove(controller, answer, node)
+    return respond(answer)
+
+
+def _no_such_node(answer: Answer, name: str) -> None:
+    answer.warn(
+        answers.WARN_NOT_FOUND,
+        f"Deletion of node '{name}' had no effect.",
+        cause=f"Node '{name}' does not exist.",
+        details=f"Node: {name}",
+    )
+
+
+def _remove(controller: Controller, answer: Answer, node: Node) -> None:
+    controller.cluster.nodes.pop(node.name)
+    answer.add(answers.DELETED, f"Node '{node.name}' deleted.", details=f"Node '{node.name}' UUID was: {node.uuid}")
+
+
+@route("DELETE", "/v1/nodes/{node}/lost")
+def lost(controller: Controller, request: Request) -> Response:
+    """A node that never comes back, with all that was on it; what waited for it goes on."""
+    name = request.params["node"]
+    answer = _node_answer(answers.DELETE, name)
+    node = controller.cluster.nodes.get(name)
+    if node is None:
+        _no_such_node(answer, name)
+        return respond(answer)
+    with catching(answer):
+        if node.connection != "OFFLINE":
+            text = f"Node '{name}' still connected, please use the 'DelNode' api."
+            raise ApiError(answers.FAIL_EXISTS_NODE_CONN, text, report=True)
+        for definition in controller.cluster.definitions:
+            resource = definition.resources.get(node.name)
+            if resource is not None:
+                controller.satellites.remove(resource)
+            for snapshot in definition.snapshots.values():
+                snapshots.forget_on(controller, snapshot, node.name)
+        _remove(controller, answer, node)
+        for other in controller.cluster.nodes:
+            if other.online:
+                catch_up(controller, other)
+                answer.add(answers.MODIFIED, f"Notified '{other.name}' that '{node.name}' has been lost")
     return respond(answer)
 
 

@@ -29,6 +29,33 @@ def check_layers(layers: Sequence[str]) -> list[str]:
     return full
 
 
+def check_replicas(controller: Controller, definition: ResourceDefinition, pools: Sequence[StoragePool]) -> None:
+    """ApiError 993 or 221 where a definition cannot have replicas in these pools too."""
+    there = definition.diskful()
+    if len(there) + len(pools) > definition.peer_slots + 1:
+        raise ApiError(
+            answers.FAIL_INSUFFICIENT_PEER_SLOTS,
+            f"Resource on node {there[0].node.name if there else pools[0].node.name} has insufficient peer slots to "
+            "add another peer",
+            report=True,
+        )
+    mixing = controller.cluster.prop((definition.props, definition.group.props), properties.ALLOW_MIXING)
+    first, *others = [pool.kind for pool in [*(resource.pool for resource in there), *pools]]
+    for kind in others:
+        if kind.goes_with != first.goes_with and (
+            not properties.is_true(mixing) or "FILE" in (kind.family, first.family)
+        ):
+            raise ApiError(
+                answers.FAIL_INVLD_STOR_DRIVER,
+                f"Storage driver '{kind.name}' not allowed for volume.",
+                details="Using storage pools with different storage drivers on the same volume definition is not "
+                "supported.",
+                correction=f"Either use a storage pool with a driver compatible with {first.name}, or enable storage "
+                f"pool mixing using the property '{properties.ALLOW_MIXING}'",
+                report=True,
+            )
+
+
 class Placement:
     """One autoplace on one definition."""
 
@@ -71,6 +98,8 @@ class Placement:
         found = placer.choose(count)
         if found is None:
             raise placer.not_enough(count)
+        if found:
+            check_replicas(self.controller, self.definition, found)
         return found
 
     def run(self, details: str) -> None:

@@ -13,7 +13,7 @@ from ..views import ResourceView
 from .base import Controller, Request, Response, catching, name_filter, paginate, respond, route
 from .definitions import in_use_error
 from .deployment import Deployment
-from .placement import DEFAULT_LAYERS, Placement, added_disk, check_layers, check_room, give_disk
+from .placement import DEFAULT_LAYERS, Placement, added_disk, check_layers, check_replicas, check_room, give_disk
 from .toggle import ACTIVATION, lose_disk
 
 _BASE = "/v1/resource-definitions/{rd}/resources"
@@ -121,6 +121,9 @@ def _create(controller: Controller, name: str, items: list[dict[str, Any]]) -> R
             plans = [
                 _plan(controller, answer, definition, controller.node(node), item) for node, item in zip(nodes, items)
             ]
+            pools = [plan.pool for plan in plans if plan.pool is not None and not plan.diskless]
+            if pools:
+                check_replicas(controller, definition, pools)
             Creation(Deployment(controller, definition, answer), plans, details).run()
     return respond(answer, 201)
 
@@ -364,6 +367,7 @@ class Availability:
         ).choose(1)
         if not found:
             raise self._no_pool("diskful")
+        check_replicas(self.deployment.controller, self.definition, found)
         return found[0]
 
     def _no_pool(self, kind: str) -> ApiError:

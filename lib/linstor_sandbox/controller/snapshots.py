@@ -363,12 +363,10 @@ def remove(controller: Controller, snapshot: Snapshot, answer: Answer, nodes: Se
             _gone_entries(snapshot, replica, answer)
             gone.append(replica.node.name)
     for node in gone:
-        controller.satellites.drop_snapshot(snapshot, node)
-        snapshot.replicas.pop(node)
+        forget_on(controller, snapshot, node)
     if gone:
         answer.add(answers.DELETED, f"S{described} on nodes '{', '.join(gone)}' deleted.")
     if not len(snapshot.replicas):
-        forget(controller, snapshot)
         answer.add(
             answers.DELETED,
             f"S{described} deleted.",
@@ -396,7 +394,10 @@ def _gone_entries(snapshot: Snapshot, replica: SnapshotReplica, answer: Answer) 
     answer.add(answers.MODIFIED, f"Deleted snapshot '{snapshot.name}' of '{name}' on '{node}'")
 
 
-def forget(controller: Controller, snapshot: Snapshot) -> None:
-    """Take a snapshot out of the cluster, bytes and all."""
-    controller.satellites.drop_snapshot(snapshot)
-    snapshot.definition.snapshots.pop(snapshot.name)
+def forget_on(controller: Controller, snapshot: Snapshot, node: str) -> None:
+    """Take a snapshot off a node, bytes and all; with the last of its nodes it is gone."""
+    controller.satellites.drop_snapshot(snapshot, node)
+    snapshot.replicas.pop(node)
+    if not len(snapshot.replicas):
+        controller.satellites.drop_snapshot(snapshot)
+        snapshot.definition.snapshots.pop(snapshot.name)

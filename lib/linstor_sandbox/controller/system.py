@@ -52,12 +52,6 @@ def health(_controller: Controller, _request: Request) -> Response:
     return Response(200, None)
 
 
-@route("GET", "/")
-def root(_controller: Controller, _request: Request) -> Response:
-    """A page for browsers."""
-    return Response(200, "<html><title>Linstor REST server</title><body>linstor_sandbox</body></html>", "text/html")
-
-
 @route("GET", "/v1/controller/properties")
 def controller_properties(controller: Controller, _request: Request) -> Response:
     """All properties of the controller."""
@@ -103,31 +97,6 @@ def delete_property(controller: Controller, request: Request) -> Response:
 def delete_property_below(controller: Controller, request: Request) -> Response:
     """One property of the controller, its key with a slash."""
     return _delete_property(controller, f"{request.params['namespace']}/{request.params['key']}")
-
-
-@route("GET", "/v1/physical-storage")
-def physical_storage(_controller: Controller, _request: Request) -> Response:
-    """The hosts have no disks to make pools of."""
-    return Response(200, [])
-
-
-@route("GET", "/v1/physical-storage/{node}")
-def physical_storage_of(controller: Controller, request: Request) -> Response:
-    """As physical_storage(), of one node."""
-    controller.node(request.params["node"], bare=True)
-    return Response(200, [])
-
-
-@route("GET", "/v1/error-reports")
-def error_reports(_controller: Controller, _request: Request) -> Response:
-    """None are kept."""
-    return Response(200, [])
-
-
-@route("GET", "/v1/error-reports/{report}")
-def error_report(_controller: Controller, _request: Request) -> Response:
-    """No report has a text."""
-    return Response(200, [])
 
 
 @route("GET", "/v1/key-value-store")
@@ -267,6 +236,6 @@ def statistics(controller: Controller, request: Request) -> Response:
         "resource-definitions": len(cluster.definitions),
         "resources": sum(1 for _ in cluster.resources()),
         "storage-pools": sum(len(node.pools) for node in cluster.nodes),
-        "error-reports": 0,
     }
-    return Response(200, {"count": counts.get(request.params["kind"], 0)})
+    kind = request.params["kind"]
+    return Response(200, {"count": counts[kind]}) if kind in counts else controller.no_route(request, False)

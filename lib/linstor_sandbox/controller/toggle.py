@@ -10,7 +10,7 @@ from ..drbd import diskless_pool
 from ..model import Resource, StoragePool
 from .base import Controller, Request, Response, catching, respond, route
 from .deployment import Deployment
-from .placement import DEFAULT_LAYERS, added_disk, check_room, give_disk
+from .placement import DEFAULT_LAYERS, added_disk, check_replicas, check_room, give_disk
 
 _BASE = "/v1/resource-definitions/{rd}/resources/{node}"
 
@@ -72,6 +72,7 @@ def into_diskful(deployment: Deployment, resource: Resource, pool_name: Optional
             answers.WARN_RSC_ALREADY_HAS_DISK, "Resource already has disk", details=f"Node: {node}, Resource: {name}"
         )
         return
+    check_replicas(deployment.controller, deployment.definition, [pool])
     check_room(resource, pool)
     if pool_name:
         deployment.set_pool_entry()
@@ -129,12 +130,6 @@ def toggle_diskless(controller: Controller, request: Request) -> Response:
     return _toggle(controller, request, None, True)
 
 
-@route("PUT", _BASE + "/toggle-disk/diskless/{pool}")
-def toggle_diskless_pool(controller: Controller, request: Request) -> Response:
-    """Take the disk off; the pool for diskless resources is always the same."""
-    return _toggle(controller, request, None, True)
-
-
 @route("PUT", _BASE + "/toggle-disk/diskful")
 def toggle_diskful(controller: Controller, request: Request) -> Response:
     """Give it a disk in the group's pool."""
@@ -153,12 +148,6 @@ def toggle(controller: Controller, request: Request) -> Response:
     body = request.body
     diskless = body.get("operation") != "INTO_DRBD_DISKFUL"
     return _toggle(controller, request, body.get("storage_pool"), diskless, body.get("migrate_from"))
-
-
-@route("PUT", _BASE + "/migrate-disk/{source}")
-def migrate(controller: Controller, request: Request) -> Response:
-    """Give it a disk in the group's pool, and take it from another node."""
-    return _toggle(controller, request, None, False, request.params["source"])
 
 
 @route("PUT", _BASE + "/migrate-disk/{source}/{pool}")
