@@ -18,6 +18,14 @@ from tests import specification
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = CHECKOUT.parent / "shared"
 NODES = ("node1", "node2", "node3")
+# What a real cluster does after it has answered, it does here after so many seconds; calls take their turn.
+HONEST_TIMES = {
+    "sync_seconds": 0.3,
+    "clone_seconds": 0.3,
+    "in_use_lag": 0.3,
+    "connect_seconds": 0.5,
+    "satellite_seconds": 0.1,
+}
 # The two datastores of the original article, letter by letter.
 SYSTEM_TEMPLATE = (
     'NAME="linstor-system" TYPE="SYSTEM_DS" STORAGE_POOL="data" AUTO_PLACE="2" CLONE_MODE="snapshot" '
@@ -89,10 +97,11 @@ def build_world(
     configuration: Optional[str] = None,
     frontend_host: str = "",
     port: int = 0,
+    **times: Any,
 ) -> World:
     """Build a World in a folder, to be taken down with the stack; with a `port` its controller has a second address."""
     sandbox = stack.enter_context(
-        Sandbox(folder / "sandbox", nodes=tuple(nodes), pools=tuple(pools), rest_version=rest_version, port=port)
+        Sandbox(folder / "sandbox", tuple(nodes), tuple(pools), rest_version, port=port, **times)
     )
     files = folder / "files"
     files.mkdir()

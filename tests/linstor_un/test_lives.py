@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import pytest
 
 from linstor_sandbox.opennebula.hypervisor import HypervisorFailed
-from tests.conftest import SYSTEM_TEMPLATE, World
+from tests.conftest import HONEST_TIMES, SYSTEM_TEMPLATE, World
 from tests.linstor_un.living import EVERY_KIND, holds, start, text, twice, two_primaries, write
 from tests.linstor_un.scenes import NOTHING, own, volume, what_is_left
+
+
+@pytest.fixture(params=[{}, HONEST_TIMES], ids=["at once", "in time"])
+def world(request: pytest.FixtureRequest, make_world: Callable[..., World]) -> World:
+    return make_world(**request.param)
 
 
 def test_every_call_of_a_whole_life_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
