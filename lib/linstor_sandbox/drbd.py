@@ -25,8 +25,8 @@ def metadata_size(gross: int, peers: int) -> int:
 def gross_size(net: int, peers: int) -> int:
     """The smallest device (KiB) that leaves `net` KiB beside the meta-data."""
     gross = net + metadata_size(net, peers)
-    while gross - metadata_size(gross, peers) < net:
-        gross += 4
+    while (missing := net - gross + metadata_size(gross, peers)) > 0:
+        gross += _round_up(missing, 4)
     return gross
 
 

@@ -25,7 +25,7 @@ been carried out.
     refuse, listen              the controller's port refuses connections, and no longer
     failover                    the controller goes on at its second address, with the same state
     offline NODE, online NODE   a host without power, and with it
-    full NODE/POOL [MIB]        so much is left in a pool, 0 when not given
+    full NODE/POOL [MIB]        so much is left in a pool for new volumes, 0 when not given; old ones are written to
     broken NODE OPERATION       the next create, snapshot, resize, clone or delete fails on a node
     ssh NODE hang               ssh to a host never ends; also `refuse`, `exit` (255), `die BYTES` (breaks off after so
                                 many bytes have passed), `ok`

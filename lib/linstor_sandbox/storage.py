@@ -19,6 +19,8 @@ FULL_OLD_DATA = 128 * MIB
 """Up to this size (bytes) a volume on a thick pool is full of old data; beyond, every MiB begins with 64 KiB of it."""
 CHUNK = 64 * KIB
 """What a thin pool allocates at once (bytes): copies of one another differ by so much or more."""
+LARGEST_FILE = (16 << 40) - 4096
+"""More bytes has no file on ext4: what a volume has beyond is not there to be read or written."""
 _FICLONE = 0x40049409
 
 
@@ -96,7 +98,7 @@ class Store:
         """A fresh volume: zeroes, or old data as on a thick pool."""
         content = self._new(name, size)
         with content.path.open("xb") as file:
-            file.truncate(size)
+            file.truncate(min(size, LARGEST_FILE))
             if old_data:
                 _fill(file.fileno(), 0, size)
         return content.settle()
@@ -112,14 +114,14 @@ class Store:
         """The file of a volume is there."""
         if not content.path.exists():
             with content.path.open("xb") as file:
-                file.truncate(content.size)
+                file.truncate(min(content.size, LARGEST_FILE))
 
     def resize(self, content: Content, size: int, old_data: bool) -> None:
         """Cut or grow; what is new reads as on a fresh volume."""
         before = content.size
         self.ensure(content)
         with content.path.open("r+b") as file:
-            file.truncate(size)
+            file.truncate(min(size, LARGEST_FILE))
             if old_data and size > before:
                 _fill(file.fileno(), before, size)
         content.size, content.written = size, True

@@ -375,3 +375,16 @@ def test_a_disk_is_not_added_in_a_thick_pool_without_room(
     box.fill_pool("node3", "thick", 32)
     assert error_code(rest(method, f"{RD}/vol/{what}", body)[1]) == code
     assert "DISKLESS" in rest.flags("vol")["node3"]
+
+
+def test_volumes_larger_than_a_file(box: Sandbox, rest: Rest) -> None:
+    """Thin pools promise them; LINSTOR's largest is 1 PiB, which no file can be."""
+    rest.spawn("vol")
+    path = "/v1/resource-definitions/vol"
+    box.write("vol", b"bytes")
+    rest.ok("PUT", f"{path}/volume-definitions/0", {"size_kib": 1 << 40})
+    assert box.device_size("vol") >= 1 << 50
+    rest.ok("POST", f"{path}/snapshots", {"name": "snap"})
+    rest.ok("POST", f"{path}/snapshot-rollback/snap", {})
+    assert box.read("vol", 0, 5) == b"bytes"
+    assert box.allocated("vol") < 1 << 20
