@@ -86,12 +86,19 @@ class Operations(RuleBasedStateMachine):
 
     @rule(name=NAMES, node=ANY_NODE, keep=st.booleans())
     def delete_resource(self, name: str, node: str, keep: bool) -> None:
-        self.may_lose[name] = {node}
-        resource, opening = self.sandbox.resource(name, node), self.opened.get((name, node))
-        before = resource.deleting if resource else True
+        found = self.definition(name)
+        # One that waits to be deleted may be taken over as the tie-breaker instead.
+        self.may_lose[name] = {node, *(res.node.name for res in found.resources if res.deleting)} if found else set()
         self.ask("DELETE", f"{RD}/{name}/resources/{node}", keep_tiebreaker=str(keep).lower())
-        if resource and opening and opening.write:
-            assert resource.deleting == before, f"{name} is Primary on {node} and marked to be deleted"
+
+    @rule(keep=st.booleans())
+    def delete_resource_that_is_primary(self, keep: bool) -> None:
+        for name, node in [where for where, opening in self.opened.items() if opening.write]:
+            resource = self.sandbox.resource(name, node)
+            assert resource is not None
+            before = set(resource.flags)
+            assert not self.ask("DELETE", f"{RD}/{name}/resources/{node}", keep_tiebreaker=str(keep).lower())
+            assert resource.flags == before, f"{name} is Primary on {node}"
 
     @rule(name=NAMES, node=ANY_NODE, what=st.sampled_from(["diskless", "diskful"]))
     def toggle(self, name: str, node: str, what: str) -> None:
