@@ -167,7 +167,7 @@ def test_a_token_opens_what_is_closed_without(
         assert (status, headers["WWW-Authenticate"]) == (401, 'Bearer realm="linstor-controller"')
         assert error_code(json.loads(body)) == 412
         assert json.loads(body)[0]["message"] == "Unauthorized: token invalid or not provided"
-    assert [ask(box, target)[0] for target in ("/", "/health")] == [200, 200]
+    assert ask(box, "/health")[0] == 200
     assert ask(box, "/v1/nodes", "Bearer word")[0] == 200
     with client(secure(box), authority.certificate, auth_token="word") as lin:
         assert [node.name for node in lin.node_list_raise().nodes] == ["node1"]
