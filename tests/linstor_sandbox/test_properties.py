@@ -229,9 +229,10 @@ class Operations(RuleBasedStateMachine):
                 assert len(diskful) < 3
 
     def settled(self, found: ResourceDefinition) -> bool:
-        """Everything was done about it, and nothing waits for a node."""
+        """Everything was done about it, and nothing waits for a node; a clone has what its source had."""
         return (
             not found.flags
+            and not found.cloned_from
             and found.uuid not in self.shaken
             and all(res.deployed and not res.deleting for res in found.resources)
         )
