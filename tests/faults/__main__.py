@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
-from tests.faults.cells import Cell, cells, check
+from tests.faults.cells import WAIVED, Cell, cells, check
 from tests.faults.scenes import SCENES
 from tests.faults.stage import Stage, perform
 from tests.faults.steps import record
@@ -96,11 +96,13 @@ def main(arguments: list[str]) -> int:
     with ProcessPoolExecutor(options.processes) as pool:
         for job in as_completed([pool.submit(run, name, choose, options.list) for name, choose in jobs(options)]):
             _tell(outcomes, job.result(), options.list)
-    shown, minutes = table([item for item in outcomes.values() if item.names]), (time.monotonic() - started) / 60
-    print(f"\n{shown}\n\n{minutes:.1f} minutes with {options.processes} processes")
+    shown = table([item for item in outcomes.values() if item.names])
+    minutes = (time.monotonic() - started) / 60
+    shown += f"\n\n`{' '.join([COMMAND, *arguments])}`: {minutes:.0f} minutes with {options.processes} processes."
+    print(f"\n{shown}")
     if options.table:
         page = options.table.read_text(encoding="utf-8").partition(_MARK)[0]
-        options.table.write_text(f"{page}{_MARK}\n{shown}\n", encoding="utf-8")
+        options.table.write_text(f"{page}{_MARK}\n\n{shown}\n\n{waivers()}\n", encoding="utf-8")
     return 1 if any(item.wrong for item in outcomes.values()) else 0
 
 
@@ -124,6 +126,12 @@ def table(outcomes: Sequence[Outcome]) -> str:
         total.wrong.update(item.wrong)
     head = ["| action | steps | faults tried | passed | failed |", "|---|---:|---:|---:|---:|"]
     return "\n".join([*head, *(item.row() for item in [*outcomes, total])])
+
+
+def waivers() -> str:
+    """What may be left, and who takes it away."""
+    rows = [f"- `{pattern}`: {reason}." for pattern, reason in WAIVED.items()]
+    return "\n".join(["What a killed action may leave, until then:", "", *rows])
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
