@@ -18,7 +18,7 @@ from typing import Callable
 
 from tests.faults.cells import WAIVED, Cell, cells, check
 from tests.faults.scenes import SCENES
-from tests.faults.stage import Stage, perform
+from tests.faults.stage import Stage, die_with_parent, perform
 from tests.faults.steps import record
 
 COMMAND = "./dev faults"
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.monotonic()
     outcomes = {name: Outcome(name) for name in SCENES}
-    with ProcessPoolExecutor(options.processes) as pool:
+    with ProcessPoolExecutor(options.processes, initializer=die_with_parent) as pool:
         for job in as_completed([pool.submit(run, name, choose, options.list) for name, choose in jobs(options)]):
             _tell(outcomes, job.result(), options.list)
     shown = table([item for item in outcomes.values() if item.names])

@@ -6,6 +6,7 @@ its files are put back before each fork, and its addresses stay the same.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import select
@@ -35,6 +36,7 @@ LONGEST_CALL_SECONDS = 60
 # Where there is such a place: what is synchronised to a disk would cost more than all the rest.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _CELL_SECONDS = 200
+_PR_SET_PDEATHSIG = 1
 _RESTORED = "sandbox/volumes sandbox/hosts/*/[!b]* frontend bin locks oned temporary"
 
 
@@ -79,6 +81,7 @@ class Stage:
         return result  # type: ignore[no-any-return]
 
     def _in_fork(self, task: Callable[[], T]) -> T:
+        die_with_parent()
         self.world.sandbox.resume()
         self.world.cloud.rpc.resume()
         return task()
@@ -110,6 +113,11 @@ class Stage:
 
     def _shell(self, script: str) -> None:
         subprocess.run(["sh", "-ec", script], cwd=self.folder, check=True)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies: nothing of a run that was killed goes on."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def perform(scene: Scene, task: Callable[[Stage], T]) -> T:
