@@ -18,7 +18,7 @@ from typing import NamedTuple, NoReturn, Optional
 from linstor_un import log
 from linstor_un.errors import AnswerUnread, DriverError, MissingDependency
 from linstor_un.settings import read_configuration
-from linstor_un.undo import STOPPING_SIGNALS, Stopped
+from linstor_un.undo import STOPPING_SIGNALS, Stopped, go_on_undisturbed
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FIRST_RELEASE_WITHOUT_MARKERS = (6, 0, 3)
@@ -54,6 +54,8 @@ def main(kind: str, verb: str) -> NoReturn:
         signal.signal(number, _stop)
     try:
         _run(kind, verb)
+        # What is done is done: a signal now would be taken for a failure that nothing has been taken back for.
+        go_on_undisturbed()
         status = _succeed()
     except (DriverError, Stopped) as error:
         status = _fail(str(error))

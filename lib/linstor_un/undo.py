@@ -32,6 +32,12 @@ def undisturbed() -> Iterator[None]:
             signal.raise_signal(earliest)
 
 
+def go_on_undisturbed() -> None:
+    """Let no signal stop this process any more, not even while the interpreter ends."""
+    for number in STOPPING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Undo:
     """A stack of removals, for a `with` block: each thing made in it pushes its own; leaving by an error runs them."""
 
@@ -60,8 +66,7 @@ class Undo:
 
     def run(self) -> None:
         """Take back what was made, newest first; a step that fails is logged and does not stop the others."""
-        for number in STOPPING_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        go_on_undisturbed()
         while self._steps:
             description, step = self._steps.pop()
             try:

@@ -25,6 +25,8 @@ WAIVED = {
     "name, and the directory's deletion removes it",
     r"^(files/[^:]*|frontend/)datastores/\d+/\d+/[^:]*: \d+[^:]* instead of absent or ": "a file that has come to the "
     "VM's new directory in part: the next try overwrites it, and the directory's deletion removes it",
+    r"^resource_definitions/one-vm-\d+-checkpoint/(props/Aux/one/INCOMPLETE|resources/\w+/\w+): ": "the mark or the "
+    "attachment of memory that is saved, where LINSTOR fails after that: the VM's resume or its end removes the volume",
     LOCK: "the lock file of a killed action: nobody holds it, and the next action on that "
     "volume removes it, or the next start of the front-end",
 }

@@ -17,7 +17,7 @@ from linstor_un.driver import Call
 from linstor_un.errors import DriverError, NotReady
 from linstor_un.hosts import virsh
 from linstor_un.opennebula import arguments
-from linstor_un.undo import Undo
+from linstor_un.undo import Undo, go_on_undisturbed
 
 # Beyond the guest's RAM: the domain's XML, video RAM, the state of devices, headers of pages.
 _OVERHEAD_MIB = 512
@@ -49,8 +49,14 @@ def _save(wanted: Checkpoint) -> None:
             gateway, undo, wanted.resource, _size_mib(wanted), placement, owner, writer=wanted.host.name
         )
         _write(wanted, volume, undo)
-        new_volume.leave_writer(gateway, volume)
-        new_volume.finish(gateway, volume)
+        # From here on the volume is the only copy of the VM's memory, whatever LINSTOR or a signal says.
+        undo.forget()
+        go_on_undisturbed()
+        try:
+            new_volume.leave_writer(gateway, volume)
+            new_volume.finish(gateway, volume)
+        except DriverError as error:
+            log.warning(f"{wanted.domain} is saved, and its volume is not as tidy as it should be: {error}")
 
 
 def _is_saved_already(wanted: Checkpoint, gateway: Gateway, undo: Undo) -> bool:

@@ -251,3 +251,14 @@ def test_more_replicas_than_nodes_are_refused_by_the_attributes_own_name(make_wo
     vm = world.cloud.instantiate(SWAP, "node1", system)
     assert 'CHECKPOINT_REPLICA_COUNT="3" contradicts NODE_LIST="node1 node2"' in failed_save(world, vm)
     runs_on(world, vm)
+
+
+@pytest.mark.parametrize("request_that_fails", ["PUT .*checkpoint", "DELETE .*checkpoint/resources/"])
+def test_a_vm_that_is_saved_stays_saved_whatever_linstor_says_then(world: World, request_that_fails: str) -> None:
+    vm = world.cloud.instantiate(SWAP, "node1", world.system)
+    world.sandbox.faults.fail(request_that_fails, 998)
+    world.cloud.suspend(vm)
+    assert guest(world, vm).state == "saved"
+    world.cloud.resume(vm)
+    runs_on(world, vm)
+    assert checkpoint(vm) not in volumes(world)
