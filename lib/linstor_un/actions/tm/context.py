@@ -42,8 +42,8 @@ def _graft(file: str) -> str:
         raise InvalidInput(f"Context file {file[:200]!r} is not /path or /path:name: correct CONTEXT/FILES")
     if not os.access(path, os.R_OK):
         raise InvalidInput(f"Context file {path} is not there or cannot be read: correct CONTEXT/FILES")
-    # What a link leads to, not the link.
-    return f"{_escaped(name)}={_escaped(os.path.realpath(path))}"
+    # From the ISO's root, so that no name is an option of the program; and what a link leads to, not the link.
+    return f"/{_escaped(name)}={_escaped(os.path.realpath(path))}"
 
 
 def _escaped(path: str) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from linstor_sandbox.opennebula import VirtualMachine
+from linstor_un.actions.tm import context
+from linstor_un.driver import Call
+from linstor_un.hosts.runner import Host
+from linstor_un.settings import Settings
 from tests.conftest import World
 from tests.linstor_un.scenes import failure, path, run, sentence, succeed
 
@@ -54,6 +59,25 @@ def test_files_come_under_the_names_that_the_template_gives(world: World) -> Non
     assert {"/context.sh", "/init.sh", "/keys/host", "/tree/inner"} <= set(listing(iso))
     assert read(iso, "/keys/host") == b"secret"
     assert read(iso, "/tree/inner") == b"deep"
+
+
+OPTIONS = ("-path-list", "-exclude-list", "-output", "-o", "-log-file", "--", "-r", "-help")
+
+
+@pytest.mark.parametrize("builder", context._BUILDERS)
+def test_no_name_that_an_owner_gives_is_an_option_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builder: Sequence[str]
+) -> None:
+    if shutil.which(builder[0]) is None:
+        pytest.skip(f"{builder[0]} is not installed")
+    monkeypatch.setattr(context, "_BUILDERS", (builder,))
+    monkeypatch.setattr(context.runner, "host", lambda name, _: Host(name, Settings(), is_frontend=True))
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "file").write_text(f"{tmp_path}/secret\n")
+    named = [f"{tmp_path}/file:{name}" for name in OPTIONS]
+    context.run(Call((*named, f"onefe:{tmp_path}/100/0/disk.1", "0", "100"), b"", {}))
+    assert listing(tmp_path / "100/0/disk.1") == sorted(f"/{name}" for name in OPTIONS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["100", "file", "secret"]
 
 
 def test_a_new_context_replaces_the_old_in_one_step(world: World) -> None:
