@@ -98,17 +98,24 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
     return sources.from_url(
         image.path,
         f"{remotes()}/datastore/downloader.sh",
-        {"DRV_ACTION": _base64(action.document)},
+        {"DRV_ACTION": _without_token(action.document)},
         image.checksums,
         settings.limit_transfer_bandwidth,
         not settings.no_decompress,
     )
 
 
-def _base64(document: bytes) -> str:
+def _without_token(document: bytes) -> str:
+    """Return the base64 of the action's XML for the downloader, whose children all see it, without LINSTOR's token."""
     import binascii
 
-    return binascii.b2a_base64(document, newline=False).decode()
+    from lxml import etree
+
+    tree = model.parse_action_data(document)
+    tokens = tree.findall("DATASTORE/TEMPLATE/LS_TOKEN")
+    for token in tokens:
+        token.clear()
+    return binascii.b2a_base64(etree.tostring(tree) if tokens else document, newline=False).decode()
 
 
 def check_fits(source: ImageSource, size_mib: int) -> None:

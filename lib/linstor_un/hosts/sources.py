@@ -339,8 +339,8 @@ def _http(url: str) -> tuple[Reader, Optional[int]]:
         response = urllib.request.urlopen(url, timeout=30)
     except (OSError, ValueError, HTTPException) as failure:
         raise UnusableImage(f"Image {url} cannot be fetched ({failure}): correct PATH") from None
-    length = response.headers.get("Content-Length")
-    return _Response(url, response), int(length) if length else None
+    length = response.headers.get("Content-Length", "")
+    return _Response(url, response), int(length) if re.fullmatch("[0-9]{1,18}", length) else None
 
 
 class _Response:

@@ -15,6 +15,7 @@ import pytest
 
 from linstor_un.errors import UnusableImage
 from linstor_un.hosts import sources
+from linstor_un.opennebula import decoding
 from tests.conftest import CHECKOUT, World
 from tests.linstor_un.actions.datastore.material import (
     MIB,
@@ -157,6 +158,14 @@ def test_a_server_that_has_no_image_is_named(world: World, web: Web) -> None:
     nothing_left(world)
 
 
+@pytest.mark.parametrize("length", ["word", "-5", "1_0", "9" * 5000, ""])
+def test_a_length_that_is_no_number_is_none(web: Web, length: str) -> None:
+    web.files["disk"] = b"disk"
+    image = sources.from_url(web.url(f"lengthy/{length}", "disk"), "", {}, {})
+    assert (image.size_bytes, b"".join(image.blocks())) == (None, b"disk")
+    image.close()
+
+
 def test_what_only_the_downloader_can_fetch_needs_one(world: World) -> None:
     for url in ("s3://bucket/disk", "ssh://user@host:/disk", "rsync://104//0:6a7238/disk"):
         for call in (stat(world, url), cp(world, url, 1)):
@@ -186,6 +195,20 @@ def test_the_downloader_brings_every_kind_of_url(installation: Installation) -> 
         # What the downloader takes the market's credentials from: the action's XML as oned sent it.
         assert (installation.offered / "drv_action").read_text() == call.stdin
         assert base64.b64decode(call.stdin).startswith(b"<DS_DRIVER_ACTION_DATA>")
+
+
+def test_the_downloader_and_what_it_starts_do_not_see_the_token(installation: Installation) -> None:
+    world = installation.world
+    world.images.attributes["LS_TOKEN"] = "a-word-]]>-that-is-secret"
+    installation.offer("disk", b"disk")
+    call = cp(world, "s3://bucket/disk", 1)
+    succeeded(call, f"{source(7)} raw\n")
+    seen = (installation.offered / "drv_action").read_text()
+    assert "that-is-secret" in call.action_data
+    assert "that-is-secret" not in base64.b64decode(seen).decode()
+    action = decoding.parse(base64.b64decode(seen), "DS_DRIVER_ACTION_DATA")
+    assert action.findtext("IMAGE/PATH") == "s3://bucket/disk"
+    assert action.findtext("DATASTORE/TEMPLATE/STORAGE_POOL") == "data"
 
 
 def test_oned_makes_an_image_of_what_the_downloader_brings(installation: Installation) -> None:

@@ -62,6 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(200, {"Content-Length": len(content)})
         self.wfile.write(content)
 
+    def _lengthy(self, name: str) -> None:
+        length, _, name = name.partition("/")
+        self._head(200, {"Content-Length": length})
+        self.wfile.write(self.server.files[name])
+
     def _half(self, name: str) -> None:
         content = self.server.files[name]
         self._head(200, {"Content-Length": len(content)})
