@@ -111,12 +111,21 @@ def _acquire(path: str, resource: str, timeout_seconds: float, interrupt_holder:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as failure:
-        raise InvalidSetting(
-            f"The lock {path} cannot be made ({failure.strerror}): set LOCK_DIR in linstor_un.conf to a directory that "
-            "belongs to the user that runs the driver"
-        ) from None
+        raise _unusable(path, f"cannot be made ({failure.strerror})") from None
+    # It says which process is asked to stop.
+    if os.fstat(descriptor).st_uid != os.geteuid():
+        os.close(descriptor)
+        raise _unusable(path, "belongs to somebody else")
+    return descriptor
+
+
+def _unusable(path: str, reason: str) -> InvalidSetting:
+    return InvalidSetting(
+        f"The lock {path} {reason}: set LOCK_DIR in linstor_un.conf to a directory that belongs to the user that runs "
+        "the driver"
+    )
 
 
 def _unlink(path: str) -> None:

@@ -327,9 +327,8 @@ def _assignment(line: str, place: str) -> tuple[str, str]:
         line,
     )
     if not match:
-        # Without what may be a secret.
-        shown = line if "TOKEN" not in line else line.partition("=")[0].rstrip() + "=(hidden)"
-        raise InvalidSetting(f'{place} is not valid: {shown!r}; write KEY="value"')
+        # Without the value, which may be a secret whatever its key is spelt like.
+        raise InvalidSetting(f'{place} is not valid: {line.partition("=")[0].rstrip()!r}; write KEY="value"')
     key = match.group(1)
     if key not in OBSOLETE and key not in ATTRIBUTES and key not in CONFIGURATION_ONLY and key not in ALIASES:
         raise InvalidSetting(
@@ -373,6 +372,7 @@ def lock_directory(settings: Settings) -> str:
         return "/var/lock/one"
     own = f"/tmp/linstor_un-{os.getuid()}"
     os.makedirs(own, mode=0o700, exist_ok=True)
-    if os.stat(own).st_uid != os.getuid():
+    # Not what a link leads to: everybody may make one there.
+    if os.lstat(own).st_uid != os.getuid():
         raise InvalidSetting(f"{own} belongs to somebody else: set LOCK_DIR in linstor_un.conf")
     return own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -260,3 +261,19 @@ def test_nobody_begins_to_share_while_the_last_one_detaches(
     finally:
         second.kill()
         second.communicate()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_nobody_else_holds_a_lock_or_says_which_process_does(tmp_path: Path) -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    lock = tmp_path / "linstor_un-one-image-1.lock"
+    lock.write_text(str(bystander.pid))
+    os.chown(lock, 424242, -1)
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        wanted = locks.volume_lock(str(tmp_path), "one-image-1", 0.1, interrupt_holder=True)
+        with pytest.raises(InvalidSetting, match="belongs to somebody else.*set LOCK_DIR"), wanted:
+            pass
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()

@@ -277,11 +277,12 @@ def test_a_line_that_is_not_understood_is_named(tmp_path: Path, line: str, words
         assert word in str(refusal.value)
 
 
-def test_a_broken_line_shows_no_token(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ['LS_TOKEN="secret', "LS_TOKEN=a secret", "ls_token = a secret", "LS_TOCKEN=a secret"])
+def test_a_broken_line_shows_no_token(tmp_path: Path, line: str) -> None:
     with pytest.raises(InvalidSetting) as refusal:
-        settings.read_configuration(write(tmp_path, 'LS_TOKEN="secret\n'))
+        settings.read_configuration(write(tmp_path, f"{line}\n"))
     assert "secret" not in str(refusal.value)
-    assert "LS_TOKEN" in str(refusal.value)
+    assert repr(line.partition("=")[0].strip()) in str(refusal.value)
 
 
 def test_locks_live_where_they_are_told_to() -> None:
@@ -292,6 +293,21 @@ def test_locks_live_in_opennebulas_directory_or_in_one_that_only_we_can_enter() 
     directory = Path(settings.lock_directory(Settings()))
     mode = directory.stat().st_mode & 0o777
     assert str(directory) == "/var/lock/one" or (mode, directory.stat().st_uid) == (0o700, os.getuid())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+def test_nobody_else_says_by_a_link_where_locks_live(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ours = 424242
+    monkeypatch.setattr(os, "getuid", lambda: ours)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    os.chown(tmp_path, ours, -1)
+    link = Path(f"/tmp/linstor_un-{ours}")
+    link.symlink_to(tmp_path)
+    try:
+        with pytest.raises(InvalidSetting, match="belongs to somebody else: set LOCK_DIR"):
+            settings.lock_directory(Settings())
+    finally:
+        link.unlink()
 
 
 @pytest.mark.parametrize("seconds", ["0", "16", "1.5"])
