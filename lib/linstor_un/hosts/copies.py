@@ -45,12 +45,22 @@ watch
 """
 )
 
+# Who owns a directory, or may rename what is in it, can put a link in the place of a file before it is written to.
+_STAGING = """
+staging() {
+    mkdir -p "$1"
+    [ -n "$(find "$1/." -maxdepth 0 \\( -user 0 -o -user "$(id -u)" \\) \\( ! -perm -2 -o -perm -1000 \\))" ] && return
+    echo "$1 is open to other users: take it from them, or set STAGING_DIR to a directory of $(id -un)" >&2
+    exit 1
+}
+"""
+
 # The file loses its name before anything is in it, so that nothing is left of it however the script ends. One that was
 # killed before that has left an empty file: the next one removes it, once nobody can be about to open it.
 _STAGE = """
 directory=$1
-mkdir -p "$directory"
-find "$directory" -maxdepth 1 -name 'linstor_un.??????????' -type f -empty -user "$(id -u)" -mmin +60 -exec rm -f {} +
+staging "$directory"
+find "$directory/" -maxdepth 1 -name 'linstor_un.??????????' -type f -empty -user "$(id -u)" -mmin +60 -exec rm -f {} +
 file=$(mktemp "$directory/linstor_un.XXXXXXXXXX")
 exec 4<>"$file"
 rm -f "$file"
@@ -74,6 +84,7 @@ _WRITE_STAGED = (
     WAIT_FOR_DEVICE
     + _ZERO_REST
     + _CONVERT
+    + _STAGING
     + _STAGE
     + """
 device=$2 bytes=$3 seconds=$4 zeroed=$5 format=$6
@@ -108,10 +119,11 @@ dd if="$source" of="$device" bs=$block iflag=fullblock,count_bytes count="$bytes
 
 _EXPORT = (
     WAIT_FOR_DEVICE
+    + _STAGING
     + """
 directory=$1 device=$2 bytes=$3 seconds=$4
 wait_for_device "$device" "$bytes" "$seconds"
-mkdir -p "$directory"
+staging "$directory"
 file=$(mktemp "$directory/linstor_un-export.XXXXXXXXXX")
 trap '[ $? -eq 0 ] || rm -f "$file"' EXIT
 trap 'exit 1' HUP INT TERM

@@ -1,0 +1,70 @@
+"""Where images are kept while they are converted: in a directory that nobody else can put anything into."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from linstor_un.errors import CommandFailed
+from linstor_un.hosts import copies
+from linstor_un.hosts.runner import Host
+from linstor_un.settings import Settings
+from linstor_un.units import MIB
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return a file that the front-end takes for a device, since its lsblk knows any."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "lsblk").write_text(f"#!/bin/sh\necho {MIB}\n")
+    (programs / "lsblk").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    made = tmp_path / "device"
+    made.write_bytes(bytes(MIB))
+    return made
+
+
+def export(device: Path, directory: Path) -> copies.ExportedFile:
+    """Export the device into this staging directory of the front-end."""
+    return copies.export(Host("onefe", Settings(staging_directory=str(directory)), True), str(device), MIB)
+
+
+def test_an_exported_file_is_oneadmins_alone(device: Path, tmp_path: Path) -> None:
+    made = Path(export(device, tmp_path / "staging" / "below").path)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+
+
+def test_a_directory_for_everybody_needs_the_sticky_bit(device: Path, tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    staging.chmod(0o1777)
+    export(device, staging)
+    staging.chmod(0o777)
+    refuse(device, staging, 1)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_somebody_else_is_refused_behind_a_link_too(device: Path, tmp_path: Path) -> None:
+    staging, link = tmp_path / "staging", tmp_path / "link"
+    staging.mkdir()
+    link.symlink_to(staging)
+    export(device, link)
+    os.chown(staging, 424242, -1)
+    refuse(device, link, 1)
+    refuse(device, staging, 1)
+
+
+def refuse(device: Path, staging: Path, files: int) -> None:
+    """Check that neither an import nor an export puts anything into the directory."""
+    host = Host("onefe", Settings(staging_directory=str(staging)), True)
+    with pytest.raises(CommandFailed, match=f"{staging} .*STAGING_DIR"):
+        export(device, staging)
+    feed = copies.write_staged(host, str(device), MIB, True, "qcow2")
+    with pytest.raises(CommandFailed, match=f"{staging} .*STAGING_DIR"):
+        feed.finish()
+    assert len(list(staging.iterdir())) == files
+    assert device.read_bytes() == bytes(MIB)
