@@ -165,7 +165,7 @@ class Bench:
         volatile = {"TYPE": "fs", "FORMAT": "raw", "SIZE": "8", "TM_MAD": "linstor_un", "DATASTORE_ID": "100"}
         numbered.append(Disk({**volatile, "DISK_ID": "6", "FS": "$(touch x)"}))
         numbered.append(Disk({**volatile, "DISK_ID": "7", "FS": "btrfs"}))
-        machine = VirtualMachine(66, "hostile", "deploy", {}, numbered, None, VmState.ACTIVE, LcmState.PROLOG)
+        machine = VirtualMachine(66, "hostile", "--domain=$(id)", {}, numbered, None, VmState.ACTIVE, LcmState.PROLOG)
         machine.place("node1", 0, self.system)
         moving = VirtualMachine(67, "moving", "deploy", {}, [], None, VmState.ACTIVE, LcmState.PROLOG_MIGRATE_POWEROFF)
         moving.place("node1", 0, self.system)

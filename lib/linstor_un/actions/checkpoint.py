@@ -23,8 +23,6 @@ from linstor_un.opennebula.model import Datastore, VirtualMachine
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 
-_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
 
 class Checkpoint(NamedTuple):
     """The decoded call: the VM's domain on a host, and the path at which the stock action would keep its memory."""
@@ -67,8 +65,7 @@ def decode(call: Call, domain: str, path: str, host: str, vm_id: str) -> Checkpo
     vm = model.virtual_machine(machine)
     if arguments.identifier(vm_id, "VMID") != vm.vm_id:
         raise InvalidInput(f"The action is called for VM {vm_id} and its XML is of VM {vm.vm_id}")
-    if not _DOMAIN.fullmatch(domain):
-        raise InvalidInput(f"{domain[:80]!r} is not the name of a domain: call the action as OpenNebula does")
+    arguments.domain(domain)
     if not path.startswith("/") or ".." in path.split("/") or not re.fullmatch(r"[\w./+@-]+", path):
         raise InvalidInput(f"{path[:200]!r} is not the path of a checkpoint: call the action as OpenNebula does")
     own = model.datastore(datastore)

@@ -55,7 +55,7 @@ def take_live(action: Transfer, place: Place, resource: str, name: str) -> None:
     """
     if action.vm is None or not action.vm.deploy_id:
         raise InvalidInput(f"oned knows no domain of VM {place.vm_id}: call the action for a running VM")
-    with virsh.held(action.host(place.host), action.vm.deploy_id, action.gateway.connect):
+    with virsh.held(action.host(place.host), arguments.domain(action.vm.deploy_id), action.gateway.connect):
         attempt = snapshots.attempt(action.gateway, resource, name)
     if attempt.judge(action.gateway) is None:
         raise NotReady(f"An earlier snapshot {name} of {resource} had failed and is deleted now: retry")

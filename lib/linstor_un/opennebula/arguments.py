@@ -15,6 +15,7 @@ from linstor_un.errors import InvalidInput
 from linstor_un.opennebula.model import LARGEST_MIB
 
 _HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIRECTORY = re.compile(r"/(?:[\w.+@-]+/)*(\d{1,10})/(\d{1,10})", re.ASCII)
 NO_DISK = -1
 _DISK = re.compile(r"disk\.(\d{1,6})", re.ASCII)
@@ -72,6 +73,13 @@ def hostname(value: str) -> str:
     """Return the name of a host; raises InvalidInput for what ssh could take for anything else."""
     if not _HOST.fullmatch(value):
         raise InvalidInput(f"{value[:80]!r} is not the name of a host: use letters, digits, '.', '_' and '-'")
+    return value
+
+
+def domain(value: str) -> str:
+    """Return the name of a domain; raises InvalidInput for what virsh could take for anything else."""
+    if not _DOMAIN.fullmatch(value):
+        raise InvalidInput(f"{value[:80]!r} is not the name of a domain: call the action as OpenNebula does")
     return value
 
 
