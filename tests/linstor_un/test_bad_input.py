@@ -596,6 +596,11 @@ HOSTILE = [
         "mv of a VM that oned does not know",
         ("VM 77", "call the action"),
     ),
+    line(
+        f"snap_create_live node1:{SYSDIR}/66/disk.0 0 66 101",
+        "a domain that virsh takes for an option",
+        ("'--domain=$(id)'", "not the name of a domain"),
+    ),
     line(f"resize node1:{SYSDIR}/0/disk.99 16 0 100", "resize of a disk that is not there", ("disk 99", "VM 0")),
     line(
         f"resize node1:{SYSDIR}/66/disk.0 16 66 101",
@@ -749,7 +754,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             made.image("large.raw", b"x" * (1 << 21))
             made.image("cut.gz", b"\x1f\x8b\x08\x00\x00")
             made.image("wrong_auth", b"oneadmin:wrong")
-            made.image("two_lines", f"{TOKEN}\nX-Header: 1\n".encode())
+            (made.images_folder / "plain.raw").chmod(0o600)
+            Path(made.image("two_lines", f"{TOKEN}\nX-Header: 1\n".encode())).chmod(0o600)
             made.image("binary.conf", b"\xff\xfe\x00")
             made.image("backing.qcow2", b"QFI\xfb" + (3).to_bytes(4, "big") + (112).to_bytes(8, "big") + bytes(200))
             yield made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -318,12 +319,24 @@ def _check_files(settings: Settings) -> None:
     ):
         if path and not os.access(path, os.R_OK):
             raise InvalidSetting(f"{key}={path} cannot be read: correct the path, or let oneadmin read the file")
+    if settings.key_file:
+        _check_is_secret("LS_KEYFILE", settings.key_file)
+    elif settings.certificate_file:
+        # Which has the key in it then.
+        _check_is_secret("LS_CERTFILE", settings.certificate_file)
+
+
+def _check_is_secret(key: str, path: str) -> None:
+    """Check that not everybody may read the file, which makes its reader the driver; raises OSError, InvalidSetting."""
+    if os.stat(path).st_mode & stat.S_IROTH:
+        raise InvalidSetting(f"{key}={path} may be read by everybody: take that right away (chmod o-rwx {path})")
 
 
 def _token(settings: Settings) -> str:
     if settings.token or not settings.token_file:
         return settings.token
     try:
+        _check_is_secret("LS_TOKEN_FILE", settings.token_file)
         with open(settings.token_file, encoding="utf-8") as file:
             token = file.read().strip()
     except (OSError, UnicodeDecodeError) as reason:

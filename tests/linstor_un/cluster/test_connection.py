@@ -66,6 +66,8 @@ def test_a_certificate_that_is_not_to_be_trusted_ends_it(
     cases = [
         (certificate, stranger.certificate, "certificate verify failed"),
         (certificate, "", "certificate verify failed"),
+        (authority.of_kind("expired"), authority.certificate, "certificate has expired"),
+        (authority.of_kind("self-signed"), authority.certificate, "self-signed certificate"),
         (stranger.sign("controller", "IP:127.0.0.1"), authority.certificate, "certificate verify failed"),
         (authority.sign("other", "DNS:controller.example.org"), authority.certificate, "IP address mismatch"),
     ]
@@ -78,13 +80,17 @@ def test_a_certificate_that_is_not_to_be_trusted_ends_it(
 
 
 def test_a_controller_that_wants_a_certificate_gets_ours(
-    authority: Authority, certificate: tuple[Path, Path], impatient: World
+    authority: Authority, stranger: Authority, certificate: tuple[Path, Path], impatient: World
 ) -> None:
     ours, key = authority.sign("opennebula", "DNS:opennebula")
     with proxy(impatient.sandbox, serving(certificate, clients=authority)) as controller:
         uri = f"linstor+ssl://127.0.0.1:{controller.port}"
         call = monitor(impatient, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate)
         refused(call, f"No LINSTOR controller answers ({uri}: ")
+        theirs, their_key = stranger.sign("opennebula", "DNS:opennebula")
+        call = monitor(impatient, LS_CERTFILE=theirs, LS_KEYFILE=their_key)
+        refused(call, f"No LINSTOR controller answers ({uri}: ")
+        assert controller.received == b""
         succeeded(monitor(impatient, LS_CERTFILE=ours, LS_KEYFILE=key), NUMBERS)
 
 
@@ -92,6 +98,7 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, impatient: Wo
     ours, _ = authority.sign("opennebula", "DNS:opennebula")
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("nonsense")
+    nonsense.chmod(0o600)
     absent = tmp_path / "absent"
     cases: list[tuple[dict[str, Path], str]] = [
         ({"LS_CAFILE": absent}, f"LS_CAFILE={absent} cannot be read"),
@@ -106,11 +113,29 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, impatient: Wo
         refused(monitor(impatient, LS_CONTROLLERS="linstor+ssl://127.0.0.1:1", **attributes), reason)
 
 
+def test_a_secret_that_everybody_may_read_is_refused(authority: Authority, impatient: World, tmp_path: Path) -> None:
+    ours, key = authority.sign("opennebula", "DNS:opennebula")
+    both, token = tmp_path / "both", tmp_path / "token"
+    both.write_text(ours.read_text() + key.read_text())
+    token.write_text("secret-word\n")
+    cases = [
+        ("LS_KEYFILE", key, {"LS_CERTFILE": ours, "LS_KEYFILE": key}),
+        ("LS_CERTFILE", both, {"LS_CERTFILE": both, "LS_KEYFILE": ""}),
+        ("LS_TOKEN_FILE", token, {"LS_CERTFILE": "", "LS_TOKEN_FILE": token}),
+    ]
+    for name, file, attributes in cases:
+        for mode, reason in ((0o644, f"{name}={file} may be read by everybody"), (0o640, "No LINSTOR controller")):
+            file.chmod(mode)
+            call = monitor(impatient, LS_CONTROLLERS="linstor+ssl://127.0.0.1:1", **attributes)
+            assert "secret-word" not in refused(call, reason)
+
+
 def test_a_token_goes_over_tls_and_over_nothing_else(
     authority: Authority, certificate: tuple[Path, Path], world: World, tmp_path: Path
 ) -> None:
     token = tmp_path / "token"
     token.write_text("secret-word\n")
+    token.chmod(0o600)
     with proxy(world.sandbox) as plain, proxy(world.sandbox, serving(certificate)) as secure:
         for uri in (f"linstor://127.0.0.1:{plain.port}", f"linstor+ssl://127.0.0.1:{secure.port}"):
             call = monitor(world, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate, LS_TOKEN_FILE=token)
