@@ -95,6 +95,8 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
             f"PATH {image.path[:200]!r} is no plain {scheme}:// URL: write blanks and special characters as %XX, or "
             "rename the file"
         )
+    if scheme == "ssh":
+        paths.check_ssh_url(image.path, settings.safe_directories)
     return sources.from_url(
         image.path,
         f"{remotes()}/datastore/downloader.sh",

@@ -37,6 +37,20 @@ def open_image(path: str, safe: Sequence[str], restricted: Sequence[str]) -> int
     return descriptor
 
 
+def check_ssh_url(url: str, safe: Sequence[str]) -> None:
+    """Check that a URL of OpenNebula's downloader lies in a directory of another host that SAFE_DIRS names.
+
+    oneadmin's own key opens it, and most that is on any host with it. Raises ForbiddenPath.
+    """
+    directories = [directory.rstrip("/") + "/" for directory in safe if directory.startswith("ssh://")]
+    if ".." in url.split("/") or not url.startswith(tuple(directories)):
+        above = url.rpartition("/")[0]
+        raise ForbiddenPath(
+            f"Image path {url} is not allowed, since oneadmin's key would read it for anybody: add its directory to "
+            f"the datastore's SAFE_DIRS, for example {above}"
+        )
+
+
 def _check(resolved: str, path: str, safe: Sequence[str], restricted: Sequence[str]) -> None:
     # OpenNebula's own default where the datastore has neither attribute is its own check list below.
     if any(_below(resolved, directory) for directory in safe):

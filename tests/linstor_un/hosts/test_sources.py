@@ -167,13 +167,14 @@ def test_a_length_that_is_no_number_is_none(web: Web, length: str) -> None:
 
 
 def test_what_only_the_downloader_can_fetch_needs_one(world: World) -> None:
-    for url in ("s3://bucket/disk", "ssh://user@host:/disk", "rsync://104//0:6a7238/disk"):
+    for url in ("s3://bucket/disk", "rbd://user@host/disk", "rsync://104//0:6a7238/disk"):
         for call in (stat(world, url), cp(world, url, 1)):
             refused(call, f"Image {url} needs OpenNebula's downloader.sh for {url.partition(':')[0]}://")
     nothing_left(world)
 
 
 def test_the_downloader_brings_every_kind_of_url(installation: Installation) -> None:
+    installation.world.images.attributes["SAFE_DIRS"] += " ssh://oneadmin@backup:/var/lib"
     urls = [
         "http://images.example.org/disk",
         "https://images.example.org/pool/disk?signature=a%2Fb&expires=$5;x=(1)'",
@@ -239,10 +240,17 @@ def test_what_the_downloader_cannot_fetch_is_told_in_its_words(installation: Ins
     world = installation.world
     installation.offer("whole", noise(1, 200_000))
     for name, reason in {"absent": "error: 404 Error copying", "half": "Connection reset by peer"}.items():
-        for url in (f"s3://bucket/{name}", f"ssh://host:/{name}"):
+        for url in (f"s3://bucket/{name}", f"rbd://host/{name}"):
             for call in (stat(world, url), cp(world, url, 1)):
                 refused(call, f"Image {url} cannot be fetched", reason)
     nothing_left(world)
+
+
+def test_nobody_reads_with_oneadmins_key(installation: Installation) -> None:
+    for url in ("ssh://localhost:/var/lib/one/.one/one_auth", "ssh://node1:/etc/hostname"):
+        for call in (stat(installation.world, url), cp(installation.world, url, 1)):
+            refused(call, f"Image path {url} is not allowed", "SAFE_DIRS, for example ssh://")
+    assert list(installation.offered.iterdir()) == []
 
 
 def test_a_downloader_with_much_to_say_does_not_stop(installation: Installation) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from linstor_un.errors import DriverError, ForbiddenPath, UnusableImage
-from linstor_un.opennebula.paths import open_image
+from linstor_un.opennebula.paths import check_ssh_url, open_image
 
 
 @pytest.fixture
@@ -96,6 +97,50 @@ def test_opennebulas_own_files_are_restricted_without_being_named(monkeypatch: p
         with pytest.raises(ForbiddenPath):
             os.close(open_image(str(path), [], []))
     os.close(open_image(str(safe / "image.raw"), [str(safe)], []))
+
+
+SAFE_URLS = ("/var/tmp", "ssh://backup:/var/images/", "ssh://oneadmin@node1:/")
+
+
+@pytest.mark.parametrize("url", ["ssh://backup:/var/images/a/disk", "ssh://oneadmin@node1:/any/disk"])
+def test_a_directory_of_another_host_may_be_safe(url: str) -> None:
+    check_ssh_url(url, SAFE_URLS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ssh://onefe:/var/lib/one/.one/one_auth",
+        "ssh://backup:/var/imagesx/disk",
+        "ssh://backup:/var/images/../secret",
+        "ssh://backup:/var/images",
+        "ssh://root@backup:/var/images/disk",
+        "ssh://node1:/any/disk",
+        "ssh://oneadmin@node1:.one/one_auth",
+    ],
+)
+def test_oneadmins_key_reads_nothing_else_of_other_hosts(url: str) -> None:
+    for safe in (SAFE_URLS, ("/",), ()):
+        with pytest.raises(ForbiddenPath, match="SAFE_DIRS, for example ssh://"):
+            check_ssh_url(url, safe)
+
+
+def test_the_place_of_a_file_is_what_it_was_when_it_was_opened(
+    monkeypatch: pytest.MonkeyPatch, safe: Path, tmp_path: Path
+) -> None:
+    own, opened = tmp_path / "own", os.open
+    own.mkdir()
+    (own / "image.raw").write_bytes(b"from elsewhere")
+
+    def swap(*arguments: Any) -> int:
+        descriptor = opened(*arguments)
+        own.rename(tmp_path / "moved")
+        own.symlink_to(safe)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", swap)
+    with pytest.raises(ForbiddenPath):
+        open_image(str(own / "image.raw"), [str(safe)], ["/"])
 
 
 def test_no_descriptor_is_left_open(safe: Path, tmp_path: Path) -> None:
