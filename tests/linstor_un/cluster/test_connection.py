@@ -67,7 +67,7 @@ def test_a_certificate_that_is_not_to_be_trusted_ends_it(
         (certificate, stranger.certificate, "certificate verify failed"),
         (certificate, "", "certificate verify failed"),
         (authority.of_kind("expired"), authority.certificate, "certificate has expired"),
-        (authority.of_kind("self-signed"), authority.certificate, "self-signed certificate"),
+        (authority.of_kind("self-signed"), authority.certificate, "certificate verify failed"),
         (stranger.sign("controller", "IP:127.0.0.1"), authority.certificate, "certificate verify failed"),
         (authority.sign("other", "DNS:controller.example.org"), authority.certificate, "IP address mismatch"),
     ]
