@@ -96,7 +96,7 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
             "rename the file"
         )
     if scheme == "ssh":
-        paths.check_ssh_url(image.path, settings.safe_directories)
+        paths.check_ssh_url(image.path, settings.safe_directories, settings.restricted_directories)
     return sources.from_url(
         image.path,
         f"{remotes()}/datastore/downloader.sh",

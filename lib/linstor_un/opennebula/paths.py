@@ -37,18 +37,18 @@ def open_image(path: str, safe: Sequence[str], restricted: Sequence[str]) -> int
     return descriptor
 
 
-def check_ssh_url(url: str, safe: Sequence[str]) -> None:
-    """Check that a URL of OpenNebula's downloader lies in a directory of another host that SAFE_DIRS names.
+def check_ssh_url(url: str, safe: Sequence[str], restricted: Sequence[str]) -> None:
+    """Check that a file of another host is none of those that must not become images here, by its path alone.
 
-    oneadmin's own key opens it, and most that is on any host with it. Raises ForbiddenPath.
+    oneadmin's own key reads it. SAFE_DIRS may name directories of other hosts too (`ssh://host:/directory`). Raises
+    ForbiddenPath.
     """
     directories = [directory.rstrip("/") + "/" for directory in safe if directory.startswith("ssh://")]
-    if ".." in url.split("/") or not url.startswith(tuple(directories)):
-        above = url.rpartition("/")[0]
-        raise ForbiddenPath(
-            f"Image path {url} is not allowed, since oneadmin's key would read it for anybody: add its directory to "
-            f"the datastore's SAFE_DIRS, for example {above}"
-        )
+    path = url.partition("://")[2].partition(":")[2]
+    if not path.startswith("/") or {".", "..", "~"} & set(path.split("/")):
+        raise ForbiddenPath(f"Image path {url} is not allowed: name the file as ssh://host:/directory/file")
+    if not url.startswith(tuple(directories)):
+        _check("/" + path.lstrip("/"), url, safe, restricted)
 
 
 def _check(resolved: str, path: str, safe: Sequence[str], restricted: Sequence[str]) -> None:
