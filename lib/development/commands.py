@@ -49,6 +49,11 @@ def faults(arguments: list[str]) -> int:
     return _become("-m", "tests.faults", *arguments)
 
 
+def crowd(arguments: list[str]) -> int:
+    """Let many users act at once."""
+    return _become("-m", "tests.crowd", *arguments)
+
+
 def conformance(arguments: list[str]) -> int:
     """Compare the sandbox with the recorded exchanges of a real controller."""
     return _become("-m", "linstor_sandbox.conformance", *arguments)
@@ -60,6 +65,7 @@ COMMANDS = {
         Command("demo", "the driver at work on a sandbox, from onedatastore create to deletion", demo),
         Command("test", "the tests; arguments go to pytest", test),
         Command("faults", "everything that can go wrong, at every step of every action", faults),
+        Command("crowd", "many users and operators at once, and whether what exists is what should", crowd),
         Command("lint", "style and types", lint),
         Command("conformance", "the sandbox's answers beside those of a real LINSTOR", conformance),
         Command("sandbox", "a LINSTOR in a box, in the foreground, for a linstor client or curl", sandbox),

@@ -62,7 +62,8 @@ class Private:
         if node is None:
             return self._text("unknown")
         self.sandbox.connections.append(Connection(node.name, command))
-        self.sandbox.watch(node.name, "ssh", 0)
+        if not self.sandbox.watch(node.name, "ssh", 0):
+            return self._text("exit")
         if host.lower() in self.sandbox.refusing_hosts:
             return self._text("refused")
         if not node.host_up:

@@ -62,12 +62,18 @@ class ImageOperations(Registry):
 
     def clone_image(self, original: Image, name: str = "", datastore: Optional[Datastore] = None) -> Image:
         """`oneimage clone`: clone, then monitor; into another datastore when one is given."""
-        if original.snapshots.all:
-            raise Refused("[one.image.clone] Cannot clone images with snapshots")
         target = datastore or self.datastore(original.datastore_id)
-        image = self._allocate(target, name, original.type, False, original.size, original.attributes)
-        image.path, image.cloning_id, image.format = original.source, original.identifier, original.format
-        call = self._fill(image, target, "clone")
+        with self.lock:
+            if original.snapshots.all:
+                raise Refused("[one.image.clone] Cannot clone images with snapshots")
+            original.begin_cloning()
+            image = self._allocate(target, name, original.type, False, original.size, original.attributes)
+            image.path, image.cloning_id, image.format = original.source, original.identifier, original.format
+        try:
+            call = self._fill(image, target, "clone")
+        finally:
+            with self.lock:
+                original.end_cloning()
         image.source, image.path, image.cloning_id = call.stdout.split()[0], "", -1
         image.become(ImageState.READY)
         self.monitor(target)
@@ -84,13 +90,19 @@ class ImageOperations(Registry):
 
     def delete_image(self, image: Image, force: bool = False) -> None:
         """`oneimage delete`: rm, then monitor. One that never got its SOURCE goes without a call, as in oned."""
-        if image.vms:
-            raise Refused(f"[one.image.delete] Cannot delete image, it is used by VM {image.vms[0]}.")
         datastore = self.datastore(image.datastore_id)
-        if image.source:
+        with self.lock:
+            if image.vms:
+                raise Refused(f"[one.image.delete] Cannot delete image, it is used by VM {image.vms[0]}.")
+            if image.state in (ImageState.CLONE, ImageState.DELETE, ImageState.LOCKED):
+                raise Refused(f"[one.image.delete] Cannot delete image, its state is {image.state.name}.")
             if force:
                 image.attributes["FORCE_DELETE"] = "YES"
-            call = self._image_call(image, datastore, "rm")
+            # The message has the state from before.
+            arguments = self._image_arguments(image, datastore)
+            image.become(ImageState.DELETE)
+        if image.source:
+            call = self.scripts.datastore(datastore.ds_mad, "rm", *arguments)
             if not call.succeeded and not force:
                 image.become(ImageState.ERROR)
                 raise ActionFailed(call)
@@ -129,8 +141,11 @@ class ImageOperations(Registry):
 
     def _image_call(self, image: Image, datastore: Datastore, verb: str) -> Call:
         with self.lock:
-            arguments = self.action_arguments(image.xml(self.release) + datastore.xml(), image.identifier)
+            arguments = self._image_arguments(image, datastore)
         return self.scripts.datastore(datastore.ds_mad, verb, *arguments)
+
+    def _image_arguments(self, image: Image, datastore: Datastore) -> tuple[list[str], str]:
+        return self.action_arguments(image.xml(self.release) + datastore.xml(), image.identifier)
 
     def _allocate(
         self,
@@ -178,7 +193,7 @@ class ImageOperations(Registry):
             if failed and image.persistent:
                 image.become(ImageState.ERROR)
             elif not image.vms:
-                image.become(ImageState.READY)
+                image.become(ImageState.CLONE if image.cloning_operations else ImageState.READY)
 
     def enable_image(self, image: Image) -> None:
         """`oneimage enable`: what an administrator does with a persistent image in ERROR."""

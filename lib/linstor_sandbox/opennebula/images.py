@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from linstor_sandbox.opennebula import markup
+from linstor_sandbox.opennebula.errors import Refused
 from linstor_sandbox.opennebula.releases import Release
 from linstor_sandbox.opennebula.snapshots import Snapshots
 
@@ -45,6 +46,7 @@ class Image:
     size: int = 0
     disk_type: str = "BLOCK"
     cloning_id: int = -1
+    cloning_operations: int = 0
     attributes: dict[str, str] = field(default_factory=dict)
     state: ImageState = ImageState.INIT
     previous_state: ImageState = ImageState.INIT
@@ -58,6 +60,20 @@ class Image:
         """Take a new state; while it is LOCKED the state before is remembered, otherwise both are the same."""
         self.previous_state = self.state if state == ImageState.LOCKED else state
         self.state = state
+
+    def begin_cloning(self) -> None:
+        """It is being read: nobody may delete it meanwhile, nor may a VM begin to use it that did not yet."""
+        if self.state not in (ImageState.READY, ImageState.USED, ImageState.CLONE):
+            raise Refused(f"[one.image.clone] Cannot clone image in state: {self.state.name}")
+        self.cloning_operations += 1
+        if self.state == ImageState.READY:
+            self.become(ImageState.CLONE)
+
+    def end_cloning(self) -> None:
+        """The last clone sets it free."""
+        self.cloning_operations -= 1
+        if self.state == ImageState.CLONE and not self.cloning_operations:
+            self.become(ImageState.READY)
 
     @property
     def immutable(self) -> bool:
@@ -81,7 +97,7 @@ class Image:
             markup.text("STATE", int(self.state)),
             markup.text("PREV_STATE", int(self.previous_state)) if release.has_format else "",
             markup.text("RUNNING_VMS", len(self.vms)),
-            markup.text("CLONING_OPS", 0),
+            markup.text("CLONING_OPS", self.cloning_operations),
             markup.text("CLONING_ID", self.cloning_id),
             markup.text("TARGET_SNAPSHOT", self.target_snapshot),
             markup.text("DATASTORE_ID", self.datastore_id),

@@ -48,9 +48,13 @@ class MachineOperations(ImageOperations):
             attributes = {"CPU": "0.1", "MEMORY": "128", **templates.single(parsed)}
             name = name or attributes.get("NAME", f"vm-{identifier}")
             vm = VirtualMachine(identifier, name, str(uuid.uuid4()), attributes, created=int(time.time()))
+            try:
+                for number, wanted in enumerate(templates.vectors(parsed, "DISK")):
+                    vm.disks.append(self._new_disk(vm, {**wanted, "DISK_ID": str(number)}, system))
+            except Refused:
+                self._release_images(vm)
+                raise
             self.machines.append(vm)
-            for number, wanted in enumerate(templates.vectors(parsed, "DISK")):
-                vm.disks.append(self._new_disk(vm, {**wanted, "DISK_ID": str(number)}, system))
             for context in templates.vectors(parsed, "CONTEXT"):
                 vm.context = {**context, "DISK_ID": str(len(vm.disks))}
             machines.assign_targets(vm)
@@ -318,6 +322,7 @@ class MachineOperations(ImageOperations):
         records = self._records_to_clean(vm)
         vm.become(VmState.ACTIVE, LcmState.CLEANUP_RESUBMIT)
         self._clean(vm, records)
+        vm.forget_own_disks()
         vm.become(VmState.PENDING)
 
     def _records_to_clean(self, vm: VirtualMachine) -> list[History]:

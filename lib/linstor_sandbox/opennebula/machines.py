@@ -227,6 +227,14 @@ class VirtualMachine:
         """The snapshots of a disk."""
         return self.snapshots.setdefault(disk.disk_id, Snapshots())
 
+    def forget_own_disks(self) -> None:
+        """Its own disks, and its memory, are gone: they begin anew, as large as they were at first."""
+        self.is_saved = False
+        for disk in self.disks:
+            if not disk.yes("SAVE"):
+                self.snapshots.pop(disk.disk_id, None)
+                disk.attributes["SIZE"] = disk.attributes.get("ORIGINAL_SIZE", disk.attributes["SIZE"])
+
     def next_disk_id(self) -> int:
         """The lowest id above all in use, the context's included."""
         used = [disk.disk_id for disk in self.disks]

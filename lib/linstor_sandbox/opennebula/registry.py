@@ -170,7 +170,8 @@ class Registry:
 
 
 def _find(pool: list[Named], identifier: int) -> Named:
-    for found in pool:
+    # A copy, because others come and go meanwhile.
+    for found in list(pool):
         if found.identifier == identifier:
             return found
     raise KeyError(identifier)

@@ -143,11 +143,18 @@ class SnapshotOperations(MachineOperations):
         image.snapshots.clear()
 
     def _image_snapshot_action(self, image: Image, snapshot: int, verb: str) -> None:
-        if image.vms:
-            raise Refused(f"[one.image] Cannot use a snapshot of an image that VM {image.vms[0]} uses.")
-        image.target_snapshot = image.snapshots.get(snapshot).identifier
-        call = self._image_call(image, self.datastore(image.datastore_id), verb)
+        datastore = self.datastore(image.datastore_id)
+        with self.lock:
+            if image.vms:
+                raise Refused(f"[one.image] Cannot use a snapshot of an image that VM {image.vms[0]} uses.")
+            if image.state != ImageState.READY:
+                raise Refused(f"[one.image] Cannot use a snapshot of an image in state {image.state.name}.")
+            image.target_snapshot = image.snapshots.get(snapshot).identifier
+            arguments = self._image_arguments(image, datastore)
+            image.become(ImageState.LOCKED)
+        call = self.scripts.datastore(datastore.ds_mad, verb, *arguments)
         image.target_snapshot = -1
+        image.become(ImageState.READY)
         if not call.succeeded:
             raise ActionFailed(call)
 

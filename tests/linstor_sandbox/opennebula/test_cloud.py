@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from linstor_sandbox.opennebula import Cloud, Refused, Release
+from linstor_sandbox.opennebula import Cloud, ImageState, Refused, Release
 from linstor_sandbox.opennebula.registry import SESSION
 from linstor_sandbox.opennebula.templates import parse, single, vectors
 from tests.linstor_sandbox.opennebula.captured import StubDriver, write_script
@@ -144,3 +144,27 @@ def test_the_two_datastores_of_the_article_get_what_oned_copies(cloud: Cloud) ->
     assert "LN_TARGET" not in system.attributes
     with pytest.raises(Refused, match="already taken"):
         cloud.create_datastore('NAME="linstor-system" TYPE="SYSTEM_DS" TM_MAD="linstor_un"')
+
+
+def test_an_image_is_not_deleted_while_it_is_cloned_nor_used_while_it_is_deleted(
+    cloud: Cloud, driver: StubDriver
+) -> None:
+    image = cloud.create_datablock(cloud.datastores[0], 8)
+    image.begin_cloning()
+    with pytest.raises(Refused, match="its state is CLONE"):
+        cloud.delete_image(image)
+    with pytest.raises(Refused, match="its state is CLONE"):
+        cloud.create_vm(f"DISK=[TYPE=swap,SIZE=4] DISK=[IMAGE_ID={image.identifier}]", cloud.datastores[1])
+    assert cloud.machines == [], "a VM that is refused does not exist"
+    image.end_cloning()
+    image.become(ImageState.DELETE)
+    with pytest.raises(Refused, match="Cannot clone image in state: DELETE"):
+        cloud.clone_image(image)
+
+
+def test_a_refused_vm_gives_back_the_images_that_it_had_taken(cloud: Cloud, driver: StubDriver) -> None:
+    free, taken = (cloud.create_datablock(cloud.datastores[0], 8, persistent=True) for _ in range(2))
+    cloud.use_image(taken, 99)
+    with pytest.raises(Refused):
+        cloud.create_vm(f"DISK=[IMAGE_ID={free.identifier}] DISK=[IMAGE_ID={taken.identifier}]", cloud.datastores[1])
+    assert free.state == ImageState.READY

@@ -1,0 +1,77 @@
+"""`./dev crowd`: many users at once, with faults, and whether what exists is what should."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from tests.crowd.crowd import crowd
+
+_COMMAND = "./dev crowd"
+_SHRINKING_SECONDS = 60
+_RATE = 0.1
+
+
+def attempt(options: argparse.Namespace, actions: int, tells: bool = True) -> list[str]:
+    """Run so many actions and return what was wrong."""
+    started = time.monotonic()
+    with crowd(options.workers, options.seed, options.rate if options.faults else 0, options.per_round) as running:
+        wrong = running.run(actions)
+        if tells:
+            minutes = (time.monotonic() - started) / 60
+            calls, machines = len(running.world.cloud.calls), len(running.world.cloud.machines)
+            counted = ", ".join(f"{count} {name}" for name, count in sorted(running.counts.items()))
+            faults = ", ".join(f"{count} {name}" for name, count in sorted(running.trouble.made.items()))
+            print(f"{counted}\nfaults: {faults or 'none'}")
+            print(
+                f"{running.done} actions by {options.workers} workers, seed {options.seed}: {calls} calls, "
+                f"{machines} VMs, {running.world.cloud.next_image_id} images, {len(wrong)} differences, "
+                f"{minutes:.1f} minutes, {running.done / minutes:.0f} actions per minute"
+            )
+    return wrong
+
+
+def shrink(options: argparse.Namespace, failing: int) -> int:
+    """The shortest beginning that still fails, as far as it can be found in a minute."""
+    deadline = time.monotonic() + _SHRINKING_SECONDS
+    good = 0
+    while failing - good > 1 and time.monotonic() < deadline:
+        middle = (good + failing) // 2
+        if attempt(options, middle, tells=False):
+            failing = middle
+        else:
+            good = middle
+    return failing
+
+
+def main(arguments: list[str]) -> int:
+    """Run what is asked for; 0 when there was no difference."""
+    options = _options(arguments)
+    # The entry scripts keep their bytecode, as an installation does.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    wrong = attempt(options, options.actions)
+    if wrong:
+        actions = options.actions
+        if options.workers == 1:
+            actions = shrink(options, actions)
+        faults = f"--faults --rate {options.rate}" if options.faults else "--no-faults"
+        print("\n".join(f"\n{difference}" for difference in wrong))
+        print(f"\nagain: {_COMMAND} --actions {actions} --workers {options.workers} --seed {options.seed} {faults}")
+    return 1 if wrong else 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__)
+    parser.add_argument("--actions", type=int, default=20000, help="how much is done in all (20000)")
+    parser.add_argument("--workers", type=int, default=15, help="by how many at once (15); 1 can be repeated exactly")
+    parser.add_argument("--seed", default="1", help="what decides all that is drawn (1)")
+    parser.add_argument("--faults", action=argparse.BooleanOptionalAction, default=True, help="let things go wrong")
+    parser.add_argument("--rate", type=float, default=_RATE, help=f"faults per action ({_RATE})")
+    parser.add_argument("--per-round", type=int, default=200, help="actions between two comparisons (200)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

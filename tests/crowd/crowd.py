@@ -1,0 +1,244 @@
+"""The crowd at work: rounds of deeds by several workers, and after each a quiet point at which all must agree."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Optional, TypeVar
+
+from linstor_sandbox import Pool
+from linstor_sandbox.opennebula import (
+    ActionFailed,
+    BootFailed,
+    HypervisorFailed,
+    ImageState,
+    LcmState,
+    Refused,
+    VirtualMachine,
+    VmState,
+)
+from linstor_sandbox.opennebula.scripts import Call
+from tests.conftest import World, build_world
+from tests.crowd import comparison, deeds
+from tests.crowd.model import Model
+from tests.crowd.trouble import Trouble
+from tests.faults.picture import differences
+from tests.faults.stage import _MEMORY, Stage, _free_port
+from tests.linstor_un.scenes import NOTHING, what_is_left
+
+T = TypeVar("T")
+NODES = ("node1", "node2", "node3", "node4")
+_FAILED = (ActionFailed, BootFailed, HypervisorFailed)
+_LONGEST_CALL_SECONDS = 180
+_SETTLING_SECONDS = 15
+_SETTINGS = (
+    'CONNECT_TIMEOUT="5"\nREQUEST_TIMEOUT="20"\nDEVICE_TIMEOUT="20"\nIN_USE_TIMEOUT="5"\nLOCK_TIMEOUT="90"\n'
+    'SSH_CONNECT_TIMEOUT="3"\nFREEZE_TIMEOUT="10"\nHOLD_TIMEOUT="20"\n'
+)
+
+
+@dataclass
+class Crowd:
+    """Some workers on one OpenNebula; `wrong` is what they and the comparisons have found."""
+
+    world: World
+    workers: int
+    seed: str
+    rate: float
+    per_round: int = 200
+    wrong: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.model = Model(self.world)
+        self.trouble = Trouble(self.world, self.rate)
+        self.world.cloud.scripts.timeout = _LONGEST_CALL_SECONDS
+        self.stage = Stage(self.world, self.world.folder.parent, _no_call, None)
+
+    def run(self, actions: int) -> list[str]:
+        """So many deeds, in rounds; ends at the first quiet point with a difference, else when all is deleted."""
+        while self.done < actions and not self.wrong:
+            self._round(min(self.per_round, actions - self.done))
+            self._quiet_point()
+        if not self.wrong:
+            self._delete_everything()
+        return self.wrong
+
+    # --- at work ------------------------------------------------------------------------------------------------------
+
+    def _round(self, count: int) -> None:
+        numbers = itertools.count(self.done)
+        end = self.done + count
+        lock = threading.Lock()
+
+        def next_number() -> int:
+            with lock:
+                return next(numbers)
+
+        def work(worker: int) -> None:
+            draw = random.Random(f"{self.seed} {worker} {self.done}")
+            while (number := next_number()) < end and not self.wrong:
+                self._deed(draw, number)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            for result in [pool.submit(work, worker) for worker in range(self.workers)]:
+                result.result()
+        self.done = end
+
+    def _deed(self, draw: random.Random, number: int) -> None:
+        self.trouble.draw(draw, number)
+        deed = None
+        while deed is None:
+            with self.model.reserved(draw) as vm:
+                deed = deeds.choose(self.model, draw, vm)
+                if deed is not None:
+                    self._do(deed, vm)
+
+    def _do(self, deed: deeds.Deed, vm: Optional[VirtualMachine]) -> None:
+        name = deed.__qualname__.split(".")[0].strip("_")
+        self.counts[name] += 1
+        if vm is not None:
+            self.model.again.pop(vm.identifier, None)
+        try:
+            deed()
+        except Refused:
+            self.counts["refused"] += 1
+        except _FAILED as failure:
+            self.counts["failed"] += 1
+            if not self.rate:
+                self.wrong.append(f"{name} failed: {_reason(failure)}")
+            if vm is not None and not vm.lcm_state.name.endswith("_FAILURE"):
+                self.model.again[vm.identifier] = deed
+
+    # --- at rest ------------------------------------------------------------------------------------------------------
+
+    def _quiet_point(self) -> None:
+        """Mend all, let operators do what is left for them, and compare."""
+        if self.wrong:
+            return
+        self.trouble.mend(self.world.folder.parent)
+        self._settle()
+        self._recover()
+        if self.rate:
+            self.world.sandbox.run_balance()
+        self._compare()
+
+    def _settle(self) -> None:
+        """Wait for what still runs of scripts whose ssh was cut off."""
+        deadline = time.monotonic() + _SETTLING_SECONDS
+        while (left := self.stage.processes()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.wrong += [f"process {number} is left: {command}" for number, command in left.items()]
+
+    def _recover(self) -> None:
+        cloud = self.world.cloud
+        for vm in self.model.machines():
+            self._try_again(vm)
+            self._monitor(vm)
+            if vm.lcm_state.name.endswith("_FAILURE"):
+                self._must(f"VM {vm.identifier}, {vm.lcm_state.name}, retried", cloud.recover_retry, vm)
+        for image in self.model.images(ImageState.ERROR):
+            if image.persistent and image.source and image.identifier not in self.model.doomed:
+                cloud.enable_image(image)
+            else:
+                self._must(f"image {image.identifier}, deleted", cloud.delete_image, image)
+        self.model.doomed.clear()
+
+    def _try_again(self, vm: VirtualMachine) -> None:
+        deed = self.model.again.pop(vm.identifier, None)
+        if deed is None:
+            return
+        try:
+            deed()
+        except (Refused, *_FAILED) as failure:
+            if not self._monitor(vm) and not isinstance(failure, Refused):
+                self.wrong.append(f"VM {vm.identifier}, the same again: {_reason(failure)}")
+
+    def _monitor(self, vm: VirtualMachine) -> bool:
+        """What oned's monitoring finds out about a VM; whether that is not what oned had believed."""
+        cloud, hosts = self.world.cloud, [name.split("/")[0] for name in self._domains(vm)]
+        if vm.lcm_state in (LcmState.RUNNING, LcmState.UNKNOWN) and vm.host not in hosts:
+            cloud.poweroff(vm)
+            return True
+        if vm.state in (VmState.POWEROFF, VmState.SUSPENDED) and vm.host in hosts:
+            vm.is_saved = False
+            cloud.hypervisor.restored(vm)
+            vm.become(VmState.ACTIVE, LcmState.RUNNING)
+            return True
+        return False
+
+    def _domains(self, vm: VirtualMachine) -> list[str]:
+        domains = list(self.world.sandbox.domains.all.values())
+        return [f"{domain.node}/{domain.name}" for domain in domains if domain.name == f"one-{vm.identifier}"]
+
+    def _must(self, what: str, act: Callable[[T], object], whom: T) -> None:
+        try:
+            act(whom)
+        except (Refused, *_FAILED) as failure:
+            self.wrong.append(f"{what}: {_reason(failure)}")
+
+    def _compare(self) -> None:
+        expected, found = comparison.expected(self.model), comparison.found(self.model)
+        for line in differences(found, expected)[:20]:
+            self.wrong.append("\n".join([line, *self._story(line.partition(":")[0])]))
+        self.wrong += [f"the sandbox itself has failed: {trace}" for trace in self.world.sandbox.exceptions]
+        longest = max((call.seconds for call in self.world.cloud.calls), default=0)
+        if longest > _LONGEST_CALL_SECONDS:
+            self.wrong.append(f"a call took {longest:.0f} s")
+
+    def _story(self, name: str) -> Iterator[str]:
+        """The last calls that had to do with a volume, a VM or an image."""
+        of_vm = re.match(r"one-(?:vm-)?(\d+)(?:-disk-(\d+))?", name)
+        words = rf"/{of_vm[1]}(/disk\.{of_vm[2] or '.*'})?$|^one-{of_vm[1]}$" if of_vm else rf"by-res/{name}/"
+        identifier = name.rpartition("-")[2]
+        calls = [
+            call
+            for call in self.world.cloud.calls
+            if any(re.search(words, argument) for argument in call.argv)
+            or (not of_vm and call.kind == "datastore" and call.argv[-1:] == [identifier] and call.verb != "monitor")
+            or (call.kind == "vmm" and of_vm and of_vm[1] in call.argv)
+        ]
+        for call in calls[-10:]:
+            yield f"    {call.verb} {' '.join(call.argv_shown)}: {call.exit_code} {call.stderr.strip()[-300:]}"
+
+    def _delete_everything(self) -> None:
+        cloud = self.world.cloud
+        for vm in self.model.machines():
+            self._must(f"VM {vm.identifier}, terminated", cloud.terminate, vm)
+        for image in list(cloud.images):
+            self._must(f"image {image.identifier}, deleted", cloud.delete_image, image)
+        left = what_is_left(self.world)
+        if left != NOTHING and not self.wrong:
+            self.wrong.append(f"left when all was deleted: {left}")
+
+
+def _no_call() -> Call:
+    raise NotImplementedError
+
+
+def _reason(failure: Exception) -> str:
+    return str(failure)[-600:]
+
+
+@contextmanager
+def crowd(workers: int, seed: str, rate: float, per_round: int = 200) -> Iterator[Crowd]:
+    """A crowd in a world of its own, in memory where there is room."""
+    with tempfile.TemporaryDirectory(prefix="linstor-un-crowd-", dir=_MEMORY) as name, ExitStack() as stack:
+        folder, port = Path(name) / "world", _free_port()
+        pools: Sequence[Pool] = (Pool("data", "LVM_THIN", 1 << 20),)
+        world = build_world(stack, folder, NODES, pools, configuration=_SETTINGS, port=port)
+        for temporary in ("oned", "temporary"):
+            (folder / temporary).mkdir(exist_ok=True)
+        world.cloud.scripts.environment = {**world.cloud.scripts.environment, "TMPDIR": str(folder / "temporary")}
+        yield Crowd(world, workers, seed, rate, per_round)
