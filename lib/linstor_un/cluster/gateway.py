@@ -263,19 +263,36 @@ class Gateway:
         return self._connection
 
     def _connect(self) -> Connection:
+        """Connect to the first controller that answers; all are asked once more where one has broken off.
+
+        That one was alive and may be again, or has just handed over to one that had been asked before it.
+        """
+        _check_files(self.settings)
+        reasons: list[str] = []
+        for _ in range(2):
+            found, broke_off = self._first_that_answers(reasons)
+            if found is not None:
+                return found
+            if not broke_off:
+                break
+        raise ControllerUnreachable(
+            f"No LINSTOR controller answers ({'; '.join(reasons)}): start linstor-controller or correct LS_CONTROLLERS"
+        )
+
+    def _first_that_answers(self, reasons: list[str]) -> tuple[Optional[Connection], bool]:
+        """Return a connection, or None with why in `reasons`; and whether a controller had begun to answer."""
         import linstor
 
         from linstor_un.cluster.connection import Connection
 
-        token = _token(self.settings)
-        _check_files(self.settings)
-        reasons = []
+        token, broke_off = _token(self.settings), False
         for controller in _controllers(self.settings):
             connection = Connection(controller, self.settings, token)
             try:
                 connection.connect()
             except (OSError, linstor.LinstorError, HTTPException, ValueError, KeyError) as reason:
                 connection.disconnect()
+                broke_off = broke_off or isinstance(reason, linstor.LinstorNetworkError)
                 reasons.append(f"{controller}: {reason or type(reason).__name__}")
                 continue
             if connection.rest_version < _OLDEST_REST_VERSION:
@@ -283,10 +300,8 @@ class Gateway:
                 raise ControllerFailed(
                     f"LINSTOR at {controller} is too old (REST {version}): upgrade it to 1.28 or newer"
                 )
-            return connection
-        raise ControllerUnreachable(
-            f"No LINSTOR controller answers ({'; '.join(reasons)}): start linstor-controller or correct LS_CONTROLLERS"
-        )
+            return connection, broke_off
+        return None, broke_off
 
 
 def _path(parts: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> str:

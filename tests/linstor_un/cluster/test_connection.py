@@ -194,6 +194,15 @@ def test_a_controller_that_dies_between_two_requests_is_replaced(impatient: Worl
     holds(world, "one-image-7", content)
 
 
+def test_a_controller_that_breaks_off_the_first_question_is_asked_again(impatient: World) -> None:
+    impatient.images.attributes["LS_CONTROLLERS"] = f"{DEAD},{impatient.sandbox.uri}"
+    impatient.sandbox.faults.drop("GET /v1/controller/version")
+    succeeded(monitor(impatient), NUMBERS)
+    impatient.sandbox.faults.drop("GET /v1/controller/version", times=-1)
+    refused(monitor(impatient), "No LINSTOR controller answers", "Remote end closed connection")
+    assert len(impatient.sandbox.requests) == 5
+
+
 def test_no_controller_at_all_is_told_at_once_and_nothing_is_left(impatient: World) -> None:
     impatient.images.attributes["LS_CONTROLLERS"] = DEAD
     call = cp(impatient, impatient.file("disk", b"disk"), 1)
