@@ -28,7 +28,7 @@ def attempt(options: argparse.Namespace, actions: int, tells: bool = True) -> li
             print(
                 f"{running.done} actions by {options.workers} workers, seed {options.seed}: {calls} calls, "
                 f"{machines} VMs, {running.world.cloud.next_image_id} images, {len(wrong)} differences, "
-                f"{minutes:.1f} minutes, {running.done / minutes:.0f} actions per minute"
+                f"{len(running.excused)} excused, {minutes:.1f} minutes, {running.done / minutes:.0f} actions per minute"
             )
     return wrong
 

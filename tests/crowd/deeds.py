@@ -19,15 +19,20 @@ _BUSY_VMS, _BUSY_IMAGES = 30, 30
 _PARKED = (VmState.STOPPED, VmState.UNDEPLOYED)
 
 
-def choose(model: Model, draw: random.Random, vm: Optional[VirtualMachine]) -> Optional[Deed]:
-    """What is done next, to this VM or to no VM; None where it cannot be done to what was drawn."""
+def choose(model: Model, draw: random.Random) -> Optional[Deed]:
+    """What is done next to no VM; None where it is a VM's turn, or what was drawn cannot be done."""
     chance = draw.random()
-    if chance < 0.1 or len(model.images(ImageState.READY, ImageState.USED)) < 5:
+    if chance < 0.12 or len(model.images(ImageState.READY, ImageState.USED)) < 5:
         return _with_image(model, draw)
-    if vm is None or chance < (0.25 if len(model.machines()) < _BUSY_VMS else 0.12):
+    if chance < (0.3 if len(model.machines()) < _BUSY_VMS else 0.15):
         return _instantiate(model, draw)
+    return None
+
+
+def choose_for(model: Model, draw: random.Random, vm: VirtualMachine) -> Optional[Deed]:
+    """What is done next to a VM; None where it cannot be done to what was drawn."""
     if vm.identifier in model.again:
-        return draw.choice((model.again[vm.identifier], lambda: model.world.cloud.terminate(vm)))
+        return draw.choice((model.again[vm.identifier], _simply("terminate")(model, draw, vm)))
     if vm.lcm_state.name.endswith("_FAILURE"):
         return _recover(model, draw, vm)
     return draw.choice(_OF_VMS[vm.state])(model, draw, vm)

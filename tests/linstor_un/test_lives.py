@@ -8,7 +8,7 @@ import pytest
 
 from linstor_sandbox.opennebula.hypervisor import HypervisorFailed
 from tests.conftest import HONEST_TIMES, SYSTEM_TEMPLATE, World
-from tests.linstor_un.living import EVERY_KIND, holds, start, text, twice, two_primaries, write
+from tests.linstor_un.living import EVERY_KIND, holds, snapshots, start, text, twice, two_primaries, write
 from tests.linstor_un.scenes import NOTHING, own, volume, what_is_left
 
 
@@ -76,3 +76,13 @@ def test_disks_are_plugged_into_a_running_vm_and_out_of_it(world: World) -> None
     for image in list(cloud.images):
         cloud.delete_image(image)
     assert what_is_left(world) == NOTHING
+
+
+def test_a_disk_that_is_attached_in_place_of_another_has_none_of_its_snapshots(world: World) -> None:
+    cloud, vm = world.cloud, start(world, "DISK=[IMAGE_ID=0] DISK=[IMAGE_ID=0]")
+    cloud.snapshot_create(vm, vm.disk(1))
+    cloud.detach(vm, vm.disk(1))
+    again = cloud.attach(vm, "DISK=[IMAGE_ID=0]")
+    assert again.disk_id == 1 and vm.snapshots_of(again).all == [] and snapshots(world, own(vm, 1)) == set()
+    cloud.snapshot_create(vm, again)
+    assert snapshots(world, own(vm, 1)) == {"snapshot-0"}

@@ -443,6 +443,8 @@ class MachineOperations(ImageOperations):
     def _drop_disk(self, vm: VirtualMachine, disk: Disk) -> None:
         with self.lock:
             vm.disks = [other for other in vm.disks if other is not disk]
+            # A later disk may get the same id.
+            vm.snapshots.pop(disk.disk_id, None)
         if not disk.volatile:
             self.release_image(self.image(int(disk.attributes["IMAGE_ID"])), vm.identifier)
 

@@ -1,0 +1,51 @@
+"""What a killed or cut-off action may leave: what it is, and what the calls that had to do with it must show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Optional
+
+from linstor_sandbox.opennebula.scripts import Call
+
+# What is too much, the verbs that may leave it, what the call must have said, and why that is no difference.
+_EXCUSES = (
+    (
+        r"^one-vm-\d+: directory|^one-\S+: link",
+        ".*",
+        "stays? there",
+        "a directory on a host that did not answer: the call has said so",
+    ),
+    (r"attached on", ".*", "stays? (there|attached)", "the same of a volume, until its next action or its deletion"),
+    (
+        r"^one-image-\d+: (bytes|size|replicas|incomplete)",
+        "cp|mkfs|clone",
+        None,
+        "oned forgets an image that got no SOURCE without a call: its volume says whose it is",
+    ),
+    (r": two primaries", "postmigrate|failmigrate|premigrate", None, "until the volume's next migration or end"),
+    (r": snapshot-\d+", "snap_create|snap_create_live", None, "oned gives no id twice: it goes with the volume"),
+    (r"^locks: linstor_un-", ".*", None, "the lock file of a killed action: nobody holds it"),
+    (
+        r"^one-vm-\d+-disk-\d+: ",
+        "clone|mkimage|mkswap",
+        None,
+        "oned forgets a disk that could not be attached without a call: the next disk of that id, or the VM's end",
+    ),
+)
+
+
+def is_excused(line: str, calls: Sequence[Call]) -> bool:
+    """Whether a difference is one that a call which failed, or warned of it, may leave."""
+    if not line.endswith("instead of absent"):
+        return False
+    for what, verbs, said, _ in _EXCUSES:
+        if re.search(what, line) and any(_shows(call, verbs, said) for call in calls):
+            return True
+    return False
+
+
+def _shows(call: Call, verbs: str, said: Optional[str]) -> bool:
+    return re.fullmatch(verbs, call.verb) is not None and (
+        not call.succeeded if said is None else re.search(said, call.stderr) is not None
+    )
