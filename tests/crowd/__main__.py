@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from tests.crowd.crowd import crowd
+from tests.crowd.crowd import Crowd, crowd
 
 _COMMAND = "./dev crowd"
 _SHRINKING_SECONDS = 60
@@ -20,17 +20,23 @@ def attempt(options: argparse.Namespace, actions: int, tells: bool = True) -> li
     with crowd(options.workers, options.seed, options.rate if options.faults else 0, options.per_round) as running:
         wrong = running.run(actions)
         if tells:
-            minutes = (time.monotonic() - started) / 60
-            calls, machines = len(running.world.cloud.calls), len(running.world.cloud.machines)
-            counted = ", ".join(f"{count} {name}" for name, count in sorted(running.counts.items()))
-            faults = ", ".join(f"{count} {name}" for name, count in sorted(running.trouble.made.items()))
-            print(f"{counted}\nfaults: {faults or 'none'}")
-            print(
-                f"{running.done} actions by {options.workers} workers, seed {options.seed}: {calls} calls, "
-                f"{machines} VMs, {running.world.cloud.next_image_id} images, {len(wrong)} differences, "
-                f"{len(running.excused)} excused, {minutes:.1f} minutes, {running.done / minutes:.0f} actions per minute"
-            )
+            tell(running, (time.monotonic() - started) / 60)
     return wrong
+
+
+def tell(running: Crowd, minutes: float) -> None:
+    """Say what was done."""
+    counted = ", ".join(f"{count} {name}" for name, count in sorted(running.counts.items()))
+    faults = ", ".join(f"{count} {name}" for name, count in sorted(running.trouble.made.items()))
+    cloud = running.world.cloud
+    print(f"{counted}\nfaults: {faults or 'none'}")
+    print("".join(f"left, as it may be: {line}\n" for line in sorted(running.excused)), end="")
+    print(
+        f"{running.done} actions by {running.workers} workers, seed {running.seed}: {len(cloud.calls)} calls, "
+        f"{cloud.next_vm_id} VMs, {cloud.next_image_id} images, {len(running.wrong)} differences, "
+        f"{minutes:.1f} minutes, {running.done / minutes:.0f} actions per minute",
+        flush=True,
+    )
 
 
 def shrink(options: argparse.Namespace, failing: int) -> int:
