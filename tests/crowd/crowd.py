@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +37,10 @@ from tests.faults.picture import differences
 from tests.faults.stage import _MEMORY, Stage, _free_port
 
 T = TypeVar("T")
+# Those that can go back to any snapshot, in pools that have snapshots.
+_REST_VERSIONS = ("1.27.0", "1.28.0", "1.29.1")
+_KINDS = ("LVM_THIN", "ZFS_THIN", "ZFS")
+_POOL_MIB = 1 << 20
 NODES = ("node1", "node2", "node3", "node4")
 _FAILED = (ActionFailed, BootFailed, HypervisorFailed)
 _LONGEST_CALL_SECONDS = 180
@@ -250,8 +254,11 @@ def crowd(workers: int, seed: str, rate: float, per_round: int = 200) -> Iterato
     """A crowd in a world of its own, in memory where there is room."""
     with tempfile.TemporaryDirectory(prefix="linstor-un-crowd-", dir=_MEMORY) as name, ExitStack() as stack:
         folder, port = Path(name) / "world", _free_port()
-        pools: Sequence[Pool] = (Pool("data", "LVM_THIN", 1 << 20),)
-        world = build_world(stack, folder, NODES, pools, configuration=_SETTINGS, port=port)
+        draw = random.Random(seed)
+        pools = (Pool("data", draw.choice(_KINDS), _POOL_MIB),)
+        world = build_world(
+            stack, folder, NODES, pools, draw.choice(_REST_VERSIONS), configuration=_SETTINGS, port=port
+        )
         for temporary in ("oned", "temporary"):
             (folder / temporary).mkdir(exist_ok=True)
         world.cloud.scripts.environment = {**world.cloud.scripts.environment, "TMPDIR": str(folder / "temporary")}
