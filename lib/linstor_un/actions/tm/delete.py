@@ -42,11 +42,21 @@ def _disk(action: Transfer, place: Place) -> None:
 
 def _directory(action: Transfer, place: Place) -> None:
     """Remove the VM's directory on the host, and what parking it may have put into the front-end's."""
-    frontend = Host(place.host, action.settings, is_frontend=True)
     if not action.host(place.host).is_frontend:
-        directories.remove(frontend, place.directory)
+        _remove_parked(action, place)
     try:
         directories.remove(action.host(place.host), place.directory)
     except HostUnreachable as error:
         log.warning(f"{error}; {place.directory} stays there")
     removal.remove_leftovers(action)
+
+
+def _remove_parked(action: Transfer, place: Place) -> None:
+    """Remove what parking may have put into the front-end's directories.
+
+    A VM whose return to another system datastore has failed still lies in the one where it was parked.
+    """
+    frontend = Host(place.host, action.settings, is_frontend=True)
+    earlier = set(action.vm.datastore_ids) - {0} if action.vm else set()
+    for datastore_id in sorted(earlier | {place.datastore_id}):
+        directories.remove(frontend, place.in_datastore(datastore_id).directory)

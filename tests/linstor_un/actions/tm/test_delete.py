@@ -9,7 +9,7 @@ from typing import Any
 
 from linstor_sandbox.opennebula import LcmState, VirtualMachine, VmState
 from linstor_sandbox.opennebula.images import ImageState
-from tests.conftest import World
+from tests.conftest import SYSTEM_TEMPLATE, World
 from tests.linstor_un.scenes import (
     NOTHING,
     add_image,
@@ -331,3 +331,17 @@ def test_the_last_delete_again_is_done_already(world: World) -> None:
     before = state(world)
     assert again(world, last(world, "delete")).succeeded
     assert state(world) == before
+
+
+def test_what_parking_has_put_into_the_front_end_goes_also_after_a_failed_return_elsewhere(world: World) -> None:
+    other = world.cloud.create_datastore(SYSTEM_TEMPLATE.replace("linstor-system", "linstor-system2"))
+    vm = world.cloud.instantiate("DISK=[TYPE=swap,SIZE=4]", "node1", world.system)
+    world.cloud.undeploy(vm)
+    parked = world.frontend / "datastores" / str(world.system.identifier) / str(vm.identifier)
+    assert parked.is_dir()
+    world.sandbox.faults.fail("POST .*/make-available", times=-1)
+    failure(lambda: world.cloud.deploy(vm, "node3", other))
+    world.sandbox.faults.clear()
+    world.cloud.recover_delete(vm)
+    assert not parked.exists()
+    assert what_is_left(world) == NOTHING
