@@ -204,10 +204,14 @@ class Crowd:
         for line in differences(found, expected):
             name = line.partition(":")[0]
             calls = self._story(name)
-            if line in self.excused or (self.rate and is_excused(line, calls)):
+            place = re.search(r"attached on (\S+):", line)
+            suspects = self._on_host(place[1]) if place else calls
+            if line in self.excused or (self.rate and is_excused(line, suspects)):
                 self.excused.add(line)
             elif len(self.wrong) < _TOLD:
                 self.wrong.append("\n".join([line, *(_shown(call) for call in calls[-_CALLS_TOLD:])]))
+        if not self.rate:
+            self.wrong += [_shown(call) for call in self.world.cloud.calls if not call.succeeded]
         self.wrong += [f"the sandbox itself has failed: {trace}" for trace in self.world.sandbox.exceptions]
 
     def _story(self, name: str) -> list[Call]:
@@ -216,16 +220,25 @@ class Crowd:
         if words is None:
             return self.world.cloud.calls
         if words[1] == "image-":
-            pattern = rf"/one-image-{words[2]}/|^{words[2]}$"
-        else:
-            pattern = rf"/{words[2]}(/disk\.\d+)?$|^{words[2]}$"
-        of_image = words[1] == "image-"
+            return [
+                call
+                for call in self.world.cloud.calls
+                if any(f"/{words[0]}/" in argument for argument in call.argv)
+                or (call.kind == "datastore" and call.verb not in ("monitor", "stat") and call.argv[-1] == words[2])
+            ]
+        pattern = rf"/{words[2]}(/disk\.\d+)?$|^{words[2]}$"
         return [
             call
             for call in self.world.cloud.calls
-            if call.verb not in ("monitor", "stat")
-            and (call.kind == "datastore") <= of_image
-            and any(re.search(pattern, argument) for argument in call.argv)
+            if call.kind != "datastore" and any(re.search(pattern, argument) for argument in call.argv)
+        ]
+
+    def _on_host(self, host: str) -> list[Call]:
+        """The calls that had to do with a host."""
+        return [
+            call
+            for call in self.world.cloud.calls
+            if any(argument == host or argument.startswith(f"{host}:") for argument in call.argv)
         ]
 
     def _delete_everything(self) -> None:

@@ -18,6 +18,12 @@ _EXCUSES = (
     ),
     (r"attached on", ".*", "stays? (there|attached)", "the same of a volume, until its next action or its deletion"),
     (
+        r"attached on",
+        "delete|mvds|mv|ln|.*migrate",
+        None,
+        "the same, whose detaching was cut off",
+    ),
+    (
         r"^one-image-\d+: (bytes|size|replicas|incomplete)",
         "cp|mkfs|clone",
         None,

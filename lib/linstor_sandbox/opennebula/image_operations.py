@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Optional
 
 from linstor_sandbox.opennebula import markup
@@ -37,7 +38,7 @@ class ImageOperations(Registry):
             raise Refused(f"CP operation succeeded but image FORMAT was not returned: {call.stdout!r}")
         image.source, image.format = words[0], words[1] if self.release.has_format else ""
         image.become(ImageState.READY)
-        self.monitor(datastore)
+        self._count_anew(datastore)
         return image
 
     def create_datablock(
@@ -57,7 +58,7 @@ class ImageOperations(Registry):
         printed = call.stdout.rstrip("\n")
         image.source = printed.split()[0] if self.release.mkfs_takes_first_word else printed
         image.become(ImageState.READY)
-        self.monitor(datastore)
+        self._count_anew(datastore)
         return image
 
     def clone_image(self, original: Image, name: str = "", datastore: Optional[Datastore] = None) -> Image:
@@ -76,7 +77,7 @@ class ImageOperations(Registry):
                 original.end_cloning()
         image.source, image.path, image.cloning_id = call.stdout.split()[0], "", -1
         image.become(ImageState.READY)
-        self.monitor(target)
+        self._count_anew(target)
         return image
 
     def register_image(self, datastore: Datastore, source: str, size: int, name: str = "") -> Image:
@@ -110,7 +111,7 @@ class ImageOperations(Registry):
             self.images.remove(image)
             datastore.images.remove(image.identifier)
         if image.source:
-            self.monitor(datastore)
+            self._count_anew(datastore)
 
     def stat(self, datastore: Datastore, path: str, type: str = "OS") -> int:
         """The size in MiB that the driver tells for a path."""
@@ -136,8 +137,13 @@ class ImageOperations(Registry):
             return call
         image.become(ImageState.ERROR)
         if verb != "clone":
-            self.monitor(datastore)
+            self._count_anew(datastore)
         raise ActionFailed(call)
+
+    def _count_anew(self, datastore: Datastore) -> None:
+        """Have the datastore monitored; where that fails its numbers are old, and what was done is done."""
+        with suppress(ActionFailed):
+            self.monitor(datastore)
 
     def _image_call(self, image: Image, datastore: Datastore, verb: str) -> Call:
         with self.lock:

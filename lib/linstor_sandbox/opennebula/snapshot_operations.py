@@ -118,7 +118,7 @@ class SnapshotOperations(MachineOperations):
             call = self.scripts.transfer_line(transfers.save_line(vm, disk, host, image.source, snapshot))
         image.format = "raw"
         image.become(ImageState.READY if call.succeeded else ImageState.ERROR)
-        self.monitor(datastore)
+        self._count_anew(datastore)
         if not call.succeeded:
             raise ActionFailed(call)
         return image
