@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -114,9 +114,11 @@ def twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def killed_while(world: World, pattern: str, number: int = signal.SIGKILL) -> Iterator[None]:
-    """Kill the driver's process that makes a request matching `pattern` while LINSTOR works on it."""
-    fault = world.sandbox.faults.hang(pattern)
+def killed_while(
+    world: World, pattern: str, number: int = signal.SIGKILL, seconds: Optional[float] = None
+) -> Iterator[None]:
+    """Kill the driver's process that makes a request matching `pattern` while LINSTOR works on it, for so long."""
+    fault = world.sandbox.faults.hang(pattern, seconds)
     done = threading.Event()
 
     def kill() -> None:
@@ -135,28 +137,6 @@ def killed_while(world: World, pattern: str, number: int = signal.SIGKILL) -> It
         done.set()
         thread.join()
         fault.release()
-
-
-@contextmanager
-def stopped_while(world: World, pattern: str) -> Iterator[None]:
-    """Send SIGTERM to the driver's process as soon as it has made a request matching `pattern`."""
-    done = threading.Event()
-
-    def stop() -> None:
-        while not done.wait(0.02):
-            if any(re.search(pattern, f"{request.method} {request.path}") for request in world.sandbox.requests):
-                for process in _drivers(world):
-                    os.kill(process, signal.SIGTERM)
-                return
-
-    world.sandbox.clear_requests()
-    thread = threading.Thread(target=stop)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _drivers(world: World) -> list[int]:

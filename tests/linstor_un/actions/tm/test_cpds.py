@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -18,7 +19,6 @@ from tests.linstor_un.living import (
     killed_while,
     snapshots,
     start,
-    stopped_while,
     text,
     twice,
     write,
@@ -38,6 +38,7 @@ from tests.linstor_un.scenes import (
 )
 
 PLAIN = "DISK=[IMAGE_ID=0]"
+SNAPSHOT = r"POST .*/snapshots$"
 
 
 def by_snapshot(make_world: Callable[..., World], **more: object) -> World:
@@ -249,8 +250,8 @@ def test_a_hold_that_fails_leaves_no_snapshot(make_world: Callable[..., World], 
     before = snapshots(world, own(vm))
     if broken == "cannot be thawed":
         world.sandbox.fail_virsh("domfsthaw", times=3)
-    else:
-        world.sandbox.faults.delay(r"POST .*/snapshots$", 2 if broken == "held too long" else 0.5, times=1)
-    with stopped_while(world, r"POST .*/snapshots$") if broken == "stopped" else nullcontext():
+    elif broken == "held too long":
+        world.sandbox.faults.delay(SNAPSHOT, 2, times=1)
+    with killed_while(world, SNAPSHOT, signal.SIGTERM, seconds=0.5) if broken == "stopped" else nullcontext():
         failure(lambda: world.cloud.disk_saveas(vm, vm.disk(0), "saved"))
     assert snapshots(world, own(vm)) == before

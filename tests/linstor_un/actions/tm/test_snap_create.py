@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
 
 from linstor_sandbox import Pool
 from tests.conftest import World
-from tests.linstor_un.living import snapshots, start, stopped_while
+from tests.linstor_un.living import killed_while, snapshots, start
 from tests.linstor_un.scenes import add_image, failure, last, own, replicas, run, sentence, volume
 
 
@@ -77,8 +78,7 @@ def test_a_thick_pool_has_no_snapshots(make_world: Callable[..., World]) -> None
 def test_a_stopped_driver_leaves_no_snapshot(world: World) -> None:
     vm = start(world, "DISK=[IMAGE_ID=1]")
     world.cloud.poweroff(vm)
-    world.sandbox.faults.delay(r"POST .*/snapshots", 0.5, times=1)
-    with stopped_while(world, r"POST .*/snapshots"):
+    with killed_while(world, r"POST .*/snapshots", signal.SIGTERM, seconds=1):
         told = failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
     assert "was stopped by SIGTERM and took back what it had made" in told
     assert snapshots(world, volume(world.cloud.images[1])) == set()
