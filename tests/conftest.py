@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -47,6 +48,12 @@ if [ "$1" = -c ] && [ -z "$IN_FRONTEND_SHELL" ]; then
 fi
 exec /bin/sh "$@"
 """
+
+
+def commit() -> str:
+    """The commit that is tested, for tests that are others after each."""
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "no commit"
 
 
 class World:

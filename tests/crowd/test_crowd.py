@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-
-from tests.conftest import CHECKOUT
+from tests.conftest import commit
 from tests.crowd.crowd import crowd
 
 
 def test_a_small_crowd_that_changes_with_the_commit() -> None:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    seed = asked.stdout.strip() or "no commit"
+    seed = commit()
     with crowd(workers=6, seed=seed, rate=0, per_round=30) as running:
         wrong = running.run(60)
     assert not wrong, "\n".join([f"seed {seed}", *wrong])

@@ -6,14 +6,13 @@ import os
 import subprocess
 import sys
 
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, commit
 
-CELLS = 60
+CELLS = 48
 
 
 def test_a_part_of_the_matrix_that_changes_with_the_commit() -> None:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    seed = asked.stdout.strip() or "no commit"
+    seed = commit()
     # In a process of its own: a world is forked, which one with the threads of a test runner cannot be.
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults", "--sample", str(CELLS), "--seed", seed, "-n", "2"],
