@@ -49,9 +49,6 @@ def _save(wanted: Checkpoint) -> None:
             gateway, undo, wanted.resource, _size_mib(wanted), placement, owner, writer=wanted.host.name
         )
         _write(wanted, volume, undo)
-        # From here on the volume is the only copy of the VM's memory, whatever LINSTOR or a signal says.
-        undo.forget()
-        go_on_undisturbed()
         try:
             new_volume.leave_writer(gateway, volume)
             new_volume.finish(gateway, volume)
@@ -77,6 +74,9 @@ def _write(wanted: Checkpoint, volume: NewVolume, undo: Undo) -> None:
     """Have libvirt save the VM; nothing that may be the only copy of its memory is taken back."""
     try:
         virsh.save(wanted.host, wanted.domain, volume.device, volume.size_bytes)
+        # From here on the volume is the only copy of the VM's memory, whatever LINSTOR or a signal says.
+        undo.forget()
+        go_on_undisturbed()
     except BaseException as error:
         found = _what_became_of_it(wanted, volume)
         if found in (virsh.SAVED, virsh.UNKNOWN):
