@@ -188,23 +188,20 @@ class _Reader:
         return mode
 
     def replicas(self, key: str) -> Optional[int]:
-        text = self.text(key)
-        if not text:
-            return None
-        if not re.fullmatch(r"[0-9]{1,2}", text) or not 1 <= int(text) <= 32:
-            raise self.refuse(key, "a number of replicas from 1 to 32")
-        return int(text)
+        return self._number(key, 32, "replicas") if self.text(key) else None
 
     def seconds(self, key: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,5}", self.text(key)) or not int(self.text(key)):
-            raise self.refuse(key, "a number of seconds from 1 to 99999")
-        return int(self.text(key))
+        return self._number(key, 99999, "seconds")
 
     def freeze_seconds(self, key: str) -> int:
         # Longer than this, and LINSTOR's connection would have to be made again while the VM stands still.
-        if not re.fullmatch(r"[0-9]{1,2}", self.text(key)) or not 1 <= int(self.text(key)) <= 15:
-            raise self.refuse(key, "a number of seconds from 1 to 15")
-        return int(self.text(key))
+        return self._number(key, 15, "seconds")
+
+    def _number(self, key: str, most: int, what: str) -> int:
+        text = self.text(key)
+        if not re.fullmatch(rf"[0-9]{{1,{len(str(most))}}}", text) or not 1 <= int(text) <= most:
+            raise self.refuse(key, f"a number of {what} from 1 to {most}")
+        return int(text)
 
     def bandwidth(self, key: str) -> str:
         value = self.text(key)

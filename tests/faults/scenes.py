@@ -449,16 +449,9 @@ def resize_off(world: World) -> Iterator[Counterpart]:
     world.cloud.resize_disk(vm, vm.disk(0), 8)
 
 
+@scene("tm/cpds/running-copied")
 @scene("tm/cpds/running", configuration='CLONE_MODE="snapshot"\n')
 def cpds_running(world: World) -> Iterator[Counterpart]:
-    add_image(world)
-    vm = start(world)
-    yield delete_image
-    world.cloud.disk_saveas(vm, vm.disk(0), "saved")
-
-
-@scene("tm/cpds/running-copied")
-def cpds_copied(world: World) -> Iterator[Counterpart]:
     add_image(world)
     vm = start(world)
     yield delete_image

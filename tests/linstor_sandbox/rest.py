@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from linstor_sandbox import Sandbox
 from linstor_sandbox.answers import CODE_BITS, is_error, unsigned
+from linstor_sandbox.conformance.comparison import entries
 
 
 class Rest:
@@ -44,15 +45,6 @@ class Rest:
 
     def props(self, name: str) -> dict[str, str]:
         return dict(self.ok("GET", f"/v1/resource-definitions/{name}").get("props", {}))
-
-
-def entries(answer: Any) -> list[dict[str, Any]]:
-    """The ApiCallRc entries of an answer; none when it is something else."""
-    if isinstance(answer, dict) and "messages" in answer:
-        answer = answer["messages"]
-    if isinstance(answer, list) and answer and isinstance(answer[0], dict) and "ret_code" in answer[0]:
-        return answer
-    return []
 
 
 def codes(answer: Any) -> set[int]:

@@ -33,6 +33,12 @@ def share_directories(world: World, node: str, other: str) -> None:
     seen.symlink_to(world.sandbox.host(node) / "var/lib/one/datastores")
 
 
+def cdrom_at(world: World) -> tuple[Image, str, str]:
+    """A CDROM, a node that has no replica of it, and one that has."""
+    cdrom = add_image(world, 3, type="CDROM")
+    return cdrom, stranger(world, volume(cdrom)), sorted(replicas(world, volume(cdrom)))[0]
+
+
 def post(world: World, path: str, body: Mapping[str, Any]) -> None:
     """POST to the controller, as an operator's `linstor` client does."""
     data = json.dumps(body).encode()

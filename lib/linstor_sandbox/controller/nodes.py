@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Callable
 
 from .. import answers, names, properties
 from ..answers import Answer, ApiError, Context
@@ -101,29 +101,22 @@ def modify(controller: Controller, request: Request) -> Response:
     return respond(answer)
 
 
-@route("DELETE", "/v1/nodes/{node}")
-def delete(controller: Controller, request: Request) -> Response:
-    """A node without resources."""
+def _deletion(controller: Controller, request: Request, delete_it: Callable[[Answer, Node], None]) -> Response:
+    """The answer to a request that deletes a node, if there is such a node."""
     name = request.params["node"]
     answer = _node_answer(answers.DELETE, name)
     node = controller.cluster.nodes.get(name)
     if node is None:
-        _no_such_node(answer, name)
-        return respond(answer)
-    with catching(answer):
-        if any(resource.node is node for resource in controller.cluster.resources()):
-            raise ApiError(answers.FAIL_EXISTS_RSC, f"Node '{name}' still has resources.")
-        _remove(controller, answer, node)
+        answer.warn(
+            answers.WARN_NOT_FOUND,
+            f"Deletion of node '{name}' had no effect.",
+            cause=f"Node '{name}' does not exist.",
+            details=f"Node: {name}",
+        )
+    else:
+        with catching(answer):
+            delete_it(answer, node)
     return respond(answer)
-
-
-def _no_such_node(answer: Answer, name: str) -> None:
-    answer.warn(
-        answers.WARN_NOT_FOUND,
-        f"Deletion of node '{name}' had no effect.",
-        cause=f"Node '{name}' does not exist.",
-        details=f"Node: {name}",
-    )
 
 
 def _remove(controller: Controller, answer: Answer, node: Node) -> None:
@@ -131,18 +124,25 @@ def _remove(controller: Controller, answer: Answer, node: Node) -> None:
     answer.add(answers.DELETED, f"Node '{node.name}' deleted.", details=f"Node '{node.name}' UUID was: {node.uuid}")
 
 
+@route("DELETE", "/v1/nodes/{node}")
+def delete(controller: Controller, request: Request) -> Response:
+    """A node without resources."""
+
+    def remove(answer: Answer, node: Node) -> None:
+        if any(resource.node is node for resource in controller.cluster.resources()):
+            raise ApiError(answers.FAIL_EXISTS_RSC, f"Node '{request.params['node']}' still has resources.")
+        _remove(controller, answer, node)
+
+    return _deletion(controller, request, remove)
+
+
 @route("DELETE", "/v1/nodes/{node}/lost")
 def lost(controller: Controller, request: Request) -> Response:
     """A node that never comes back, with all that was on it; what waited for it goes on."""
-    name = request.params["node"]
-    answer = _node_answer(answers.DELETE, name)
-    node = controller.cluster.nodes.get(name)
-    if node is None:
-        _no_such_node(answer, name)
-        return respond(answer)
-    with catching(answer):
+
+    def forget(answer: Answer, node: Node) -> None:
         if node.connection != "OFFLINE":
-            text = f"Node '{name}' still connected, please use the 'DelNode' api."
+            text = f"Node '{request.params['node']}' still connected, please use the 'DelNode' api."
             raise ApiError(answers.FAIL_EXISTS_NODE_CONN, text, report=True)
         for definition in controller.cluster.definitions:
             resource = definition.resources.get(node.name)
@@ -155,7 +155,8 @@ def lost(controller: Controller, request: Request) -> Response:
             if other.online:
                 catch_up(controller, other)
                 answer.add(answers.MODIFIED, f"Notified '{other.name}' that '{node.name}' has been lost")
-    return respond(answer)
+
+    return _deletion(controller, request, forget)
 
 
 @route("PUT", "/v1/nodes/{node}/reconnect")

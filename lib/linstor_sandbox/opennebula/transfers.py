@@ -60,11 +60,6 @@ def delete(vm: VirtualMachine, record: History) -> list[str]:
     return [*disks, _delete_directory(vm, record.host, record)]
 
 
-def delete_line(vm: VirtualMachine, disk: Disk) -> str:
-    """Delete one disk where the VM is: a failed attach, a detach."""
-    return _delete_line(vm, disk, vm.host, vm.current)
-
-
 def _delete_line(vm: VirtualMachine, disk: Disk, host: str, record: History) -> str:
     tm_mad, datastore_id = _driver(disk, record)
     target = f"{host}:{directory(vm.identifier, record)}/disk.{disk.disk_id}"

@@ -19,7 +19,7 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
 from linstor_un.cluster.primaries import TWO_PRIMARIES
 from linstor_un.cluster.snapshots import Snapshot
-from linstor_un.errors import AlreadyExists, ControllerFailed, NoRoom, NotFound, NotReady
+from linstor_un.errors import ControllerFailed, NoRoom, NotFound, NotReady
 from linstor_un.hosts import copies
 from linstor_un.naming import BASE_SNAPSHOT
 from linstor_un.settings import Settings
@@ -102,18 +102,15 @@ def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: s
     """Make the clone from a snapshot of its source, without moving a byte; return the nodes with a replica."""
     token = new_volume.mark()
     names = gateway.settings.names
-    undo.push(f"volume {wanted.target}", lambda: new_volume.remove_made(gateway, wanted.target, token))
     properties = {**wanted.owner, names.run: token}
     if wanted.is_disowned:
         # The restore adds what the source says, and leaves alone what it does not: the mark stays.
         properties[names.incomplete] = new_volume.mark_for(wanted.owner)
-    try:
+
+    def define() -> None:
         volumes.define(gateway, wanted.target, wanted.placement, properties)
-    except AlreadyExists:
-        new_volume.discard(gateway, wanted.target, wanted.owner)
-        volumes.define(gateway, wanted.target, wanted.placement, properties)
-    # From here on it is known to be ours, whatever the restore makes it say of itself.
-    undo.push(f"volume {wanted.target}", lambda: volumes.remove(gateway, wanted.target))
+
+    new_volume.claim(gateway, undo, wanted.target, wanted.owner, token, define)
     if not snapshots.restore_definition(gateway, wanted.source, base.name, wanted.target):
         raise NotFound(f"Snapshot {base.name} of {wanted.source} went away while it was cloned: retry")
     nodes = _restored_on(gateway, wanted, base, near)

@@ -139,13 +139,13 @@ def _check_shareable(migration: Migration) -> None:
     """Check that no VM stays behind that writes to the same image: one host writes at a time; raises InUse."""
     action, source = migration.action, migration.source
     for disk in migration.disks:
-        if disk.is_shareable and disk.is_writable:
-            datastores = source.directory.rsplit("/", 2)[0]
-            if devices.is_linked(action.host(source.host), action.device(disk), datastores, action.vm_id):
-                raise InUse(
-                    f"Disk {disk.disk_id} of VM {action.vm_id} is shareable and another VM on {source.host} has it, "
-                    "while DRBD lets one host write at a time: stop the VMs that share it and start them elsewhere"
-                )
+        if not (disk.is_shareable and disk.is_writable):
+            continue
+        if devices.is_linked(action.host(source.host), action.device(disk), source.datastores, action.vm_id):
+            raise InUse(
+                f"Disk {disk.disk_id} of VM {action.vm_id} is shareable and another VM on {source.host} has it, "
+                "while DRBD lets one host write at a time: stop the VMs that share it and start them elsewhere"
+            )
 
 
 def _is_managed(migration: Migration, is_written: bool) -> bool:

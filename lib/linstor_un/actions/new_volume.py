@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 
 from linstor_un import log
 from linstor_un.cluster import replicas, volumes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
 from linstor_un.cluster.replicas import Replica
-from linstor_un.cluster.volumes import Volume
+from linstor_un.cluster.volumes import Home, Volume
 from linstor_un.errors import AlreadyExists, ControllerFailed
 from linstor_un.hosts import copies, filesystems, runner
 from linstor_un.hosts.runner import Host, Step
@@ -20,6 +20,8 @@ from linstor_un.naming import Names, drbd_device
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
 from linstor_un.units import MIB
+
+_Made = TypeVar("_Made")
 
 
 class NewVolume(NamedTuple):
@@ -62,16 +64,13 @@ def make(
     """
     names = gateway.settings.names
     token = mark()
-    undo.push(f"volume {resource}", lambda: remove_made(gateway, resource, token))
     # The second stays: an action may still fail when its volume is complete, for want of a reader of its answer.
     properties = {**owner, names.incomplete: token, names.run: token}
-    try:
-        home = volumes.create(gateway, resource, size_mib, placement, properties)
-    except AlreadyExists:
-        discard(gateway, resource, owner)
-        home = volumes.create(gateway, resource, size_mib, placement, properties)
-    # From here on it is known to be ours, marked or not.
-    undo.push(f"volume {resource}", lambda: volumes.remove(gateway, resource))
+
+    def create() -> Home:
+        return volumes.create(gateway, resource, size_mib, placement, properties)
+
+    home = claim(gateway, undo, resource, owner, token, create)
     if not home.nodes:
         raise ControllerFailed(
             f"LINSTOR made {resource} without any replica: see `linstor resource list -r {resource}`"
@@ -90,6 +89,24 @@ def make(
         nodes=home.nodes,
         writer=runner.host(node, gateway.settings),
     )
+
+
+def claim(
+    gateway: Gateway, undo: Undo, resource: str, owner: Mapping[str, str], token: str, create: Callable[[], _Made]
+) -> _Made:
+    """Create a volume, which goes again where the action fails; what the same owner has under its name is discarded.
+
+    `create` gives it the run's `token`. Raises AlreadyExists where the name belongs to something else.
+    """
+    undo.push(f"volume {resource}", lambda: remove_made(gateway, resource, token))
+    try:
+        made = create()
+    except AlreadyExists:
+        discard(gateway, resource, owner)
+        made = create()
+    # From here on it is known to be ours, marked or not, and whatever a restore makes it say of itself.
+    undo.push(f"volume {resource}", lambda: volumes.remove(gateway, resource))
+    return made
 
 
 def _deployed_layers(gateway: Gateway, resource: str) -> tuple[str, ...]:
@@ -138,11 +155,15 @@ def mark_for(owner: Mapping[str, str]) -> str:
     return " ".join([mark(), *owner.values()])
 
 
+def marked_for(names: Names, volume: Volume) -> list[str]:
+    """Return the values of the owner that the volume's mark names, none where it has no such mark."""
+    return volume.properties.get(names.incomplete, "").split()[1:]
+
+
 def is_owned(names: Names, volume: Volume, owner: Mapping[str, str]) -> bool:
     """Tell whether the volume's properties name this owner, or its mark does."""
-    marked_for = volume.properties.get(names.incomplete, "").split()[1:]
     says_so = all(volume.properties.get(key) == value for key, value in owner.items())
-    return bool(owner) and (says_so or marked_for == list(owner.values()))
+    return bool(owner) and (says_so or marked_for(names, volume) == list(owner.values()))
 
 
 def device(gateway: Gateway, resource: str, layers: Sequence[str], node: str = "") -> str:

@@ -125,8 +125,11 @@ def offer(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> None:
     """Attach a disk's volume on the place's host and link it there."""
     resource = transfer.resource(disk)
     host, device = transfer.host(place.host), transfer.device(disk)
-    datastores = place.path.rsplit("/", 3)[0]
-    attachment.attach(transfer.gateway, undo, resource, place.host, lambda: devices.is_linked(host, device, datastores))
+
+    def is_needed() -> bool:
+        return devices.is_linked(host, device, place.datastores)
+
+    attachment.attach(transfer.gateway, undo, resource, place.host, is_needed)
     step = link(transfer, place, device, disk.size_mib, not disk.is_writable)
     host.run(f"Linking {place.path} to {resource}", step)
 

@@ -40,10 +40,15 @@ class Place(NamedTuple):
         """Return the absolute path of the disk, or of the directory where no disk is named."""
         return f"{self.directory}/disk.{self.disk_id}" if self.is_disk else self.directory
 
+    @property
+    def datastores(self) -> str:
+        """Return the directory that all datastores are below."""
+        return self.directory.rsplit("/", 2)[0]
+
     def in_datastore(self, datastore_id: int) -> Place:
         """Return the same place in another system datastore."""
-        above = self.directory.rsplit("/", 2)[0]
-        return self._replace(directory=f"{above}/{datastore_id}/{self.vm_id}", datastore_id=datastore_id)
+        directory = f"{self.datastores}/{datastore_id}/{self.vm_id}"
+        return self._replace(directory=directory, datastore_id=datastore_id)
 
 
 def expect(arguments: Sequence[str], *names: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import datastore_action
+from linstor_un.actions import datastore_action, new_volume
 from linstor_un.actions.datastore_action import DatastoreAction
 from linstor_un.cluster import snapshots, volumes
 from linstor_un.cluster.gateway import Gateway
@@ -49,7 +49,7 @@ def _forget_snapshots(action: DatastoreAction, gateway: Gateway, image: Image, r
 def _check_owner(action: DatastoreAction, image: Image, volume: Volume) -> None:
     """Check that the volume says whose it is, if it says anything; raises AlreadyExists."""
     names, number = action.names, str(image.image_id)
-    marked_for = volume.properties.get(names.incomplete, "").split()[1:2]
+    marked_for = new_volume.marked_for(names, volume)[:1]
     if number not in (volume.properties.get(names.image_id, number), *marked_for):
         raise AlreadyExists(
             f"{volume.resource} has the name of image {number} and says that it is another's: look at `linstor "

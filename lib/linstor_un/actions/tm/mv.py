@@ -110,6 +110,5 @@ def _detach_disk(action: Transfer, source: Place, disk: Disk, replica: Replica) 
         return
     # Another VM may have the image on that host, or be about to get it.
     with action.lock(resource):
-        datastores = source.directory.rsplit("/", 2)[0]
-        if not devices.is_linked(action.host(source.host), action.device(disk), datastores, action.vm_id):
+        if not devices.is_linked(action.host(source.host), action.device(disk), source.datastores, action.vm_id):
             replicas.detach_replica(action.gateway, resource, replica)

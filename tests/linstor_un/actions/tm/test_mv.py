@@ -14,6 +14,7 @@ from tests.linstor_un.scenes import (
     add_image,
     again,
     attached,
+    cdrom_at,
     content,
     definition,
     failure,
@@ -358,8 +359,7 @@ def test_a_directory_that_both_hosts_share_is_not_removed(world: World) -> None:
 
 
 def test_a_cdrom_leaves_a_host_that_shares_the_vms_directory(world: World) -> None:
-    cdrom = add_image(world, 3, type="CDROM")
-    source, target = stranger(world, volume(cdrom)), sorted(replicas(world, volume(cdrom)))[0]
+    cdrom, source, target = cdrom_at(world)
     share_directories(world, source, target)
     vm = world.cloud.instantiate(f"DISK=[IMAGE_ID={cdrom.identifier}]", source, world.system)
     world.cloud.migrate_cold(vm, target)
@@ -368,9 +368,7 @@ def test_a_cdrom_leaves_a_host_that_shares_the_vms_directory(world: World) -> No
 
 
 def test_a_cdrom_follows_and_leaves_only_where_no_other_vm_has_it(world: World) -> None:
-    cdrom = add_image(world, 3, type="CDROM")
-    source = stranger(world, volume(cdrom))
-    target = sorted(replicas(world, volume(cdrom)))[0]
+    cdrom, source, target = cdrom_at(world)
     one, other = (
         world.cloud.instantiate(f"DISK=[IMAGE_ID={cdrom.identifier}]", source, world.system) for _ in range(2)
     )

@@ -10,17 +10,15 @@ from tests.conftest import World
 from tests.linstor_un.hosts.hosts_in_a_box import replace_tool
 from tests.linstor_un.living import EVERY_KIND, places, start, two_primaries, write
 from tests.linstor_un.scenes import (
-    add_image,
     attached,
+    cdrom_at,
     files,
     homes,
     last,
     link,
     links,
     own,
-    replicas,
     share_directories,
-    stranger,
     volume,
 )
 
@@ -84,8 +82,7 @@ def test_a_source_that_does_not_answer_is_left_as_it_is(world: World) -> None:
 
 
 def test_a_cdrom_leaves_a_host_that_shares_the_vms_directory(world: World) -> None:
-    cdrom = add_image(world, 3, type="CDROM")
-    source, target = stranger(world, volume(cdrom)), sorted(replicas(world, volume(cdrom)))[0]
+    cdrom, source, target = cdrom_at(world)
     share_directories(world, source, target)
     vm = world.cloud.instantiate(f"DISK=[IMAGE_ID={cdrom.identifier}]", source, world.system)
     world.cloud.migrate_live(vm, target)
