@@ -35,6 +35,7 @@ from tests.crowd.model import Model
 from tests.crowd.trouble import Trouble
 from tests.faults.picture import differences
 from tests.faults.stage import _MEMORY, Stage, _free_port
+from tests.forks import forks
 
 T = TypeVar("T")
 # Those that can go back to any snapshot, in pools that have snapshots.
@@ -275,4 +276,8 @@ def crowd(workers: int, seed: str, rate: float, per_round: int = 200) -> Iterato
         for temporary in ("oned", "temporary"):
             (folder / temporary).mkdir(exist_ok=True)
         world.cloud.scripts.environment = {**world.cloud.scripts.environment, "TMPDIR": str(folder / "temporary")}
-        yield Crowd(world, workers, seed, rate, per_round)
+        forked = stack.enter_context(forks(folder, world.cloud.scripts.environment))
+        world.cloud.scripts.launch = forked
+        running = Crowd(world, workers, seed, rate, per_round)
+        running.stage.server = forked.server
+        yield running

@@ -24,6 +24,7 @@ from typing import Any, Callable, TypeVar
 from linstor_sandbox.opennebula.scripts import Call
 from tests.conftest import World, build_world
 from tests.faults.scenes import Counterpart, Scene
+from tests.forks import forks
 
 T = TypeVar("T")
 
@@ -60,6 +61,8 @@ class Stage:
     folder: Path
     call: Callable[[], Call]
     counterpart: Counterpart
+    # The process of which the scripts are forks, itself no part of the world.
+    server: int = 0
 
     def try_out(self, task: Callable[[], T]) -> T:
         """The result of a task in a fork; what it does to the world is forgotten."""
@@ -91,6 +94,8 @@ class Stage:
         mark = str(self.folder).encode()
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
+            if int(process.name) == self.server:
+                continue
             try:
                 if mark in (process / "environ").read_bytes():
                     found[int(process.name)] = (process / "cmdline").read_bytes().decode("utf-8", "replace")
@@ -129,10 +134,12 @@ def perform(scene: Scene, task: Callable[[Stage], T]) -> T:
         scripts = world.cloud.scripts
         (folder / "temporary").mkdir()
         scripts.environment = {**scripts.environment, "TMPDIR": str(folder / "temporary")}
+        forked = stack.enter_context(forks(folder, scripts.environment))
+        scripts.launch = forked
         script = scene.play(world)
         counterpart = next(script)
         try:
-            _intercept(world, folder, scene, counterpart, task)
+            _intercept(world, folder, scene, counterpart, forked.server, task)
             next(script, None)
         except Reached as reached:
             return reached.result  # type: ignore[no-any-return]
@@ -140,7 +147,7 @@ def perform(scene: Scene, task: Callable[[Stage], T]) -> T:
 
 
 def _intercept(
-    world: World, folder: Path, scene: Scene, counterpart: Counterpart, task: Callable[[Stage], object]
+    world: World, folder: Path, scene: Scene, counterpart: Counterpart, server: int, task: Callable[[Stage], object]
 ) -> None:
     """Have the task done in the place of the call: what oned knows must be as it is while the call is made."""
     once = world.cloud.scripts._run
@@ -151,7 +158,7 @@ def _intercept(
             return once(*arguments)
         world.cloud.scripts._run = once  # type: ignore[method-assign]
         world.cloud.scripts.timeout = LONGEST_CALL_SECONDS
-        stage = Stage(world, folder, lambda: once(*arguments), counterpart)
+        stage = Stage(world, folder, lambda: once(*arguments), counterpart, server)
         stage.pause()
         try:
             raise Reached(task(stage))

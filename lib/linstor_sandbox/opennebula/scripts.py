@@ -50,7 +50,40 @@ class Call:
 
 
 Observer = Callable[[Call], None]
+# Runs a script to its end and returns exit code, stdout and stderr; meanwhile its process id is in the list.
+Launch = Callable[[Sequence[str], str, Mapping[str, str], Path, Optional[float], list[int]], tuple[int, str, str]]
 Meter = Callable[[], int]
+
+
+def launch(
+    command: Sequence[str],
+    stdin: str,
+    environment: Mapping[str, str],
+    directory: Path,
+    timeout: Optional[float],
+    running: list[int],
+) -> tuple[int, str, str]:
+    """Run a script as a process; raises subprocess.TimeoutExpired."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=dict(environment),
+        cwd=directory,
+    ) as process:
+        running.append(process.pid)
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            # Ends the script itself; what it started is not ours to find.
+            process.kill()
+            raise
+        finally:
+            running.remove(process.pid)
+    return (process.returncode if process.returncode >= 0 else 255), stdout, stderr
 
 
 @dataclass
@@ -69,6 +102,7 @@ class Scripts:
     observers: list[Observer] = field(default_factory=list)
     timeout: Optional[float] = None
     running: list[int] = field(default_factory=list)
+    launch: Launch = launch
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,26 +157,9 @@ class Scripts:
 
     def _run(self, kind: str, verb: str, script: Path, argv: Sequence[str], stdin: str) -> Call:
         before, started = self._counted(), time.monotonic()
-        with subprocess.Popen(
-            [str(script), *argv],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env=dict(self.environment),
-            cwd=self.directory,
-        ) as process:
-            self.running.append(process.pid)
-            try:
-                stdout, stderr = process.communicate(stdin, timeout=self.timeout)
-            except subprocess.TimeoutExpired:
-                # Ends the script itself; what it started is not ours to find.
-                process.kill()
-                raise
-            finally:
-                self.running.remove(process.pid)
-        exit_code = process.returncode if process.returncode >= 0 else 255
+        exit_code, stdout, stderr = self.launch(
+            [str(script), *argv], stdin, self.environment, self.directory, self.timeout, self.running
+        )
         seconds = time.monotonic() - started
         counts = {name: count - before[name] for name, count in self._counted().items()}
         return self._record(Call(kind, verb, list(argv), stdin, exit_code, stdout, stderr, seconds, counts))

@@ -6,11 +6,13 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
+from linstor_un import log
 from linstor_un.actions import datastore_action
 from linstor_un.actions.datastore_action import DatastoreAction
+from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
-from linstor_un.errors import InvalidInput, NotFound
+from linstor_un.errors import DriverError, InvalidInput, NotFound
 from linstor_un.naming import resource_of_source
 
 
@@ -26,6 +28,13 @@ class ImageSnapshot(NamedTuple):
     def lock(self) -> AbstractContextManager[None]:
         """Return the lock of the image's volume."""
         return self.action.lock(self.resource)
+
+    def detach(self) -> None:
+        """Detach the volume where a rollback has attached it; what fails is a warning, as the content has changed."""
+        try:
+            replicas.detach_elsewhere(self.gateway, self.resource)
+        except DriverError as error:
+            log.warning(f"{self.resource} is rolled back and may be attached where nobody needs it: {error}")
 
     def refuse_unless_flattened(self, remaining: Collection[str]) -> None:
         """Raise NotFound where the snapshot to keep is gone and others are left: nothing can be flattened to it."""

@@ -143,3 +143,14 @@ def detach_replica(gateway: Gateway, resource: str, replica: Replica) -> None:
         if error.code == 0:
             raise
         log.warning(f"{resource} stays attached on {node}: {error}")
+
+
+def detach_elsewhere(gateway: Gateway, resource: str, kept_node: str = "") -> None:
+    """Detach the volume, which only one VM can have, wherever it is only attached and not open but on `kept_node`.
+
+    After a rollback LINSTOR brings the tie-breaker back as any diskless resource (linstor-behaviour.md, 5): detached,
+    it is a tie-breaker again.
+    """
+    for replica in of(gateway, resource):
+        if replica.node.lower() != kept_node.lower() and replica.in_use is not True:
+            detach_replica(gateway, resource, replica)

@@ -23,5 +23,6 @@ def run(call: Call) -> None:
         snapshots.check_can_roll_back(wanted.gateway, wanted.action.names, wanted.resource, wanted.name)
         cloning.forget_base(wanted.gateway, wanted.resource)
         snapshots.roll_back(wanted.gateway, wanted.resource, wanted.name)
+        wanted.detach()
         for name in sorted(names, key=lambda item: item == wanted.name):
             snapshots.forget(wanted.gateway, wanted.resource, name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from linstor_un import log
 from linstor_un.actions import cloning, disk_snapshot, transfer
-from linstor_un.cluster import snapshots
+from linstor_un.cluster import replicas, snapshots
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError
 from linstor_un.undo import Undo
@@ -25,10 +25,14 @@ def run(call: Call) -> None:
         if wanted.disk.is_image:
             cloning.forget_base(action.gateway, wanted.resource)
         snapshots.roll_back(action.gateway, wanted.resource, wanted.name)
-        if action.is_parked(wanted.place.host):
-            return
         try:
-            with Undo() as undo:
-                transfer.offer(action, undo, wanted.place, wanted.disk._replace(size_mib=0))
+            if not action.is_parked(wanted.place.host):
+                with Undo() as undo:
+                    transfer.offer(action, undo, wanted.place, wanted.disk._replace(size_mib=0))
         except DriverError as error:
             log.warning(f"{wanted.resource} is rolled back and not yet back on {wanted.place.host}: {error}")
+        try:
+            if not wanted.disk.is_shared:
+                replicas.detach_elsewhere(action.gateway, wanted.resource, wanted.place.host)
+        except DriverError as error:
+            log.warning(f"{wanted.resource} is rolled back and may be attached where nobody needs it: {error}")

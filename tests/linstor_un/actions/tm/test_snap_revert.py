@@ -9,7 +9,7 @@ import pytest
 from linstor_sandbox import Pool
 from tests.conftest import World
 from tests.linstor_un.living import snapshots, start, text, write
-from tests.linstor_un.scenes import MIB, add_image, failure, last, link, own, run, sentence, stranger, volume
+from tests.linstor_un.scenes import MIB, add_image, attached, failure, last, link, own, run, sentence, stranger, volume
 
 
 @pytest.mark.parametrize("disk_id", [0, 1])
@@ -33,6 +33,7 @@ def test_to_an_older_one_and_forward_again_with_sizes_changed(world: World, disk
         assert disk.size == snapshot.size
         assert names <= snapshots(world, resource)
         assert link(world, vm, disk_id) == resource
+        assert set(attached(world, resource)) <= {vm.host}, "the tie-breaker is one again"
     world.cloud.resume(vm)
     write(world, vm, disk_id, "goes on")
     world.cloud.resize_disk(vm, disk, 24)
@@ -45,7 +46,7 @@ def test_the_volume_is_back_on_a_host_without_a_replica(world: World) -> None:
     snapshot = world.cloud.snapshot_create(vm, vm.disk(0))
     world.cloud.poweroff(vm)
     world.cloud.snapshot_revert(vm, vm.disk(0), snapshot)
-    assert last(world, "snap_revert").counts == {"rest": 4, "ssh": 1}
+    assert last(world, "snap_revert").counts == {"rest": 5, "ssh": 1}
     world.cloud.resume(vm)
 
 
