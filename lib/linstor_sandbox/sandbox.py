@@ -86,6 +86,7 @@ class Sandbox:
         # Asked before every ssh connection, as the command `ssh`, and every watched command: host, command, process id.
         self.watch: Callable[[str, str, int], bool] = lambda _host, _command, _process: True
         self.stopping = threading.Event()
+        self._failing_over = threading.Lock()
         self.domains = Domains(self.cluster, self.openings, self.stopping, lambda: len(self.requests))
         self.virsh = Virsh(self.domains)
         self.private = Private(self)
@@ -195,12 +196,13 @@ class Sandbox:
 
     def fail_over(self) -> None:
         """Stop here and go on at the other address, with the same state."""
-        standby, stopped = self._hold_standby(), self._stop_listening()
-        self.standby_port, self.port = self.port, self.standby_port
-        standby.close()
-        self._standby = None
-        self.start_controller()
-        self._hold_standby()
+        with self._failing_over:
+            standby, stopped = self._hold_standby(), self._stop_listening()
+            self.standby_port, self.port = self.port, self.standby_port
+            standby.close()
+            self._standby = None
+            self.start_controller()
+            self._hold_standby()
         # Last, so that whoever is cut off finds the other address.
         for listener in stopped:
             listener.cut()

@@ -206,7 +206,7 @@ class Crowd:
             name = line.partition(":")[0]
             calls = self._story(name)
             place = re.search(r"attached on (\S+):", line)
-            suspects = self._on_host(place[1]) if place else calls
+            suspects = [*self._on_host(place[1]), *self._copies_of(name)] if place else calls
             if line in self.excused or (self.rate and is_excused(line, suspects)):
                 self.excused.add(line)
             elif len(self.wrong) < _TOLD:
@@ -241,6 +241,11 @@ class Crowd:
             for call in self.world.cloud.calls
             if any(argument == host or argument.startswith(f"{host}:") for argument in call.argv)
         ]
+
+    def _copies_of(self, name: str) -> list[Call]:
+        """The calls that read or fill an image, on whatever host."""
+        calls = [call for call in self.world.cloud.calls if call.kind == "datastore"]
+        return [call for call in calls if f"/{name}/" in call.action_data or f"/{name}/" in " ".join(call.argv)]
 
     def _delete_everything(self) -> None:
         cloud = self.world.cloud

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import linstor
 import pytest
 
@@ -120,3 +122,13 @@ def test_several_controllers_of_which_one_answers(box: Sandbox, rest: Rest) -> N
         with linstor.MultiLinstor(uris, timeout=5) as client:
             assert [found.name for found in client.resource_dfn_list()[0].resource_definitions] == ["vol"]
         box.fail_over()
+
+
+def test_several_fail_overs_at_once_end_at_one_address(box: Sandbox) -> None:
+    addresses = set(box.uris.split(","))
+    with ThreadPoolExecutor(4) as pool:
+        for over in [pool.submit(box.fail_over) for _ in range(9)]:
+            over.result()
+    assert box.uri in addresses and set(box.uris.split(",")) == addresses
+    with linstor.Linstor(uri(box), timeout=5) as client:
+        assert succeeded(client.resource_dfn_create("vol"))
