@@ -62,6 +62,7 @@ class Private:
         if node is None:
             return self._text("unknown")
         self.sandbox.connections.append(Connection(node.name, command))
+        self.sandbox.asking.command = command
         if not self.sandbox.watch(node.name, "ssh", 0):
             return self._text("exit")
         if host.lower() in self.sandbox.refusing_hosts:

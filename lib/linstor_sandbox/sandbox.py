@@ -85,6 +85,8 @@ class Sandbox:
         self.ssh_faults: dict[str, tuple[str, int]] = {}
         # Asked before every ssh connection, as the command `ssh`, and every watched command: host, command, process id.
         self.watch: Callable[[str, str, int], bool] = lambda _host, _command, _process: True
+        # What the ssh connection is to run of which `watch` is asked, in the thread in which it is.
+        self.asking = threading.local()
         self.stopping = threading.Event()
         self._failing_over = threading.Lock()
         self.domains = Domains(self.cluster, self.openings, self.stopping, lambda: len(self.requests))

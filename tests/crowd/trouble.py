@@ -63,7 +63,7 @@ class Trouble:
 
     def _watch(self, _host: str, command: str, _process: int) -> bool:
         """Whether an ssh connection of the driver goes on; OpenNebula's own do."""
-        if command != "ssh" or "virsh" in self.world.sandbox.connections[-1].command:
+        if command != "ssh" or "virsh" in self.world.sandbox.asking.command:
             return True
         with self._lock:
             self._connections = [(number - 1, name) for number, name in self._connections]

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 from linstor_un import locks, log
 from linstor_un import settings as settings_room
 from linstor_un.actions import attachment, new_volume
-from linstor_un.cluster import replicas
+from linstor_un.cluster import primaries, replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import HostUnreachable, InvalidInput
@@ -157,6 +157,8 @@ def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: st
     if unlinked.is_used_by_others:
         log.info(f"{resource} stays attached on {place.host}, where another VM has it")
         return
+    if disk is not None and not disk.is_shared and transfer.vm is not None and len(transfer.vm.hostnames) > 1:
+        primaries.forget(transfer.gateway, resource)
     for replica in replicas.of(transfer.gateway, resource):
         is_here = replica.node.lower() == place.host.lower()
         is_left = disk is not None and not disk.is_shared and replica.in_use is False

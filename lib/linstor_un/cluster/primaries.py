@@ -29,7 +29,7 @@ def allow(gateway: Gateway, resource: str, known: Sequence[Replica], source: str
 
     Only for controllers that do not manage this themselves.
     """
-    _forget_other_pairs(gateway, resource, source, target)
+    _forget_pairs(gateway, resource, (source, target))
     if _are_diskless(known, source, target):
         gateway.modify_resource_definition(resource, _ALLOWED)
     else:
@@ -44,6 +44,16 @@ def forget_earlier(gateway: Gateway, resources: Collection[str]) -> None:
         if volume.resource.lower() in wanted:
             log.warning(f"{volume.resource} was still allowed to be primary on all nodes: it no longer is")
             gateway.modify_resource_definition(volume.resource, {}, list(_ALLOWED))
+
+
+def forget(gateway: Gateway, resource: str) -> None:
+    """Take back all that migrations have left allowed, for a volume that outlives its VM.
+
+    Where LINSTOR manages two primaries it takes them back with the attachment that they were allowed for.
+    """
+    if not gateway.manages_two_primaries:
+        forget_earlier(gateway, [resource])
+        _forget_pairs(gateway, resource)
 
 
 def forbid(gateway: Gateway, resource: str, known: Sequence[Replica], left: str, stays: str) -> None:
@@ -67,12 +77,12 @@ def _are_diskless(known: Sequence[Replica], *nodes: str) -> bool:
     return len(there) == len(names) and all(replica.is_diskless for replica in there)
 
 
-def _forget_other_pairs(gateway: Gateway, resource: str, source: str, target: str) -> None:
-    """Take back what a migration whose front-end died has left allowed between other nodes."""
+def _forget_pairs(gateway: Gateway, resource: str, kept: Collection[str] = ()) -> None:
+    """Take back what a migration whose front-end died has left allowed between other nodes than those that are kept."""
     what = f"Looking for connections of {resource}"
     for connection in gateway.get(what, ("resource-definitions", resource, "resource-connections")):
         nodes = connection["node_a"], connection["node_b"]
-        is_ours = {node.lower() for node in nodes} == {source.lower(), target.lower()}
-        if TWO_PRIMARIES in (connection.get("props") or {}) and not is_ours:
+        is_kept = {node.lower() for node in nodes} == {node.lower() for node in kept}
+        if TWO_PRIMARIES in (connection.get("props") or {}) and not is_kept:
             log.warning(f"{resource} was still allowed to be primary on {nodes[0]} and {nodes[1]}: it no longer is")
             gateway.modify_connection(resource, *nodes, {}, list(_ALLOWED))

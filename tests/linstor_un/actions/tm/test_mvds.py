@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from linstor_sandbox.opennebula import LcmState, VmState
 from linstor_sandbox.opennebula.images import Image, ImageState
+from linstor_sandbox.opennebula.scripts import Call
 from tests.conftest import World
+from tests.linstor_un.living import two_primaries
 from tests.linstor_un.scenes import (
     MIB,
     NOTHING,
@@ -21,6 +25,7 @@ from tests.linstor_un.scenes import (
     links,
     own,
     refuse_all,
+    replicas,
     run,
     state,
     stranger,
@@ -43,6 +48,28 @@ def test_terminate_gives_the_image_back_with_what_was_written(world: World) -> N
     assert image.state == ImageState.READY
     world.cloud.delete_image(image)
     assert what_is_left(world) == NOTHING
+
+
+@pytest.mark.parametrize("are_diskless", [False, True])
+def test_no_two_primaries_outlive_a_migration_whose_end_was_killed(
+    make_world: Callable[..., World], are_diskless: bool
+) -> None:
+    world = make_world(nodes=("node1", "node2", "node3", "node4"))
+    resource = volume(add_image(world, persistent=True))
+    holders = replicas(world, resource)
+    source, target = sorted(set(world.cloud.hosts) - holders if are_diskless else holders)
+    vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", source, world.system)
+    once = world.cloud.scripts.migration
+
+    def without_end(mad: str, verb: str, argv: Sequence[str], stdin: str) -> Call:
+        return once(mad, "premigrate", argv, stdin)
+
+    world.cloud.scripts.migration = without_end  # type: ignore[method-assign]
+    world.cloud.migrate_live(vm, target)
+    assert two_primaries(world) != {}
+    world.cloud.terminate(vm)
+    assert two_primaries(world) == {}
+    assert not attached(world, resource)
 
 
 def test_once_more_is_as_once(world: World) -> None:
