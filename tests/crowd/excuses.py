@@ -45,6 +45,12 @@ _EXCUSES = (
     ),
     (r": two primaries", "postmigrate|failmigrate|premigrate", None, "until the volume's next migration or end"),
     (r": snapshot-\d+", "snap_create|snap_create_live", None, "oned gives no id twice: it goes with the volume"),
+    (
+        r"-checkpoint: ",
+        "save_linstor_un",
+        "Creating .*(went away|did not answer)",
+        "a creation to which LINSTOR came when nobody waited for it any more",
+    ),
     (r"-checkpoint: incomplete", "save_linstor_un", "not as tidy", "it is restored all the same, and then deleted"),
     (r"^locks: linstor_un-", ".*", None, "the lock file of a killed action: nobody holds it"),
     (
