@@ -86,3 +86,19 @@ class HostUnreachable(DriverError):
 
 class CommandFailed(DriverError):
     """A command on a host failed: what it printed says why."""
+
+
+class OpenNebulaMissing(DriverError):
+    """There is no OpenNebula where it was looked for: name its folder."""
+
+
+class UnreadableConfiguration(DriverError):
+    """A configuration file of OpenNebula is not what its syntax allows: correct it."""
+
+
+class NotInstalled(DriverError):
+    """The driver is not where it should be: install it."""
+
+
+class NotWritable(DriverError):
+    """A file that has to be changed cannot be: become root, or change its rights."""

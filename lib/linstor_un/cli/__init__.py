@@ -1,0 +1,1 @@
+"""`linstor-un`, the operators' command: one module for each verb, and nothing that an action loads."""

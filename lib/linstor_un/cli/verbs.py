@@ -1,0 +1,69 @@
+"""The command `linstor-un` itself: its verbs are loaded when they are called, and errors are the driver's sentences."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Optional
+
+import click
+
+from linstor_un import __version__
+from linstor_un.errors import DriverError
+
+# Verb, module and test have the same name; the words are what --help says of each.
+VERBS = {
+    "install": "Put the driver into OpenNebula and edit its configuration.",
+    "upgrade": "Replace an older version, or the bash linstor_un, in place.",
+    "uninstall": "Put back, to the byte, what was there before the driver.",
+}
+_HELP = """\
+The operators' command of linstor_un, OpenNebula's storage driver on LINSTOR.
+
+\b
+Examples:
+  linstor-un install --dry-run    show what an installation would change
+
+\b
+Exit codes:
+  0  done, and nothing is wrong
+  1  failed: the sentence on stderr says why, and what to do
+  2  the command line was not understood
+  3  something was found that has to be mended
+
+\b
+Completion in the shell, for instance in ~/.bashrc (or zsh_source, fish_source):
+  eval "$(_LINSTOR_UN_COMPLETE=bash_source linstor-un)"
+"""
+
+
+class Verbs(click.Group):
+    """A group that loads the module of a verb when that verb is called."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the verbs."""
+        return list(VERBS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+        """Return a verb's command, None where there is no such verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"linstor_un.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; an error of the driver is its sentence on stderr and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except DriverError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Verbs, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="linstor-un")
+def command() -> None:
+    """Run a verb."""

@@ -1,0 +1,123 @@
+"""The command itself: what every verb has, what starts it, and how it fails."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from linstor_un import __version__
+from linstor_un.cli.verbs import VERBS, command
+from tests.conftest import CHECKOUT
+from tests.linstor_un.cli.trees import SCRIPT, script
+
+VERB_MODULES = {name: importlib.import_module(f"linstor_un.cli.{name}") for name in VERBS}
+# Modules of the room that are no verb.
+OTHERS = {"__init__", "__main__", "output", "verbs"}
+
+
+def parameters(verb: str) -> dict[str, click.Parameter]:
+    found: click.Command = VERB_MODULES[verb].command
+    return {parameter.name or "": parameter for parameter in found.params}
+
+
+def test_verb_module_and_test_have_one_name() -> None:
+    modules = {path.stem for path in (CHECKOUT / "lib/linstor_un/cli").glob("*.py")}
+    tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert set(VERBS) == modules - OTHERS
+    assert set(VERBS) | {"verbs", "output"} == tests
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_examples(verb: str) -> None:
+    result = CliRunner().invoke(command, [verb, "--help"])
+    assert result.exit_code == 0
+    assert re.search(rf"^  Examples:\n    linstor-un {verb}", result.output, re.MULTILINE)
+    assert f"\n  {verb} " in CliRunner().invoke(command, ["--help"]).output
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_prints_for_people_and_for_programs(verb: str) -> None:
+    assert {"as_json", "as_csv", "quiet"} <= set(parameters(verb))
+    result = CliRunner().invoke(command, [verb, "--json", "--csv", *arguments_of(verb)])
+    assert (result.exit_code, "exclude each other" in result.output) == (2, True)
+
+
+def arguments_of(verb: str) -> list[str]:
+    """Return words for the arguments that a verb cannot do without."""
+    return [
+        "-" for parameter in parameters(verb).values() if isinstance(parameter, click.Argument) and parameter.required
+    ]
+
+
+def test_the_exit_codes_are_documented_and_true(tmp_path: Path) -> None:
+    said = script("--help").stdout
+    assert [int(code) for code in re.findall(r"^    (\d)  \w", said, re.MULTILINE)] == [0, 1, 2, 3]
+    assert script("--version").stdout == f"linstor-un, version {__version__}\n"
+    unknown = script("frobnicate")
+    assert (unknown.returncode, "No such command 'frobnicate'" in unknown.stderr) == (2, True)
+    failed = script("install", "--root", str(tmp_path))
+    assert (failed.returncode, failed.stdout, failed.stderr[:7]) == (1, "", "Error: ")
+
+
+def test_help_loads_no_verb_and_nothing_of_linstor() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(SCRIPT), "--help"], capture_output=True, text=True, check=True
+    )
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "click" in names and "linstor_un.cli.verbs" in names
+    assert not names & {"linstor", "lxml", *(f"linstor_un.cli.{verb}" for verb in VERBS)}
+
+
+def test_the_shell_completes_verbs_and_options() -> None:
+    asked = {"_LINSTOR_UN_COMPLETE": "bash_complete", "COMP_CWORD": "1", "COMP_WORDS": "linstor-un up"}
+    assert script(**asked).stdout == "plain,upgrade\n"
+    asked.update(COMP_CWORD="2", COMP_WORDS="linstor-un upgrade --dr")
+    assert script(**asked).stdout == "plain,--dry-run\n"
+
+
+def test_the_module_is_the_command_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "linstor_un.cli", "--version"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT / "lib")},
+        check=True,
+    )
+    assert done.stdout == f"linstor-un, version {__version__}\n"
+
+
+def test_without_click_it_is_said_how_to_get_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(SCRIPT), "install"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: The Python package click is missing for {sys.executable}: install it with ")
+
+
+def test_a_package_has_the_command_and_what_it_installs() -> None:
+    code = (
+        "import json; from distutils.core import run_setup; found = run_setup('setup.py', stop_after='init');"
+        "print(json.dumps([found.data_files, found.entry_points['console_scripts']]))"
+    )
+    # setuptools has a distutils also where Python has none any more.
+    asked = subprocess.run(
+        [sys.executable, "-c", f"import setuptools; {code}"], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    import json
+
+    data_files, commands = json.loads(asked.stdout.splitlines()[-1])
+    assert commands == ["linstor-un = linstor_un.cli.__main__:main"]
+    packed = {f"{folder}/{Path(path).name}" for folder, paths in data_files for path in paths}
+    folders = ("datastore/linstor_un", "tm/linstor_un", "vmm/kvm", "etc")
+    wanted = {
+        path.relative_to(CHECKOUT) for folder in folders for path in (CHECKOUT / folder).iterdir() if path.is_file()
+    }
+    assert packed == {f"share/linstor_un/{path}" for path in {*wanted, Path("linstor-un")}}
