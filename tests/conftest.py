@@ -115,7 +115,7 @@ def build_world(
     conf = folder / "linstor_un.conf"
     locks = folder / "locks"
     locks.mkdir()
-    conf.write_text(f'LOCK_DIR="{locks}"\n{configuration or ""}')
+    conf.write_text(f'LOCK_DIR="{locks}"\nFAILOVER_TIMEOUT="1"\n{configuration or ""}')
     environment = {**os.environ, **sandbox.environment(), "LINSTOR_UN_CONF": str(conf)}
     environment["LS_CONTROLLERS"] = sandbox.uris if port else sandbox.uri
     environment["PATH"] = f"{_frontend_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"

@@ -48,6 +48,10 @@ class AnswerLost(ControllerUnreachable):
     """The connection broke after a request was sent: whether it happened must be looked up."""
 
 
+class AnswerOverdue(ControllerUnreachable):
+    """LINSTOR has a request and does not answer it: look for a node that hangs."""
+
+
 class ControllerFailed(DriverError):
     """LINSTOR tried and failed: read its error report."""
 

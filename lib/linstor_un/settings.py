@@ -61,6 +61,7 @@ class Settings(NamedTuple):
     lock_directory: str = ""
     lock_timeout_seconds: int = 120
     connect_timeout_seconds: int = 5
+    failover_timeout_seconds: int = 60
     request_timeout_seconds: int = 180
     device_timeout_seconds: int = 20
     in_use_timeout_seconds: int = 10
@@ -193,14 +194,17 @@ class _Reader:
     def seconds(self, key: str) -> int:
         return self._number(key, 99999, "seconds")
 
+    def seconds_or_none(self, key: str) -> int:
+        return self._number(key, 99999, "seconds", least=0)
+
     def freeze_seconds(self, key: str) -> int:
         # Longer than this, and LINSTOR's connection would have to be made again while the VM stands still.
         return self._number(key, 15, "seconds")
 
-    def _number(self, key: str, most: int, what: str) -> int:
+    def _number(self, key: str, most: int, what: str, least: int = 1) -> int:
         text = self.text(key)
-        if not re.fullmatch(rf"[0-9]{{1,{len(str(most))}}}", text) or not 1 <= int(text) <= most:
-            raise self.refuse(key, f"a number of {what} from 1 to {most}")
+        if not re.fullmatch(rf"[0-9]{{1,{len(str(most))}}}", text) or not least <= int(text) <= most:
+            raise self.refuse(key, f"a number of {what} from {least} to {most}")
         return int(text)
 
     def bandwidth(self, key: str) -> str:
@@ -263,6 +267,7 @@ CONFIGURATION_ONLY: dict[str, tuple[str, _Parser]] = {
     "LOCK_DIR": ("lock_directory", _Reader.absolute_path),
     "LOCK_TIMEOUT": ("lock_timeout_seconds", _Reader.seconds),
     "CONNECT_TIMEOUT": ("connect_timeout_seconds", _Reader.seconds),
+    "FAILOVER_TIMEOUT": ("failover_timeout_seconds", _Reader.seconds_or_none),
     "REQUEST_TIMEOUT": ("request_timeout_seconds", _Reader.seconds),
     "DEVICE_TIMEOUT": ("device_timeout_seconds", _Reader.seconds),
     "IN_USE_TIMEOUT": ("in_use_timeout_seconds", _Reader.seconds),

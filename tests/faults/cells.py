@@ -72,6 +72,8 @@ def _wrong(cell: Cell, stage: Stage, recorded: Record) -> Iterator[str]:
     call = stage.call()
     if call.seconds > BOUND_SECONDS:
         yield f"it took {call.seconds:.0f} s"
+    if cell.fault.passes and not call.succeeded:
+        yield f"it failed although another controller had taken over: {call.stderr.strip()[-500:]}"
     if not cell.fault.kills:
         yield from (f"said: {wrong}" for wrong in _said(call, recorded))
     faults.mend(stage)

@@ -24,7 +24,7 @@ class Fault:
     """One way for a step to go wrong.
 
     `kills` the driver so that it can undo nothing; `lasts` until it is mended, so that undoing meets it too; `moves`
-    replicas: what is made meanwhile is made elsewhere.
+    replicas: what is made meanwhile is made elsewhere; `passes` so that the action must go on to its end.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Fault:
     kills: bool = False
     lasts: bool = False
     moves: bool = False
+    passes: bool = False
 
 
 def _rest(kind: str, after_work: bool = False, always: bool = False) -> Callable[[Stage, Step], object]:
@@ -152,7 +153,7 @@ _QUESTION = (
     Fault("error", _rest("answer")),
     Fault("SIGKILL-before", _at_request(lambda stage: _kill(stage, signal.SIGKILL), ends=True), kills=True),
     Fault("SIGTERM", _at_request(lambda stage: _kill(stage, signal.SIGTERM))),
-    Fault("failover", _at_request(lambda stage: stage.world.sandbox.fail_over(), ends=True)),
+    Fault("failover", _at_request(lambda stage: stage.world.sandbox.fail_over(), ends=True), passes=True),
     Fault("offline", _at_request(lambda stage: stage.world.sandbox.set_node("node2", False)), lasts=True, moves=True),
 )
 _CHANGE = (
@@ -163,7 +164,7 @@ _CHANGE = (
     Fault("done-hangs", _rest("hang", after_work=True)),
     Fault("done-error", _rest("answer", after_work=True)),
     Fault("SIGKILL-after", _at_request(lambda stage: _kill(stage, signal.SIGKILL), True, True), kills=True),
-    Fault("done-failover", _at_request(lambda stage: stage.world.sandbox.fail_over(), True, True)),
+    Fault("done-failover", _at_request(lambda stage: stage.world.sandbox.fail_over(), True, True), passes=True),
     Fault("full", _at_request(_fill)),
 )
 _CONNECTION = (

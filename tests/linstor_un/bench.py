@@ -118,7 +118,8 @@ class Bench:
         self.canary = folder / "canary"
         for directory in (self.images_folder, self.locks):
             directory.mkdir()
-        self.configuration = f'LOCK_DIR="{self.locks}"\nCONNECT_TIMEOUT="1"\nDEVICE_TIMEOUT="2"\nIN_USE_TIMEOUT="1"\n'
+        timeouts = 'CONNECT_TIMEOUT="1"\nFAILOVER_TIMEOUT="1"\nDEVICE_TIMEOUT="2"\nIN_USE_TIMEOUT="1"\n'
+        self.configuration = f'LOCK_DIR="{self.locks}"\n{timeouts}'
         (self.images_folder / "plain.raw").write_bytes(b"disk" * 1024)
         self.places: dict[str, str] = {
             "IMAGES": str(self.images_folder),

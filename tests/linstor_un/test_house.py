@@ -87,7 +87,7 @@ def test_only_what_an_installation_has_is_imported(path: Path) -> None:
 
 def test_python_linstor_is_used_in_one_room() -> None:
     users = {name_of(path) for path in MODULES if any(below(name, "linstor") for name in imported(path))}
-    assert users == {"linstor_un.cluster.connection", "linstor_un.cluster.gateway"}
+    assert users == {f"linstor_un.cluster.{module}" for module in ("connection", "controllers", "gateway")}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -50,6 +50,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "LOCK_DIR": ("/run/one", "/run/one"),
     "LOCK_TIMEOUT": ("1", 1),
     "CONNECT_TIMEOUT": ("2", 2),
+    "FAILOVER_TIMEOUT": ("0", 0),
     "REQUEST_TIMEOUT": ("99999", 99999),
     "DEVICE_TIMEOUT": ("4", 4),
     "IN_USE_TIMEOUT": ("5", 5),

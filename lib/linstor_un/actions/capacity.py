@@ -5,6 +5,7 @@ from __future__ import annotations
 from linstor_un.actions.datastore_action import DatastoreAction
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import pools
+from linstor_un.cluster.gateway import Gateway
 from linstor_un.errors import NoRoom
 from linstor_un.units import KIB_PER_MIB
 
@@ -15,7 +16,8 @@ def report(action: DatastoreAction) -> str:
     Raises NoRoom where no pool answers: oned keeps the old numbers then, and zeroes would stop all scheduling.
     """
     placement = placements.of(action.settings, action.datastore.label)
-    gateway = action.gateway()
+    # Not worth a wait: oned asks again, and has one thread for each question.
+    gateway = Gateway(action.settings._replace(failover_timeout_seconds=0))
     found = pools.capacity(gateway, placement)
     if not found.total_kib:
         raise NoRoom(

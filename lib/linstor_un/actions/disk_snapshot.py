@@ -5,13 +5,13 @@ Arguments of all of them: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from linstor_un.actions import transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import snapshots
 from linstor_un.driver import Call
-from linstor_un.errors import InvalidInput, NotReady
+from linstor_un.errors import InvalidInput
 from linstor_un.hosts import virsh
 from linstor_un.opennebula import arguments
 from linstor_un.opennebula.arguments import Place
@@ -49,13 +49,18 @@ def begin(call: Call) -> DiskSnapshot:
 def take_live(action: Transfer, place: Place, resource: str, name: str) -> None:
     """Take a snapshot of a running VM's volume: the VM is held for the one request alone.
 
-    The connection to LINSTOR is made before, and what the answer means is found out afterwards. Where any of it fails
-    the snapshot is the caller's to remove.
+    The connection to LINSTOR is made before, and what the answer means is found out afterwards; a controller that goes
+    away meanwhile is waited for while the VM runs, and the VM held once more. Where any of it fails the snapshot is the
+    caller's to remove.
     Raises CommandFailed where the VM can be neither held nor let go, and as snapshots.take.
     """
     if action.vm is None or not action.vm.deploy_id:
         raise InvalidInput(f"oned knows no domain of VM {place.vm_id}: call the action for a running VM")
-    with virsh.held(action.host(place.host), arguments.domain(action.vm.deploy_id), action.gateway.connect):
-        attempt = snapshots.attempt(action.gateway, resource, name)
-    if attempt.judge(action.gateway) is None:
-        raise NotReady(f"An earlier snapshot {name} of {resource} had failed and is deleted now: retry")
+    gateway, host, domain = action.gateway, action.host(place.host), arguments.domain(action.vm.deploy_id)
+
+    def hold_and_take() -> Optional[bool]:
+        with virsh.held(host, domain, gateway.connect):
+            attempt = snapshots.attempt(gateway, resource, name)
+        return attempt.judge(gateway)
+
+    gateway.once_connected(lambda: snapshots.until_judged(hold_and_take))

@@ -13,7 +13,7 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
 from linstor_un.cluster.replicas import Replica
 from linstor_un.cluster.volumes import Home, Volume
-from linstor_un.errors import AlreadyExists, ControllerFailed
+from linstor_un.errors import AlreadyExists, AnswerLost, ControllerFailed
 from linstor_un.hosts import copies, filesystems, runner
 from linstor_un.hosts.runner import Host, Step
 from linstor_un.naming import Names, drbd_device
@@ -101,7 +101,9 @@ def claim(
     undo.push(f"volume {resource}", lambda: remove_made(gateway, resource, token))
     try:
         made = create()
-    except AlreadyExists:
+    except (AlreadyExists, AnswerLost) as error:
+        if isinstance(error, AnswerLost):
+            log.warning(f"{error}; looking what has come of it")
         discard(gateway, resource, owner)
         made = create()
     # From here on it is known to be ours, marked or not, and whatever a restore makes it say of itself.

@@ -20,6 +20,10 @@ from linstor_un.settings import Settings
 linstor.Linstor.AUTH_JSON_PATH = ""
 
 
+class Unwilling(linstor.LinstorError):  # type: ignore[misc]
+    """What answers will not have us, or is no LINSTOR controller: waiting changes nothing."""
+
+
 class Connection(linstor.Linstor):  # type: ignore[misc]
     """One keep-alive connection to one controller.
 
@@ -32,6 +36,11 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
         self._auth_token = token
         self._settings = settings
         self.rest_version: tuple[int, ...] = ()
+
+    @property
+    def is_secure(self) -> bool:
+        """Tell whether it goes over TLS."""
+        return isinstance(self._rest_conn, HTTPSConnection)
 
     def connect(self) -> bool:
         """Connect and learn the controller's REST version; raises OSError and linstor.LinstorError."""
@@ -47,11 +56,18 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
             response = self._rest_request_base("version", "GET", "/v1/controller/version")
             body = self._decode_response_data(response)
         if response.status != 200:
-            raise linstor.LinstorError(_refusal(response.status, body))
-        self._learn(json.loads(body))
+            # From 500 on it is the server's own trouble: a controller that starts or ends, or a proxy without one.
+            kind = linstor.LinstorError if response.status >= 500 else Unwilling
+            raise kind(_refusal(response.status, body))
+        self._learn(body)
         self.stay()
         self._connected = True
         return True
+
+    def node_states(self) -> list[str]:
+        """Return the connection_status of every node, as the controller knows it without asking them."""
+        response = self._rest_request_base("nodes", "GET", "/v1/nodes")
+        return [str(node.get("connection_status")) for node in json.loads(self._decode_response_data(response))]
 
     def stay(self) -> None:
         """Make sure that the connection is there for a request that may take long.
@@ -90,9 +106,13 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
             ) from None
         return context
 
-    def _learn(self, version: dict[str, Any]) -> None:
+    def _learn(self, body: str) -> None:
+        try:
+            version: dict[str, Any] = json.loads(body)
+            self.rest_version = tuple(int(part) for part in str(version["rest_api_version"]).split("."))
+        except (ValueError, KeyError, TypeError):
+            raise Unwilling("it is no LINSTOR controller") from None
         self._ctrl_version = linstor.linstorapi.ControllerVersion(version)
-        self.rest_version = tuple(int(part) for part in str(version["rest_api_version"]).split("."))
 
 
 def _refusal(status: int, body: str) -> str:

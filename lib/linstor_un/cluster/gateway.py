@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 from urllib.parse import quote
 
 from linstor_un import log
 from linstor_un.cluster.codes import Entry, entry, refusal
-from linstor_un.errors import AnswerLost, ControllerFailed, ControllerUnreachable, InUse, InvalidSetting
+from linstor_un.errors import (
+    AnswerLost,
+    AnswerOverdue,
+    ControllerFailed,
+    InUse,
+    NoRoom,
+    NotReady,
+)
 from linstor_un.settings import Settings
 from linstor_un.undo import undisturbed
 
 if TYPE_CHECKING:
     from linstor_un.cluster.connection import Connection
 
-_OLDEST_REST_VERSION = (1, 23)
 _MANAGED_SINCE = (1, 29)
 _IDLE_SECONDS = 20
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
-_CLIENT_CONFIGURATION = "/etc/linstor/linstor-client.conf"
 _Answer = TypeVar("_Answer")
 
 
@@ -40,6 +43,8 @@ class Gateway:
         self.settings = settings
         self._connection: Optional[Connection] = None
         self._last_used = 0.0
+        self._missed_since = 0.0
+        self._has_failed_over = False
 
     @property
     def rest_version(self) -> tuple[int, ...]:
@@ -154,7 +159,7 @@ class Gateway:
 
     def create_resource_group(self, body: Mapping[str, Any]) -> list[Entry]:
         """Create a resource group with its placement."""
-        return self._send(f"Creating resource group {body['name']}", "POST", ("resource-groups",), body)
+        return self._send(f"Creating resource group {body['name']}", "POST", ("resource-groups",), body, True)
 
     def create_resource_definition(self, name: str, group: str, properties: Mapping[str, str]) -> list[Entry]:
         """Create an empty resource definition; LINSTOR's only atomic mutex."""
@@ -203,6 +208,39 @@ class Gateway:
             time.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
 
+    def unless_done(self, request: Callable[[], list[Entry]], is_done: Callable[[], bool]) -> list[Entry]:
+        """Make a request that must not happen twice; where its answer is lost, again unless it has happened."""
+        try:
+            return request()
+        except AnswerLost as lost:
+            log.warning(f"{lost}; looking what has come of it")
+            return [] if is_done() else request()
+
+    def once_connected(self, request: Callable[[], _Answer]) -> _Answer:
+        """Make a request that needs satellites; again while a controller that has just started connects them.
+
+        For at most FAILOVER_TIMEOUT. A node that is dead is not waited for.
+        """
+        deadline = time.monotonic() + self.settings.failover_timeout_seconds
+        wait, was_starting = _FIRST_WAIT_SECONDS, False
+        while True:
+            try:
+                return request()
+            except (NoRoom, NotReady) as error:
+                is_starting = time.monotonic() < deadline and self._is_starting()
+                if not (is_starting or was_starting):
+                    raise
+                was_starting = is_starting
+                log.debug(f"{error}; the controller has just started: trying again")
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
+
+    def _is_starting(self) -> bool:
+        from linstor_un.cluster import controllers
+
+        nodes = self.get("Looking at the nodes", ("nodes",))
+        return controllers.are_being_connected([str(node.get("connection_status")) for node in nodes])
+
     # --- beneath them ---------------------------------------------------------------------------------------------
 
     def _send(
@@ -221,21 +259,32 @@ class Gateway:
         return entries
 
     def _attempt(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
-        """Make one request; one that may safely be made twice is made again after a fail-over."""
+        """Make one request; one that may safely be made twice is made again after a fail-over.
+
+        Raises AnswerLost for one that may not: its caller has to look whether it happened.
+        """
+        try:
+            return self._once(what, call, repeatable)
+        except AnswerLost as lost:
+            if not repeatable:
+                raise
+            log.warning(f"{lost}; asking again")
+        return self._once(what, call, repeatable)
+
+    def _once(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
         import linstor
 
+        connection = self._connected()
         started = time.monotonic()
         try:
             with nullcontext() if repeatable else undisturbed():
-                return call(self._connected())
+                return call(connection)
         except (linstor.LinstorNetworkError, OSError, HTTPException) as lost:
-            self.close()
-            if not repeatable:
-                raise AnswerLost(f"{what}: the LINSTOR controller went away ({lost}); retry") from None
-            log.warning(f"{what}: the LINSTOR controller went away ({lost}); asking again")
+            self._lose()
+            raise AnswerLost(f"{what}: the LINSTOR controller went away ({lost}), retry when it is back") from None
         except linstor.LinstorTimeoutError:
             self.close()
-            raise AnswerLost(
+            raise AnswerOverdue(
                 f"{what}: LINSTOR did not answer within {self.settings.request_timeout_seconds} s; see `linstor node "
                 "list` for a node that hangs, and retry"
             ) from None
@@ -244,64 +293,35 @@ class Gateway:
         finally:
             self._last_used = time.monotonic()
             log.debug(f"{what}: {self._last_used - started:.3f} s")
-        try:
-            return call(self._connected())
-        except (linstor.LinstorError, OSError, HTTPException) as lost:
-            self.close()
-            raise ControllerUnreachable(
-                f"{what}: the LINSTOR controller went away twice ({lost}); retry when it is back"
-            ) from None
 
     def _connected(self) -> Connection:
         if self._connection is not None and time.monotonic() - self._last_used > _IDLE_SECONDS:
             # The controller closes idle connections, which shows only when a request has gone into the void.
             self.close()
+        if self._connection is not None:
+            try:
+                self._connection.stay()
+            except OSError as lost:
+                log.debug(f"the LINSTOR controller went away: {lost}")
+                self._lose()
         if self._connection is None:
             self._connection = self._connect()
             self._last_used = time.monotonic()
-        self._connection.stay()
         return self._connection
 
+    def _lose(self) -> None:
+        self.close()
+        self._has_failed_over = True
+
     def _connect(self) -> Connection:
-        """Connect to the first controller that answers; all are asked once more where one has broken off.
+        """Connect, for as long as a fail-over may take; what follows one that was too long does not wait again."""
+        from linstor_un.cluster import controllers
 
-        That one was alive and may be again, or has just handed over to one that had been asked before it.
-        """
-        _check_files(self.settings)
-        reasons: list[str] = []
-        for _ in range(2):
-            found, broke_off = self._first_that_answers(reasons)
-            if found is not None:
-                return found
-            if not broke_off:
-                break
-        raise ControllerUnreachable(
-            f"No LINSTOR controller answers ({'; '.join(reasons)}): start linstor-controller or correct LS_CONTROLLERS"
-        )
-
-    def _first_that_answers(self, reasons: list[str]) -> tuple[Optional[Connection], bool]:
-        """Return a connection, or None with why in `reasons`; and whether a controller had begun to answer."""
-        import linstor
-
-        from linstor_un.cluster.connection import Connection
-
-        token, broke_off = _token(self.settings), False
-        for controller in _controllers(self.settings):
-            connection = Connection(controller, self.settings, token)
-            try:
-                connection.connect()
-            except (OSError, linstor.LinstorError, HTTPException, ValueError, KeyError) as reason:
-                connection.disconnect()
-                broke_off = broke_off or isinstance(reason, linstor.LinstorNetworkError)
-                reasons.append(f"{controller}: {reason or type(reason).__name__}")
-                continue
-            if connection.rest_version < _OLDEST_REST_VERSION:
-                version = ".".join(map(str, connection.rest_version))
-                raise ControllerFailed(
-                    f"LINSTOR at {controller} is too old (REST {version}): upgrade it to 1.28 or newer"
-                )
-            return connection, broke_off
-        return None, broke_off
+        self._missed_since = self._missed_since or time.monotonic()
+        deadline = self._missed_since + self.settings.failover_timeout_seconds
+        found = controllers.find(self.settings, deadline, self._has_failed_over)
+        self._missed_since, self._has_failed_over = 0.0, False
+        return found
 
 
 def _path(parts: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> str:
@@ -309,55 +329,3 @@ def _path(parts: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> str:
     if query:
         url += "?" + "&".join(f"{quote(key)}={quote(value, safe='=/')}" for key, value in query)
     return url
-
-
-def _controllers(settings: Settings) -> Sequence[str]:
-    if settings.controllers:
-        return settings.controllers
-    from_environment = os.environ.get("LS_CONTROLLERS")
-    if from_environment:
-        return [item for item in from_environment.replace(",", " ").split() if item]
-    if os.path.exists(_CLIENT_CONFIGURATION):
-        import linstor
-
-        listed: Union[None, str, Sequence[str]] = linstor.Config.get_controllers()
-        if listed:
-            return listed.split(",") if isinstance(listed, str) else listed
-    return ["linstor://localhost"]
-
-
-def _check_files(settings: Settings) -> None:
-    for key, path in (
-        ("LS_CERTFILE", settings.certificate_file),
-        ("LS_KEYFILE", settings.key_file),
-        ("LS_CAFILE", settings.ca_file),
-    ):
-        if path and not os.access(path, os.R_OK):
-            raise InvalidSetting(f"{key}={path} cannot be read: correct the path, or let oneadmin read the file")
-    if settings.key_file:
-        _check_is_secret("LS_KEYFILE", settings.key_file)
-    elif settings.certificate_file:
-        # Which has the key in it then.
-        _check_is_secret("LS_CERTFILE", settings.certificate_file)
-
-
-def _check_is_secret(key: str, path: str) -> None:
-    """Check that not everybody may read the file, which makes its reader the driver; raises OSError, InvalidSetting."""
-    if os.stat(path).st_mode & stat.S_IROTH:
-        raise InvalidSetting(f"{key}={path} may be read by everybody: take that right away (chmod o-rwx {path})")
-
-
-def _token(settings: Settings) -> str:
-    if settings.token or not settings.token_file:
-        return settings.token
-    try:
-        _check_is_secret("LS_TOKEN_FILE", settings.token_file)
-        with open(settings.token_file, encoding="utf-8") as file:
-            token = file.read().strip()
-    except (OSError, UnicodeDecodeError) as reason:
-        raise InvalidSetting(
-            f"LS_TOKEN_FILE={settings.token_file} cannot be read ({reason}): let oneadmin read it"
-        ) from None
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise InvalidSetting(f"LS_TOKEN_FILE={settings.token_file} must hold the token alone, in one line: correct it")
-    return token

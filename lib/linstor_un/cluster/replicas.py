@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from linstor_un import log
-from linstor_un.cluster.codes import NOT_FOUND_NODE, NOT_FOUND_STORAGE_POOL, WARN_NOT_CONNECTED
+from linstor_un.cluster.codes import NOT_FOUND_NODE, NOT_FOUND_STORAGE_POOL, WARN_NOT_CONNECTED, Entry
 from linstor_un.errors import DriverError, NotFound, NotReady
 
 if TYPE_CHECKING:
@@ -98,8 +98,26 @@ def attach(gateway: Gateway, resource: str, node: str, for_migration: bool = Fal
     `for_migration` lets LINSTOR allow two primaries too, from REST 1.29 on.
     Raises NotFound where LINSTOR does not know the node or cannot offer the volume there, NotReady where it is offline.
     """
+    is_new: list[bool] = []
+
+    def offer() -> None:
+        entries = _make_available(gateway, resource, node, for_migration)
+        is_new.append(not any("already deployed" in item.message for item in entries))
+        if any(item.is_warning and item.code == WARN_NOT_CONNECTED and f"'{node}'" in item.message for item in entries):
+            raise NotReady(
+                f"Node {node} is offline, so that {resource} cannot be attached there: bring its satellite back"
+            )
+
+    gateway.once_connected(offer)
+    # What was registered before the node had come is ours.
+    if is_new[0]:
+        log.info(f"attached {resource} on {node}")
+    return is_new[0]
+
+
+def _make_available(gateway: Gateway, resource: str, node: str, for_migration: bool) -> list[Entry]:
     try:
-        entries = gateway.make_available(resource, node, for_migration)
+        return gateway.make_available(resource, node, for_migration)
     except NotFound as error:
         if error.code == NOT_FOUND_NODE:
             raise NotFound(
@@ -112,12 +130,6 @@ def attach(gateway: Gateway, resource: str, node: str, for_migration: bool = Fal
                 f"its data is elsewhere; see `linstor node list` and LAYER_LIST"
             ) from None
         raise
-    if any(item.is_warning and item.code == WARN_NOT_CONNECTED and f"'{node}'" in item.message for item in entries):
-        raise NotReady(f"Node {node} is offline, so that {resource} cannot be attached there: bring its satellite back")
-    if any("already deployed" in item.message for item in entries):
-        return False
-    log.info(f"attached {resource} on {node}")
-    return True
 
 
 def detach(gateway: Gateway, resource: str, node: str) -> None:

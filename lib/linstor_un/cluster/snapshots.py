@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from linstor_un import log
+from linstor_un.cluster import replicas
 from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION, WARN_NOT_CONNECTED, Entry
-from linstor_un.errors import AlreadyExists, AnswerLost, ControllerFailed, DriverError, NotFound, NotReady
+from linstor_un.errors import (
+    AlreadyExists,
+    AnswerLost,
+    AnswerOverdue,
+    ControllerFailed,
+    DriverError,
+    NotFound,
+    NotReady,
+)
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
@@ -71,8 +80,25 @@ def take(gateway: Gateway, resource: str, name: str, may_be_partial: bool = Fals
     A failed one would keep its name for ever, so that it is deleted again, as is a partial one unless it may be.
     Raises NotReady where a replica is away or not up to date, ControllerFailed where the pool cannot take snapshots.
     """
+    return gateway.once_connected(
+        lambda: until_judged(lambda: attempt(gateway, resource, name).judge(gateway, may_be_partial))
+    )
+
+
+def until_judged(trial: Callable[[], Optional[bool]]) -> bool:
+    """Return what a trial at a snapshot says, which is made again where it says nothing, or the controller went away.
+
+    What there may have been of it is deleted then. Raises AnswerLost where the controller goes away twice.
+    """
+    was_lost = False
     while True:
-        taken = attempt(gateway, resource, name).judge(gateway, may_be_partial)
+        try:
+            taken = trial()
+        except AnswerLost as lost:
+            if was_lost:
+                raise
+            was_lost, taken = True, None
+            log.warning(f"{lost}; taking it again")
         if taken is not None:
             return taken
 
@@ -91,7 +117,7 @@ class Attempt(NamedTuple):
         if isinstance(self.error, AlreadyExists) and self.error.code == EXISTS_SNAPSHOT:
             return False if _settled(gateway, resource, name) else None
         if self.error is not None:
-            if self.error.code or isinstance(self.error, AnswerLost):
+            if self.error.code or isinstance(self.error, (AnswerLost, AnswerOverdue)):
                 _forget_failed(gateway, resource, name)
             raise self.error
         if any(item.is_warning for item in self.entries) and not may_be_partial:
@@ -142,8 +168,12 @@ def remove_all(gateway: Gateway, resource: str) -> None:
 
 def restore_definition(gateway: Gateway, resource: str, snapshot: str, target: str) -> bool:
     """Give `target` the volume of a snapshot; return False where there is no such snapshot."""
+
+    def restored() -> bool:
+        return bool(gateway.get(f"Looking for {target}", ("resource-definitions", target, "volume-definitions")))
+
     try:
-        gateway.restore_volume_definition(resource, snapshot, target)
+        gateway.unless_done(lambda: gateway.restore_volume_definition(resource, snapshot, target), restored)
     except NotFound as error:
         if error.code != NOT_FOUND_SNAPSHOT_DEFINITION:
             raise
@@ -156,7 +186,10 @@ def restore(gateway: Gateway, resource: str, snapshot: str, target: str, nodes: 
 
     Raises ControllerFailed where LINSTOR reports success and there is no volume.
     """
-    entries = gateway.restore_resources(resource, snapshot, target, nodes)
+    entries = gateway.unless_done(
+        lambda: gateway.restore_resources(resource, snapshot, target, nodes),
+        lambda: bool(replicas.of(gateway, target)),
+    )
     if any("No volumes" in item.message for item in entries if item.is_warning):
         raise ControllerFailed(f"LINSTOR restored {target} from {resource} without its volume: retry")
     log.info(f"restored {target} from snapshot {snapshot} of {resource}")

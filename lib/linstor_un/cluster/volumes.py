@@ -100,7 +100,9 @@ def create(gateway: Gateway, resource: str, size_mib: int, placement: Placement,
     if placement.select_filter:
         body["select_filter"] = dict(placement.select_filter)
     try:
-        entries = placements.in_group(gateway, placement, lambda: gateway.spawn(placement.group, body))
+        entries = gateway.once_connected(
+            lambda: placements.in_group(gateway, placement, lambda: gateway.spawn(placement.group, body))
+        )
     except NoRoom as error:
         if placement.otherwise is not None:
             log.info(f"{error}; placing it anywhere")
@@ -161,23 +163,30 @@ def grow(gateway: Gateway, resource: str, size_mib: int) -> bool:
     than there is after a failed resize. Raises NotFound, NotReady and NoRoom.
     """
     wanted_kib = size_mib * KIB_PER_MIB
-    holders = [replica for replica in replicas.of(gateway, resource) if replica.holds_data]
-    if not holders:
-        raise NotFound(f"LINSTOR has no volume {resource} with data: see `linstor resource list -r {resource}`")
-    # Of a node that is away LINSTOR tells what it knew last.
-    holders = [replica for replica in holders if replica.is_online] or holders
-    smallest_kib = min(replica.usable_size_kib for replica in holders)
+    smallest_kib, holders = _devices(gateway, resource)
     if smallest_kib >= wanted_kib:
         return False
     _check_room(gateway, resource, wanted_kib - smallest_kib, holders)
     entries = gateway.resize_volume_definition(resource, wanted_kib)
-    if any(item.is_warning and item.code == WARN_SAME_SIZE for item in entries):
+    is_same = any(item.is_warning and item.code == WARN_SAME_SIZE for item in entries)
+    # It is also what a request hears that was made again after a fail-over.
+    if is_same and _devices(gateway, resource)[0] < wanted_kib:
         raise ControllerFailed(
             f"{resource} has {smallest_kib // KIB_PER_MIB} MiB and LINSTOR believes that it has {size_mib} MiB since a "
             f"resize failed: restart linstor-satellite on {', '.join(sorted(item.node for item in holders))} and retry"
         )
     log.info(f"grew {resource} to {size_mib} MiB")
     return True
+
+
+def _devices(gateway: Gateway, resource: str) -> tuple[int, Sequence[replicas.Replica]]:
+    """Return the size of the smallest device in KiB, and the replicas; raises NotFound where there is none."""
+    holders = [replica for replica in replicas.of(gateway, resource) if replica.holds_data]
+    if not holders:
+        raise NotFound(f"LINSTOR has no volume {resource} with data: see `linstor resource list -r {resource}`")
+    # Of a node that is away LINSTOR tells what it knew last.
+    holders = [replica for replica in holders if replica.is_online] or holders
+    return min(replica.usable_size_kib for replica in holders), holders
 
 
 def _check_room(gateway: Gateway, resource: str, growth_kib: int, holders: Sequence[replicas.Replica]) -> None:

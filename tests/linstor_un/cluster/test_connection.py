@@ -1,4 +1,4 @@
-"""How a controller is found: TLS with verified certificates, tokens, and others where the first does not answer."""
+"""How a controller is spoken to: TLS with verified certificates, and tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from linstor_un.cluster import connection
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.settings import Settings
 from tests.conftest import World
-from tests.linstor_un.actions.datastore.material import cp, disk, holds, nothing_left, refused, source, succeeded
-from tests.linstor_un.cluster.tls import proxy, silent
+from tests.linstor_un.actions.datastore.material import cp, disk, holds, refused, remove, source, succeeded
+from tests.linstor_un.cluster.tls import proxy
 
 MakeWorld = Callable[..., World]
 NUMBERS = "USED_MB=0\nTOTAL_MB=30720\nFREE_MB=30720\n"
-DEAD = "linstor://127.0.0.1:1"
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +41,23 @@ def impatient(make_world: MakeWorld) -> World:
     return make_world(configuration='CONNECT_TIMEOUT="1"\n')
 
 
+@pytest.fixture
+def patient(make_world: MakeWorld) -> World:
+    """A world in which a test never ends where an action waits for a fail-over that does not come."""
+    return make_world(configuration='CONNECT_TIMEOUT="1"\nFAILOVER_TIMEOUT="99999"\n')
+
+
 def monitor(world: World, **attributes: object) -> Call:
     """Ask for one datastore's numbers with these attributes of how to reach LINSTOR."""
     world.images.attributes.update({name: str(value) for name, value in attributes.items()})
     arguments = world.cloud.action_arguments(world.images.xml(), world.images.identifier)
     return world.cloud.scripts.datastore("linstor_un", "monitor", *arguments)
+
+
+def ask(world: World, **attributes: object) -> Call:
+    """Remove an image that is not there, which needs LINSTOR and would wait for it, with these attributes."""
+    world.images.attributes.update({name: str(value) for name, value in attributes.items()})
+    return remove(world, source(7))
 
 
 def test_an_image_is_made_over_tls(authority: Authority, certificate: tuple[Path, Path], world: World) -> None:
@@ -60,9 +71,9 @@ def test_an_image_is_made_over_tls(authority: Authority, certificate: tuple[Path
 
 
 def test_a_certificate_that_is_not_to_be_trusted_ends_it(
-    authority: Authority, stranger: Authority, certificate: tuple[Path, Path], impatient: World
+    authority: Authority, stranger: Authority, certificate: tuple[Path, Path], patient: World
 ) -> None:
-    world = impatient
+    world = patient
     cases = [
         (certificate, stranger.certificate, "certificate verify failed"),
         (certificate, "", "certificate verify failed"),
@@ -74,24 +85,24 @@ def test_a_certificate_that_is_not_to_be_trusted_ends_it(
     for offered, trusted, reason in cases:
         with proxy(world.sandbox, serving(offered)) as controller:
             uri = f"linstor+ssl://127.0.0.1:{controller.port}"
-            call = monitor(world, LS_CONTROLLERS=uri, LS_CAFILE=trusted, LS_TOKEN="word")
+            call = ask(world, LS_CONTROLLERS=uri, LS_CAFILE=trusted, LS_TOKEN="word")
             refused(call, f"No LINSTOR controller answers ({uri}: ", reason, "LS_CONTROLLERS")
             assert controller.received == b""
 
 
 def test_a_controller_that_wants_a_certificate_gets_ours(
-    authority: Authority, stranger: Authority, certificate: tuple[Path, Path], impatient: World
+    authority: Authority, stranger: Authority, certificate: tuple[Path, Path], patient: World
 ) -> None:
     ours, key = authority.sign("opennebula", "DNS:opennebula")
-    with proxy(impatient.sandbox, serving(certificate, clients=authority)) as controller:
+    with proxy(patient.sandbox, serving(certificate, clients=authority)) as controller:
         uri = f"linstor+ssl://127.0.0.1:{controller.port}"
-        call = monitor(impatient, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate)
+        call = ask(patient, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate)
         refused(call, f"No LINSTOR controller answers ({uri}: ")
         theirs, their_key = stranger.sign("opennebula", "DNS:opennebula")
-        call = monitor(impatient, LS_CERTFILE=theirs, LS_KEYFILE=their_key)
+        call = ask(patient, LS_CERTFILE=theirs, LS_KEYFILE=their_key)
         refused(call, f"No LINSTOR controller answers ({uri}: ")
         assert controller.received == b""
-        succeeded(monitor(impatient, LS_CERTFILE=ours, LS_KEYFILE=key), NUMBERS)
+        succeeded(monitor(patient, LS_CERTFILE=ours, LS_KEYFILE=key), NUMBERS)
 
 
 def test_files_that_cannot_be_used_are_named(authority: Authority, impatient: World, tmp_path: Path) -> None:
@@ -158,59 +169,3 @@ def test_an_older_python_linstor_migrates_in_the_older_way(
     monkeypatch.delattr(linstor.Linstor, "resource_unmake_available")
     assert not gateway.manages_two_primaries
     gateway.close()
-
-
-def test_the_next_controller_is_asked_where_one_does_not_answer(
-    authority: Authority, certificate: tuple[Path, Path], impatient: World
-) -> None:
-    world = impatient
-    alive = world.sandbox.uri
-    world.images.attributes["LS_CAFILE"] = str(authority.certificate)
-    with silent() as port, proxy(world.sandbox, serving(certificate)) as secure:
-        quiet = f"linstor://127.0.0.1:{port}"
-        quiet_tls = f"linstor+ssl://127.0.0.1:{port}"
-        lists = [
-            f"{DEAD},{alive}",
-            f"{quiet}, {alive}",
-            f"{quiet_tls} {DEAD} linstor+ssl://127.0.0.1:{secure.port}",
-            f"linstor+ssl://127.0.0.1:{world.sandbox.port},{alive}",
-            f"linstor://name.invalid,{alive}",
-        ]
-        for controllers in lists:
-            succeeded(monitor(world, LS_CONTROLLERS=controllers), NUMBERS)
-        sentence = refused(monitor(world, LS_CONTROLLERS=f"{DEAD},{quiet}"), "No LINSTOR controller answers")
-        assert DEAD in sentence and quiet in sentence
-
-
-def test_a_controller_that_dies_between_two_requests_is_replaced(impatient: World) -> None:
-    world = impatient
-    content = disk(1, 100_000)
-    with proxy(world.sandbox) as second:
-        world.images.attributes["LS_CONTROLLERS"] = f"{world.sandbox.uri},linstor://127.0.0.1:{second.port}"
-        # The first answer that is lost is that of a request which may safely be made again.
-        world.sandbox.faults.drop(r"PUT .*/resource-definitions/")
-        call = cp(world, world.file("disk", content), 1)
-    succeeded(call, f"{source(7)} raw\n", "the LINSTOR controller went away")
-    holds(world, "one-image-7", content)
-
-
-def test_a_controller_that_breaks_off_the_first_question_is_asked_again(impatient: World) -> None:
-    impatient.images.attributes["LS_CONTROLLERS"] = f"{DEAD},{impatient.sandbox.uri}"
-    impatient.sandbox.faults.drop("GET /v1/controller/version")
-    succeeded(monitor(impatient), NUMBERS)
-    impatient.sandbox.faults.drop("GET /v1/controller/version", times=-1)
-    refused(monitor(impatient), "No LINSTOR controller answers", "Remote end closed connection")
-    assert len(impatient.sandbox.requests) == 5
-
-
-def test_no_controller_at_all_is_told_at_once_and_nothing_is_left(impatient: World) -> None:
-    impatient.images.attributes["LS_CONTROLLERS"] = DEAD
-    call = cp(impatient, impatient.file("disk", b"disk"), 1)
-    refused(call, f"No LINSTOR controller answers ({DEAD}: ", "Connection refused", "start linstor-controller")
-    nothing_left(impatient)
-
-
-def test_controllers_are_those_of_the_datastore_before_those_of_the_configuration(make_world: MakeWorld) -> None:
-    world = make_world(configuration=f'LS_CONTROLLERS="{DEAD}"\nCONNECT_TIMEOUT="1"\n')
-    refused(monitor(world), DEAD)
-    succeeded(monitor(world, LS_CONTROLLERS=world.sandbox.uri), NUMBERS)

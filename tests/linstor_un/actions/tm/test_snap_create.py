@@ -39,10 +39,19 @@ def test_a_replica_that_is_away_is_no_snapshot(world: World) -> None:
     assert snapshots(world, resource) == set()
 
 
-def test_a_lost_answer_leaves_no_snapshot(world: World) -> None:
+@pytest.mark.parametrize("after_work", [False, True])
+def test_a_snapshot_whose_answer_is_lost_is_taken_again(world: World, after_work: bool) -> None:
     vm = start(world, "DISK=[IMAGE_ID=1]")
     world.cloud.poweroff(vm)
-    world.sandbox.faults.drop(r"POST .*/snapshots", after_work=True)
+    world.sandbox.faults.drop(r"POST .*/snapshots", after_work=after_work)
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    assert snapshots(world, volume(world.cloud.images[1])) == {"snapshot-0"}
+
+
+def test_two_lost_answers_leave_no_snapshot(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    world.cloud.poweroff(vm)
+    world.sandbox.faults.drop(r"POST .*/snapshots", after_work=True, times=2)
     assert "went away" in failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
     assert snapshots(world, volume(world.cloud.images[1])) == set()
 

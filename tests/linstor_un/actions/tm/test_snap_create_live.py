@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
 from linstor_sandbox import Pool
+from linstor_sandbox.faults import Fault
 from linstor_sandbox.opennebula import ActionFailed
 from linstor_un.hosts import virsh
 from tests.conftest import World
+from tests.linstor_un.cluster.tls import among, standby, starting
 from tests.linstor_un.hosts.hosts_in_a_box import host
 from tests.linstor_un.living import guest, held_for_one_request, holds, killed_while, snapshots, start, text, write
 from tests.linstor_un.scenes import MIB, add_image, failure, last, own, sentence, volume
@@ -70,7 +73,7 @@ def test_what_the_file_system_writes_together_is_in_the_snapshot_together(world:
     assert world.sandbox.read(own(vm), 0, 3) == world.sandbox.read(own(vm), 2 * MIB, 3) == b"one"
 
 
-@pytest.mark.parametrize("broken", ["refuses", "satellite", "loses the answer"])
+@pytest.mark.parametrize("broken", ["refuses", "satellite", "loses both answers"])
 def test_a_failed_snapshot_is_gone_and_the_vm_runs(world: World, broken: str) -> None:
     vm = start(world, "DISK=[IMAGE_ID=1]")
     if broken == "refuses":
@@ -80,13 +83,28 @@ def test_a_failed_snapshot_is_gone_and_the_vm_runs(world: World, broken: str) ->
         world.sandbox.break_satellite("node2", "snapshot")
         world.sandbox.break_satellite("node3", "snapshot")
     else:
-        world.sandbox.faults.drop(SNAPSHOT, after_work=True)
+        world.sandbox.faults.drop(SNAPSHOT, after_work=True, times=2)
     assert failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
     assert snapshots(world, volume(world.cloud.images[1])) == set()
-    assert len(holds(world)) == 1 and held_for_one_request(world)
+    assert len(holds(world)) == (2 if broken == "loses both answers" else 1) and held_for_one_request(world)
     write(world, vm, 0, "it runs")
     world.sandbox.mend()
     assert world.cloud.snapshot_create(vm, vm.disk(0)).identifier == 1
+
+
+def test_a_vm_is_not_held_while_another_controller_takes_over(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=1]")
+    box = world.sandbox
+    fault = Fault("do", re.compile(SNAPSHOT), ends=True, action=box.stop_controller)
+    with standby(knocked=starting(world, 3)) as other:
+        among(world, box.uri, other)
+        box.faults.add(fault)
+        world.cloud.snapshot_create(vm, vm.disk(0))
+    assert snapshots(world, volume(world.cloud.images[1])) == {"snapshot-0"}
+    assert len(holds(world)) == 2
+    # The version, the nodes and what was left of the first try are asked for between the two.
+    assert held_for_one_request(world)
+    write(world, vm, 0, "it runs")
 
 
 @pytest.mark.parametrize("agent", ["on", "off"])
