@@ -15,6 +15,7 @@ from typing import Optional
 from . import script, tls
 from .model import Pool
 from .sandbox import Sandbox, parse_pool
+from .seeding import seed
 
 PORT, SECURE_PORT = 3370, 3371
 
@@ -71,6 +72,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--client-certificates", action="store_true", help="with --tls, ask clients for theirs")
     parser.add_argument("--token", default="", help="what clients must show as bearer token (REST 1.28 and newer)")
     parser.add_argument("--rest-version", default="1.27.0", help="REST API version (default: 1.27.0)")
+    parser.add_argument("--volumes", type=int, default=0, help="volumes of the first pool that are there already")
+    parser.add_argument(
+        "--recorded-times", action="store_true", help="satellites take as long as was recorded of real ones"
+    )
     for name, what in TIMES.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=0.0, help=f"seconds that {what}")
     parser.add_argument("--fault", action="append", default=[], metavar="FAULT", help="what is to go wrong: see below")
@@ -95,17 +100,21 @@ def _started(arguments: argparse.Namespace, root: Path) -> tuple[Sandbox, str]:
     if arguments.tls:
         security, told = _security(root, arguments.tls, arguments.client_certificates)
         port = SECURE_PORT if arguments.port is None else arguments.port
+    pools = tuple(arguments.pool or (Pool("data", "LVM_THIN"),))
     sandbox = Sandbox(
         root,
         _nodes(arguments.node),
-        tuple(arguments.pool or (Pool("data", "LVM_THIN"),)),
+        pools,
         arguments.rest_version,
         port=port,
         tls=security,
         redirect_port=PORT if arguments.port is None else 0,
         token=arguments.token,
+        recorded_times=arguments.recorded_times,
         **{name: getattr(arguments, name) for name in TIMES},
-    ).start()
+    )
+    seed(sandbox, arguments.volumes, pool=pools[0].name)
+    sandbox.start()
     if security is not None:
         told += f"  http://127.0.0.1:{sandbox.redirect_port} leads there\n"
     return sandbox, told

@@ -26,6 +26,7 @@ from .hosts.virsh import Virsh
 from .model import KINDS, Cluster, Failure, Node, Pool, Resource, ResourceDefinition, version_tuple
 from .openings import Opening
 from .private import Connection, Private
+from .recorded_times import RecordedTimes
 from .storage import Content
 
 VERSIONS = ((1, 19, 0), (1, 29, 1))
@@ -56,6 +57,7 @@ class Sandbox:
         in_use_lag: float = 0.0,
         connect_seconds: float = 0.0,
         clone_seconds: float = 0.0,
+        recorded_times: bool = False,
     ) -> None:
         if not VERSIONS[0] <= version_tuple(rest_version) <= VERSIONS[-1]:
             raise ValueError(f"REST version {rest_version} is not between 1.19.0 and 1.29.1: 1.27.0 is LINSTOR 1.33's")
@@ -76,6 +78,7 @@ class Sandbox:
         self.faults = Faults()
         self.faults.latency = latency
         self.satellite_seconds = satellite_seconds
+        self.recorded_times = RecordedTimes() if recorded_times else None
         self.one_at_a_time = threading.Lock()
         self.requests: list[server.Recorded] = []
         self.witness: Optional[Callable[[server.Exchange], None]] = None

@@ -22,7 +22,7 @@ def seed(
     with sandbox.cluster.lock:
         nodes = [node for node in sandbox.cluster.nodes if pool in node.pools]
         for number in range(count):
-            where = [nodes[(number + index) % len(nodes)] for index in range(replicas)]
+            where = [nodes[(number + index) % len(nodes)] for index in range(min(replicas, len(nodes)))]
             _definition(sandbox, number, where, pool, size_kib, snapshot)
 
 

@@ -327,6 +327,8 @@ def _work(sandbox: Sandbox, request: Request) -> Response:
         # They do one thing after the other, whoever asked for it.
         with sandbox.one_at_a_time:
             sandbox.stopping.wait(sandbox.satellite_seconds)
+    if sandbox.recorded_times is not None and _satellites_worked(response):
+        sandbox.recorded_times.spend(f"{request.method} {request.path}", sandbox.stopping)
     if sandbox.witness is not None:
         answer = json.loads(response.body.keep()) if isinstance(response.body, Pieces) else response.body
         asked = request.method, request.path, _decoded(request.raw)

@@ -87,6 +87,21 @@ def test_faults_in_words(tmp_path: Path) -> None:
     assert process.wait(10) == 0
 
 
+def test_volumes_from_the_beginning(tmp_path: Path) -> None:
+    process = start(
+        *("--root", str(tmp_path), "--port", "0", "--pool", "z:ZFS_THIN:2000:node1,node2"),
+        *("--volumes", "5", "--recorded-times"),
+    )
+    assert process.stdout is not None
+    uri = process.stdout.readline().split()[1]
+    with urllib.request.urlopen(f"{uri}/v1/view/resources", timeout=5) as answer:
+        found = json.load(answer)
+    assert sorted({resource["name"] for resource in found}) == [f"one-image-{number}" for number in range(5)]
+    assert sorted({resource["node_name"] for resource in found}) == ["node1", "node2"]
+    process.terminate()
+    assert process.wait(10) == 0
+
+
 def test_a_fault_that_is_not_understood(tmp_path: Path) -> None:
     process = start("--root", str(tmp_path), "--port", "0", "--fault", "explode")
     assert process.wait(20) == 1

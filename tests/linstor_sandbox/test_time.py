@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
-from linstor_sandbox import Pool, Sandbox, server
+from linstor_sandbox import Pool, Sandbox, recorded_times, server
 
 from .rest import Rest, error_code, low_codes
 
@@ -152,3 +152,25 @@ def test_a_connection_that_is_idle_ends(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(server.Handler, "timeout", 0.1)
     with Sandbox(tmp_path) as box, socket.create_connection(("127.0.0.1", box.port), timeout=20) as connection:
         assert connection.recv(1) == b""
+
+
+def test_satellites_take_the_recorded_times_where_they_work_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_times, "SECONDS", ((r"POST .*/snapshots", 0.2), (r"DELETE .*", 0.1)))
+    with Sandbox(tmp_path, pools=POOLS, recorded_times=True) as box:
+        rest = Rest(box)
+        rest.group("group")
+        rest.spawn("vol")
+        names = ("first", "second", "third")
+        threads = [threading.Thread(target=Rest(box).ok, args=("POST", f"{RD}/snapshots", {"name": n})) for n in names]
+        started = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - started >= 0.6, "snapshots of one source come one after the other"
+        for _ in range(2):
+            rest.ok("DELETE", f"{RD}/snapshots/first")
+        gone, absent = (request.milliseconds for request in box.requests[-2:])
+        assert gone >= 100 > absent
