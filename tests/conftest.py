@@ -14,6 +14,7 @@ import pytest
 from linstor_sandbox import Pool, Sandbox
 from linstor_sandbox.opennebula import Cloud
 from linstor_sandbox.opennebula.datastores import Datastore
+from linstor_sandbox.opennebula.frontend import install_shell
 from tests import specification
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -36,18 +37,6 @@ IMAGE_TEMPLATE = (
     'NAME="linstor-images" TYPE="IMAGE_DS" STORAGE_POOL="data" AUTO_PLACE="2" BRIDGE_LIST="node1 node2 node3" '
     'DISK_TYPE="BLOCK" DS_MAD="linstor_un" TM_MAD="linstor_un"'
 )
-
-
-# The front-end is this machine: what the driver's shells do below /var/lib/one there happens in the test's folder. A
-# front-end that is a host of the sandbox too does everything there.
-FRONTEND_SHELL = """#!/bin/bash
-if [ "$1" = -c ] && [ -z "$IN_FRONTEND_SHELL" ]; then
-    export IN_FRONTEND_SHELL=1
-    [ -z "{host}" ] || exec ssh "{host}" "$2"
-    set -- -c "${{2//\\/var\\/lib\\/one/{folder}}}" "${{@:3}}"
-fi
-exec /bin/sh "$@"
-"""
 
 
 def commit() -> str:
@@ -83,17 +72,6 @@ def _compiled_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
 
 
-def _frontend_shell(folder: Path, host: str) -> Path:
-    """Return a directory whose `sh` is the front-end's."""
-    shell = folder / "bin" / "sh"
-    shell.parent.mkdir()
-    (folder / "frontend").mkdir()
-    escaped = str(folder / "frontend").replace("/", "\\/")
-    shell.write_text(FRONTEND_SHELL.format(host=host, folder=escaped))
-    shell.chmod(0o755)
-    return shell.parent
-
-
 def build_world(
     stack: ExitStack,
     folder: Path,
@@ -118,7 +96,7 @@ def build_world(
     conf.write_text(f'LOCK_DIR="{locks}"\nFAILOVER_TIMEOUT="1"\n{configuration or ""}')
     environment = {**os.environ, **sandbox.environment(), "LINSTOR_UN_CONF": str(conf)}
     environment["LS_CONTROLLERS"] = sandbox.uris if port else sandbox.uri
-    environment["PATH"] = f"{_frontend_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"
+    environment["PATH"] = f"{install_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"
     cloud = stack.enter_context(
         Cloud(CHECKOUT, folder / "oned", hosts=tuple(nodes), environment=environment, release=release)
     )

@@ -54,6 +54,7 @@ class Registry:
         self.datastores: list[Datastore] = []
         self.images: list[Image] = []
         self.machines: list[VirtualMachine] = []
+        self.first_datastore_id = FIRST_DATASTORE
         self.next_image_id = self.next_vm_id = self.next_request_id = 0
         self.lock = threading.RLock()
         self.rpc = Endpoint(SESSION, self._methods())
@@ -73,7 +74,7 @@ class Registry:
     def create_datastore(self, template: str) -> Datastore:
         """`onedatastore create` with a template's text."""
         with self.lock:
-            identifier = FIRST_DATASTORE + len(self.datastores)
+            identifier = self.first_datastore_id + len(self.datastores)
             created = datastores.create(identifier, template, self.release, self.tm_mad_conf, self.encrypted)
             if any(datastore.name == created.name for datastore in self.datastores):
                 raise Refused(f"NAME is already taken by a datastore: {created.name}")
