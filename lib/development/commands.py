@@ -54,6 +54,11 @@ def crowd(arguments: list[str]) -> int:
     return _become("-m", "tests.crowd", *arguments)
 
 
+def bench(arguments: list[str]) -> int:
+    """Measure what the driver costs."""
+    return _become("-m", "bench", *arguments)
+
+
 def conformance(arguments: list[str]) -> int:
     """Compare the sandbox with the recorded exchanges of a real controller."""
     return _become("-m", "linstor_sandbox.conformance", *arguments)
@@ -66,6 +71,7 @@ COMMANDS = {
         Command("test", "the tests; arguments go to pytest", test),
         Command("faults", "everything that can go wrong, at every step of every action", faults),
         Command("crowd", "many users and operators at once, and whether what exists is what should", crowd),
+        Command("bench", "what the driver costs, and what has become worse since another run", bench),
         Command("lint", "style and types", lint),
         Command("conformance", "the sandbox's answers beside those of a real LINSTOR", conformance),
         Command("sandbox", "a LINSTOR in a box, in the foreground, for a linstor client or curl", sandbox),
@@ -84,7 +90,7 @@ def _chooses_processes(arguments: Sequence[str]) -> bool:
 
 
 def _checks() -> list[list[str]]:
-    modules = [["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "lib"]]
+    modules = [["ruff", "check"], ["ruff", "format", "--check"], ["mypy", "lib", "bench"]]
     return [[str(PYTHON), "-m", *check] for check in modules] + [[str(SHELLCHECK), *_shell_scripts()]]
 
 

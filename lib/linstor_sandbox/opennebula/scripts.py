@@ -157,12 +157,15 @@ class Scripts:
 
     def _run(self, kind: str, verb: str, script: Path, argv: Sequence[str], stdin: str) -> Call:
         before, started = self._counted(), time.monotonic()
-        exit_code, stdout, stderr = self.launch(
-            [str(script), *argv], stdin, self.environment, self.directory, self.timeout, self.running
-        )
+        exit_code, stdout, stderr = self.execute(script, argv, stdin)
         seconds = time.monotonic() - started
         counts = {name: count - before[name] for name, count in self._counted().items()}
         return self._record(Call(kind, verb, list(argv), stdin, exit_code, stdout, stderr, seconds, counts))
+
+    def execute(self, script: Path, argv: Sequence[str], stdin: str) -> tuple[int, str, str]:
+        """Run a script; its exit code, 255 for a signal, and what it printed."""
+        command = [str(script), *argv]
+        return self.launch(command, stdin, self.environment, self.directory, self.timeout, self.running)
 
     def _counted(self) -> dict[str, int]:
         return {name: meter() for name, meter in self.meters.items()}
