@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -41,6 +42,32 @@ def volume_lock(
 def of_volume(settings: Settings, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
     """Return the lock of a volume, where LOCK_DIR says and for as long as LOCK_TIMEOUT allows; see `volume_lock`."""
     return volume_lock(lock_directory(settings), resource, settings.lock_timeout_seconds, interrupt_holder)
+
+
+def held(settings: Settings) -> frozenset[str]:
+    """Return the volumes, in lower case, that some action holds at this moment, or only copies from."""
+    directory = lock_directory(settings)
+    found = set()
+    for name in os.listdir(directory):
+        match = re.fullmatch(r"linstor_un-([^@]+)(?:@.*)?\.lock", name)
+        if match and _is_held(os.path.join(directory, name)):
+            found.add(match.group(1))
+    return frozenset(found)
+
+
+def _is_held(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Whoever wants the lock at this very moment tries again a few milliseconds later.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class SharedGuest:

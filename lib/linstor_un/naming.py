@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from linstor_un.errors import InvalidInput
@@ -12,6 +13,8 @@ _RESOURCE = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}")
 _BACKING_DEVICE = re.compile(
     r"/dev/(?:(?!\.\.?/)[\w.+-]+/)+(?:Linstor-Crypt-)?([A-Za-z_][A-Za-z0-9_-]{1,47})_00000(?:\.img)?"
 )
+
+_OWNER_KEY = re.compile(r"Aux/([^/]+)/(?:VM_ID|DISK_ID|DS_ID|IMAGE_ID|REGTIME|INCOMPLETE|MADE_BY)")
 
 # One kept snapshot per image from which VM disks are restored.
 BASE_SNAPSHOT = "linstor_un-base"
@@ -31,6 +34,11 @@ class Names(NamedTuple):
         match = re.fullmatch(rf"{re.escape(self.prefix)}-image-(\d+)", resource, re.IGNORECASE)
         return int(match.group(1)) if match else None
 
+    def vm_id_of(self, resource: str) -> Optional[int]:
+        """Return the VM whose disk or checkpoint has this name, or None where it is no VM's of ours."""
+        match = re.fullmatch(rf"{re.escape(self.prefix)}-vm-(\d+)-(?:disk-\d+|checkpoint)", resource, re.IGNORECASE)
+        return int(match.group(1)) if match else None
+
     def disk(self, vm_id: int, disk_id: int) -> str:
         """Return the resource definition of a VM's own disk: a clone, a volatile disk or swap."""
         return f"{self.prefix}-vm-{vm_id}-disk-{disk_id}"
@@ -39,9 +47,19 @@ class Names(NamedTuple):
         """Return the volume that a snapshot needs for as long as it is copied to this image's."""
         return f"{image}-saved"
 
+    def passing_image_id_of(self, resource: str) -> Optional[int]:
+        """Return the image for which a volume of this name passes a snapshot on, or None where it is no such volume."""
+        match = re.fullmatch(r"(.+)-saved", resource, re.IGNORECASE)
+        return self.image_id_of(match.group(1)) if match else None
+
     def save_as(self, image: str) -> str:
         """Return the snapshot of a VM's disk that is saved as this image's volume, for as long as that takes."""
         return f"save-as-{image}"[:48]
+
+    def saved_image_id_of(self, snapshot: str) -> Optional[int]:
+        """Return the image for which a snapshot of this name was taken, or None where it was not taken to be saved."""
+        match = re.fullmatch(r"save-as-(.+)", snapshot, re.IGNORECASE)
+        return self.image_id_of(match.group(1)) if match else None
 
     def checkpoint(self, vm_id: int) -> str:
         """Return the resource definition that holds the memory of a suspended VM."""
@@ -98,6 +116,15 @@ class Names(NamedTuple):
     def run(self) -> str:
         """Return the property key under which a volume says which run of the driver has made it."""
         return self._key("MADE_BY")
+
+    def says_whose(self, properties: Mapping[str, str]) -> bool:
+        """Tell whether a volume's properties name an owner in this OpenNebula."""
+        return any(key in properties for key in (self.vm_id, self.image_id, self.incomplete, self.run))
+
+    def is_foreign(self, properties: Mapping[str, str]) -> bool:
+        """Tell whether a volume's properties name an owner, and that in another OpenNebula alone."""
+        prefixes = {match.group(1) for match in map(_OWNER_KEY.fullmatch, properties) if match}
+        return bool(prefixes) and self.prefix not in prefixes
 
     def disk_properties(self, vm_id: int, disk_id: int, datastore_id: int) -> dict[str, str]:
         """Return the owner properties of a VM's disk."""

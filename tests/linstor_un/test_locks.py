@@ -17,6 +17,7 @@ import pytest
 
 from linstor_un import locks, log
 from linstor_un.errors import Busy, InvalidSetting
+from linstor_un.settings import Settings
 from tests.conftest import CHECKOUT
 
 HOLDER = """
@@ -277,3 +278,12 @@ def test_nobody_else_holds_a_lock_or_says_which_process_does(tmp_path: Path) -> 
     assert bystander.poll() is None
     bystander.kill()
     bystander.wait()
+
+
+def test_what_is_held_now_is_known(tmp_path: Path) -> None:
+    settings = Settings(lock_directory=str(tmp_path))
+    (tmp_path / "linstor_un-one-image-9.lock").write_text("1")
+    (tmp_path / "another.lock").write_text("")
+    with locks.volume_lock(str(tmp_path), "One-Image-1", 1), locks.shared_guest(str(tmp_path), "one-image-2", "node1"):
+        assert locks.held(settings) == {"one-image-1", "one-image-2"}
+    assert locks.held(settings) == frozenset()

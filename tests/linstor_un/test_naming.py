@@ -128,3 +128,21 @@ def test_two_opennebulas_share_no_name_and_no_property() -> None:
         return keys | {names.image(1), names.disk(1, 1), names.checkpoint(1)}
 
     assert given_by(Names("one")).isdisjoint(given_by(Names("two")))
+
+
+def test_whose_a_volume_is_by_its_name() -> None:
+    names = Names("one")
+    assert [names.vm_id_of(name) for name in ("one-vm-7-disk-0", "ONE-VM-7-checkpoint")] == [7, 7]
+    assert [names.vm_id_of(name) for name in ("one-vm-7", "two-vm-7-disk-0", "one-vm-7-disk-0-x")] == [None] * 3
+    assert names.passing_image_id_of(names.passing(names.image(5))) == 5
+    assert names.passing_image_id_of("one-image-5") is None
+    assert names.saved_image_id_of(names.save_as(names.image(5))) == 5
+    assert names.saved_image_id_of("save-as-two-image-5") is None
+
+
+def test_whose_a_volume_is_by_its_properties() -> None:
+    names = Names("one")
+    assert names.says_whose({names.image_id: "7"}) and not names.says_whose({"Aux/two/IMAGE_ID": "7"})
+    assert names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/rack": "1"})
+    assert not names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/one/VM_ID": "7"})
+    assert not names.is_foreign({"Aux/rack": "1"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar, Union
 
@@ -14,7 +14,7 @@ from linstor_sandbox.opennebula.datastores import TM_MAD_CONF, Datastore
 from linstor_sandbox.opennebula.errors import ActionFailed, Refused
 from linstor_sandbox.opennebula.hypervisor import Hypervisor
 from linstor_sandbox.opennebula.images import Image
-from linstor_sandbox.opennebula.machines import VirtualMachine
+from linstor_sandbox.opennebula.machines import VirtualMachine, VmState
 from linstor_sandbox.opennebula.releases import Release
 from linstor_sandbox.opennebula.rpc import Endpoint
 from linstor_sandbox.opennebula.scripts import Call, Scripts
@@ -129,6 +129,9 @@ class Registry:
             "one.datastore.info": ("datastore", self._datastore_xml),
             "one.image.info": ("image", lambda image_id, _decrypt=False: self._image_xml(image_id)),
             "one.hostpool.info": ("host", self._hosts_xml),
+            "one.datastorepool.info": ("datastore", self._datastores_xml),
+            "one.imagepool.info": ("image", self._images_xml),
+            "one.vmpool.infoextended": ("virtual machine", self._machines_xml),
         }
 
     def _vm_xml(self, identifier: int) -> str:
@@ -142,6 +145,20 @@ class Registry:
     def _image_xml(self, identifier: int) -> str:
         with self.lock:
             return self.image(identifier).xml(self.release)
+
+    def _datastores_xml(self) -> str:
+        with self.lock:
+            return markup.element("DATASTORE_POOL", *(found.xml(decrypt=False) for found in self.datastores))
+
+    def _images_xml(self, _whose: int, first: int, last: int) -> str:
+        with self.lock:
+            return markup.element("IMAGE_POOL", *(found.xml(self.release) for found in _page(self.images, first, last)))
+
+    def _machines_xml(self, _whose: int, first: int, last: int, state: int, _filter: str = "") -> str:
+        """The pool of VMs as its table has it, each with the last record of its history; state -1 leaves out DONE."""
+        with self.lock:
+            wanted = [vm for vm in self.machines if state == -2 or vm.state != VmState.DONE]
+            return markup.element("VM_POOL", *(vm.xml(only_last_record=True) for vm in _page(wanted, first, last)))
 
     def _hosts_xml(self) -> str:
         return markup.element("HOST_POOL", *(_host_xml(number, name) for number, name in enumerate(self.hosts)))
@@ -176,6 +193,17 @@ def _find(pool: list[Named], identifier: int) -> Named:
         if found.identifier == identifier:
             return found
     raise KeyError(identifier)
+
+
+def _page(pool: Sequence[Named], first: int, last: int) -> list[Named]:
+    """Ids from `first` to `last`, or a page: where `last` is below -1, so many from the offset `first` on.
+
+    The newest first, as API_LIST_ORDER is from the beginning.
+    """
+    ordered = sorted(pool, key=lambda found: -found.identifier)
+    if last < -1:
+        return ordered[first : first - last]
+    return [found for found in ordered if first <= found.identifier and (last < 0 or found.identifier <= last)]
 
 
 def _host_xml(identifier: int, name: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from linstor_un import log
 from linstor_un.cluster import volumes
 from linstor_un.cluster.replicas import Replica
+from linstor_un.errors import NotFound
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
@@ -42,8 +43,7 @@ def forget_earlier(gateway: Gateway, resources: Collection[str]) -> None:
     wanted = {resource.lower() for resource in resources}
     for volume in volumes.with_property(gateway, TWO_PRIMARIES, _ALLOWED[TWO_PRIMARIES]):
         if volume.resource.lower() in wanted:
-            log.warning(f"{volume.resource} was still allowed to be primary on all nodes: it no longer is")
-            gateway.modify_resource_definition(volume.resource, {}, list(_ALLOWED))
+            forget_everywhere(gateway, volume.resource)
 
 
 def forget(gateway: Gateway, resource: str) -> None:
@@ -79,10 +79,28 @@ def _are_diskless(known: Sequence[Replica], *nodes: str) -> bool:
 
 def _forget_pairs(gateway: Gateway, resource: str, kept: Collection[str] = ()) -> None:
     """Take back what a migration whose front-end died has left allowed between other nodes than those that are kept."""
+    for nodes in allowed_pairs(gateway, resource):
+        if {node.lower() for node in nodes} != {node.lower() for node in kept}:
+            forget_pair(gateway, resource, nodes)
+
+
+def allowed_pairs(gateway: Gateway, resource: str) -> list[tuple[str, str]]:
+    """Return the pairs of nodes on which the volume may be primary at once; none where there is no such volume."""
     what = f"Looking for connections of {resource}"
-    for connection in gateway.get(what, ("resource-definitions", resource, "resource-connections")):
-        nodes = connection["node_a"], connection["node_b"]
-        is_kept = {node.lower() for node in nodes} == {node.lower() for node in kept}
-        if TWO_PRIMARIES in (connection.get("props") or {}) and not is_kept:
-            log.warning(f"{resource} was still allowed to be primary on {nodes[0]} and {nodes[1]}: it no longer is")
-            gateway.modify_connection(resource, *nodes, {}, list(_ALLOWED))
+    try:
+        found = gateway.get(what, ("resource-definitions", resource, "resource-connections"))
+    except NotFound:
+        return []
+    return [(item["node_a"], item["node_b"]) for item in found if TWO_PRIMARIES in (item.get("props") or {})]
+
+
+def forget_pair(gateway: Gateway, resource: str, nodes: tuple[str, str]) -> None:
+    """Take back that the volume may be primary on both nodes at once."""
+    log.warning(f"{resource} was still allowed to be primary on {nodes[0]} and {nodes[1]}: it no longer is")
+    gateway.modify_connection(resource, *nodes, {}, list(_ALLOWED))
+
+
+def forget_everywhere(gateway: Gateway, resource: str) -> None:
+    """Take back that the volume may be primary on all nodes at once."""
+    log.warning(f"{resource} was still allowed to be primary on all nodes: it no longer is")
+    gateway.modify_resource_definition(resource, {}, list(_ALLOWED))

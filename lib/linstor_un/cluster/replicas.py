@@ -54,7 +54,7 @@ def of(gateway: Gateway, resource: str) -> list[Replica]:
         data = gateway.get(f"Looking for {resource}", ("resource-definitions", resource, "resources"))
     except NotFound:
         return []
-    return [_replica(item) for item in data]
+    return [from_json(item) for item in data]
 
 
 def of_several(gateway: Gateway, resources: Sequence[str]) -> dict[str, list[Replica]]:
@@ -65,11 +65,12 @@ def of_several(gateway: Gateway, resources: Sequence[str]) -> dict[str, list[Rep
     if found:
         names = {resource.lower(): resource for resource in found}
         for item in gateway.get("Looking for volumes", ("view", "resources"), [("resources", name) for name in found]):
-            found[names[item["name"].lower()]].append(_replica(item))
+            found[names[item["name"].lower()]].append(from_json(item))
     return found
 
 
-def _replica(data: Mapping[str, Any]) -> Replica:
+def from_json(data: Mapping[str, Any]) -> Replica:
+    """Read a resource as LINSTOR describes it."""
     device, size, layers = _device(data.get("layer_object") or {})
     return Replica(
         node=data["node_name"],

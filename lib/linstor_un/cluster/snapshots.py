@@ -47,7 +47,15 @@ def of(gateway: Gateway, resource: str) -> list[Snapshot]:
         data = gateway.get(f"Looking for snapshots of {resource}", ("resource-definitions", resource, "snapshots"))
     except NotFound:
         return []
-    return [_snapshot(item) for item in data]
+    return [from_json(item) for item in data]
+
+
+def of_all(gateway: Gateway) -> dict[str, tuple[Snapshot, ...]]:
+    """Return the snapshots of all volumes, by the volumes' names in lower case."""
+    found: dict[str, list[Snapshot]] = {}
+    for item in gateway.get("Looking for snapshots", ("view", "snapshots")):
+        found.setdefault(item["resource_name"].lower(), []).append(from_json(item))
+    return {name: tuple(items) for name, items in found.items()}
 
 
 def forget(gateway: Gateway, resource: str, name: str) -> None:
@@ -58,7 +66,8 @@ def forget(gateway: Gateway, resource: str, name: str) -> None:
     log.info(f"deleted snapshot {name} of {resource}")
 
 
-def _snapshot(data: Mapping[str, Any]) -> Snapshot:
+def from_json(data: Mapping[str, Any]) -> Snapshot:
+    """Read a snapshot as LINSTOR describes it."""
     holders = tuple(item["node_name"] for item in data.get("snapshots", ()))
     definitions = data.get("volume_definitions") or [{}]
     return Snapshot(

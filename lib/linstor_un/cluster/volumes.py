@@ -70,12 +70,18 @@ def with_property(gateway: Gateway, key: str, value: str) -> list[Volume]:
     return [item for item in _list(gateway, [("props", f"{key}={value}")]) if item.properties.get(key) == value]
 
 
+def of_all(gateway: Gateway) -> list[Volume]:
+    """Return all volumes, whoever's they are."""
+    return _list(gateway, [])
+
+
 def _list(gateway: Gateway, query: Sequence[tuple[str, str]]) -> list[Volume]:
     data = gateway.get("Looking for volumes", ("resource-definitions",), [*query, ("with_volume_definitions", "true")])
-    return [_volume(item) for item in data]
+    return [from_json(item) for item in data]
 
 
-def _volume(data: Mapping[str, Any]) -> Volume:
+def from_json(data: Mapping[str, Any]) -> Volume:
+    """Read a resource definition as LINSTOR describes it."""
     definitions = data.get("volume_definitions") or [{}]
     return Volume(
         resource=data["name"],

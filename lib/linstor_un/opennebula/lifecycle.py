@@ -17,3 +17,15 @@ SAVING_LIVE = frozenset({26})
 # STATE of a VM that is on a host; DISK_RESIZE of a running one.
 ACTIVE_STATE = 3
 RESIZING_LIVE = frozenset({62})
+# STATE of a VM that holds no disks yet: INIT, PENDING, HOLD, CLONING, CLONING_FAILURE.
+UNBORN_STATES = frozenset({0, 1, 2, 10, 11})
+# STATE of a VM whose memory is kept (STOPPED, SUSPENDED), of one that has left its host (STOPPED, UNDEPLOYED), and of
+# one that is at rest on it (SUSPENDED, POWEROFF).
+SAVED_STATES = frozenset({4, 5})
+PARKED_STATES = frozenset({4, 9})
+RESTING_STATES = frozenset({5, 8})
+# LCM_STATE of a VM on a host that no action works on: RUNNING, UNKNOWN; and where one has failed, so that its disks
+# may be there or not.
+RUNNING = 3
+STEADY = frozenset({3, 16})
+FAILED = frozenset({36, 37, 38, 39, 40, 41, 42, 44, 46, 47, 48, 49, 50, 61})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _DEFAULT_ENDPOINT = "http://localhost:2633/RPC2"
 _CONNECT_SECONDS = 5
 _ANSWER_SECONDS = 30
-_Parameter = Union[int, bool, str]
+Parameter = Union[int, bool, str]
 _NO_SUCH_OBJECT = 0x0400
 
 
@@ -37,10 +37,10 @@ def ask(vm_id: Optional[int], datastore_ids: Sequence[int]) -> Facts:
     Raises OnedUnreachable, and InvalidInput for a datastore that oned does not know.
     """
     wanted = list(dict.fromkeys(datastore_ids))
-    calls: list[tuple[str, tuple[_Parameter, ...]]] = [("one.datastore.info", (number, True)) for number in wanted]
+    calls: list[tuple[str, tuple[Parameter, ...]]] = [("one.datastore.info", (number, True)) for number in wanted]
     if vm_id is not None:
         calls.append(("one.vm.info", (vm_id,)))
-    answers = _Client().call_all(calls)
+    answers = Client().call_all(calls)
     datastores = {}
     for number, answer in zip(wanted, answers):
         if answer is None:
@@ -50,12 +50,14 @@ def ask(vm_id: Optional[int], datastore_ids: Sequence[int]) -> Facts:
     return Facts(model.virtual_machine(decoding.parse(machine, "VM")) if machine else None, datastores)
 
 
-class _Client:
+class Client:
+    """One user's way to oned: each call is a request of its own, or several are one."""
+
     def __init__(self) -> None:
         self.endpoint = _endpoint()
         self._session = _credentials()
 
-    def call_all(self, calls: Sequence[tuple[str, tuple[_Parameter, ...]]]) -> list[Optional[bytes]]:
+    def call_all(self, calls: Sequence[tuple[str, tuple[Parameter, ...]]]) -> list[Optional[bytes]]:
         """Return one XML per call, or None where the object does not exist."""
         tree = self._post(_multicall([(name, (self._session, *parameters)) for name, parameters in calls]))
         if tree.find("fault") is None:
@@ -63,16 +65,17 @@ class _Client:
             if len(results) == len(calls):
                 return [self._body(call, result) for call, result in zip(calls, results)]
         # A proxy before oned may know only oned's own methods.
-        return [self._call(call) for call in calls]
+        return [self.call(name, *parameters) for name, parameters in calls]
 
-    def _call(self, call: tuple[str, tuple[_Parameter, ...]]) -> Optional[bytes]:
-        tree = self._post(_method_call(call[0], (self._session, *call[1])))
+    def call(self, method: str, *parameters: Parameter) -> Optional[bytes]:
+        """Return the XML of one call, or None where the object does not exist."""
+        tree = self._post(_method_call(method, (self._session, *parameters)))
         value = tree.find("params/param/value")
         if value is None:
             raise self._unusable("a fault: " + "".join(tree.itertext()).strip()[:200])
-        return self._body(call, value)
+        return self._body((method, parameters), value)
 
-    def _body(self, call: tuple[str, tuple[_Parameter, ...]], value: _Element) -> Optional[bytes]:
+    def _body(self, call: tuple[str, tuple[Parameter, ...]], value: _Element) -> Optional[bytes]:
         fields = value.findall(".//array/data/value")
         # In a multicall each result is an array of one result.
         fields = [field for field in fields if field.find("array") is None]
@@ -144,7 +147,7 @@ def _credentials() -> str:
     )
 
 
-def _value(parameter: _Parameter) -> str:
+def _value(parameter: Parameter) -> str:
     if isinstance(parameter, bool):
         return f"<value><boolean>{int(parameter)}</boolean></value>"
     if isinstance(parameter, int):
@@ -153,12 +156,12 @@ def _value(parameter: _Parameter) -> str:
     return f"<value><string>{text}</string></value>"
 
 
-def _method_call(name: str, parameters: Sequence[_Parameter]) -> str:
+def _method_call(name: str, parameters: Sequence[Parameter]) -> str:
     values = "".join(f"<param>{_value(parameter)}</param>" for parameter in parameters)
     return f"<?xml version='1.0'?><methodCall><methodName>{name}</methodName><params>{values}</params></methodCall>"
 
 
-def _multicall(calls: Sequence[tuple[str, Sequence[_Parameter]]]) -> str:
+def _multicall(calls: Sequence[tuple[str, Sequence[Parameter]]]) -> str:
     structures = "".join(
         f"<value><struct><member><name>methodName</name><value><string>{name}</string></value></member>"
         f"<member><name>params</name><value><array><data>{''.join(map(_value, parameters))}</data></array></value>"
