@@ -1,0 +1,247 @@
+"""audit finds what is wrong, and nothing else; mends what it may, and touches nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from linstor_sandbox import Pool
+from linstor_sandbox.opennebula import VmState
+from linstor_sandbox.seeding import take
+from linstor_un import locks
+from linstor_un.cli import audit
+from linstor_un.cli.auditing import examination
+from linstor_un.errors import Busy, DriverError
+from linstor_un.settings import read_configuration
+from tests.conftest import build_world
+from tests.linstor_un.cli.clouds import NODES, Estate
+from tests.linstor_un.cli.planted import (
+    D0,
+    ON_HOSTS,
+    ON_LINSTOR,
+    Planted,
+    attach,
+    build,
+    make,
+    not_wrong,
+    open_volume,
+    props,
+)
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
+    """Four nodes and one OpenNebula for all tests; this process is a command of an operator there."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
+        pools = (Pool("data", size_mib=1 << 20),)
+        world = build_world(stack, tmp_path_factory.mktemp("audit"), nodes=NODES, pools=pools)
+        for name, value in world.cloud.scripts.environment.items():
+            environment.setenv(name, value)
+        yield Estate(world.sandbox, world.cloud, world.system, world.images)
+        assert world.sandbox.exceptions == []
+
+
+@pytest.fixture
+def estate(cloud: Estate) -> Estate:
+    """The estate, made anew."""
+    sandbox = cloud.sandbox
+    sandbox.repair()
+    sandbox.openings.drop_host("node2")
+    for node in NODES:
+        if not sandbox.cluster.nodes[node].online:
+            sandbox.set_node(node, online=True)
+    cloud.clear()
+    build(cloud)
+    return cloud
+
+
+def configuration() -> dict[str, str]:
+    return read_configuration(os.environ["LINSTOR_UN_CONF"])
+
+
+def look(hosts: bool = False) -> examination.Examination:
+    return examination.examine(configuration(), hosts)
+
+
+def state(estate: Estate) -> dict[str, Any]:
+    return estate.sandbox.snapshot_of_state()
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
+    """The volumes that are different."""
+    old, new = before["resource_definitions"], after["resource_definitions"]
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(audit.command, list(arguments))
+
+
+def test_nothing_is_said_where_nothing_is_wrong(estate: Estate) -> None:
+    result = run()
+    assert (result.exit_code, result.output) == (0, "")
+
+
+@pytest.mark.parametrize("planted", ON_LINSTOR, ids=lambda planted: planted.title)
+def test_each_is_found_and_mended_as_far_as_it_may_be(estate: Estate, planted: Planted) -> None:
+    healthy = state(estate)
+    planted.plant(estate)
+    estate.sandbox.cluster.touch()
+    found = look()
+    finding = _of(found, planted)
+    assert sorted(item.kind for item in found.findings) == sorted([planted.kind, *planted.also])
+    before = state(estate)
+    assert run("--repair", "--dry-run").exit_code == audit.FOUND
+    assert state(estate) == before
+    run("--repair")
+    volume = planted.subject.partition("/")[0]
+    others = {item.resource for item in found.findings if item.repair and item.repair.consent == "safe"}
+    assert changed(before, state(estate)) <= ({volume} if planted.consent == "safe" else others)
+    if planted.consent == "safe":
+        assert examination.once(configuration()).findings == ()
+    elif planted.consent == "ask":
+        assert examination.mend(found.inventory, finding)
+        assert not [item for item in examination.once(configuration()).findings if item.key == finding.key]
+    elif planted.consent == "name":
+        assert run("--repair", "--delete", planted.subject).exit_code == 0
+        assert state(estate) == healthy
+
+
+def _of(found: examination.Examination, planted: Planted) -> Any:
+    [finding] = [item for item in found.findings if (item.kind, item.subject) == (planted.kind, planted.subject)]
+    assert (finding.repair.consent if finding.repair else "") == planted.consent
+    assert finding.text
+    return finding
+
+
+@pytest.fixture
+def two_hosts(estate: Estate) -> Iterator[Estate]:
+    """The estate with its links, and only the VMs of two hosts."""
+    for vm in estate.cloud.machines[2:]:
+        vm.become(VmState.DONE)
+        for name in (f"one-vm-{vm.identifier}-disk-0", f"one-vm-{vm.identifier}-checkpoint"):
+            estate.sandbox.cluster.definitions.pop(name)
+    estate.cloud.hosts[:] = NODES[:2]
+    del estate.cloud.machines[2:]
+    estate.lay_out()
+    yield estate
+    estate.cloud.hosts[:] = NODES
+
+
+@pytest.mark.parametrize("planted", ON_HOSTS, ids=lambda planted: planted.title)
+def test_each_is_found_on_the_hosts(two_hosts: Estate, planted: Planted) -> None:
+    planted.plant(two_hosts)
+    found = examination.once(configuration(), with_hosts=True)
+    finding = _of(found, planted)
+    assert [item.kind for item in found.findings] == [planted.kind]
+    if planted.consent == "safe":
+        assert examination.mend(found.inventory, finding)
+        assert examination.once(configuration(), with_hosts=True).findings == ()
+
+
+def test_hosts_as_they_should_be(two_hosts: Estate) -> None:
+    assert run("--hosts").output == ""
+
+
+def test_what_is_not_ours_and_what_an_action_works_on_is_left_alone(estate: Estate) -> None:
+    not_wrong(estate)
+    estate.volume("one-vm-93-disk-0", 0, VM_ID="93")
+    attach(estate, "one-image-2")
+    estate.sandbox.cluster.touch()
+    directory = configuration()["LOCK_DIR"]
+    before = state(estate)
+    with locks.volume_lock(directory, "one-vm-93-disk-0", 1), locks.shared_guest(directory, "one-image-2", "node1"):
+        assert run("--repair", "--yes").output == ""
+    assert state(estate) == before
+
+
+def test_what_is_there_only_once_was_an_action_under_way(estate: Estate) -> None:
+    make("one-image-77", IMAGE_ID="77")(estate)
+    asked: list[str] = []
+
+    def end_the_action(exchange: Any) -> None:
+        asked.append(exchange.path)
+        if asked.count("/v1/resource-groups") == 1:
+            estate.sandbox.cluster.definitions.pop("one-image-77")
+            estate.sandbox.cluster.touch()
+
+    estate.sandbox.witness = end_the_action
+    try:
+        assert look().findings == ()
+    finally:
+        estate.sandbox.witness = None
+    assert asked.count("/v1/resource-groups") == 1
+
+
+def test_what_has_got_a_use_meanwhile_is_not_touched(estate: Estate) -> None:
+    attach(estate, D0)
+    estate.sandbox.cluster.touch()
+    found = look()
+    [finding] = found.findings
+    vm = estate.cloud.machines[0]
+    vm.place(finding.node, estate.cloud.host_id(finding.node), estate.system)
+    before = state(estate)
+    assert not examination.mend(found.inventory, finding)
+    assert state(estate) == before
+
+
+def test_a_volume_that_an_action_has_taken_meanwhile_is_left_to_it(estate: Estate) -> None:
+    take(estate.sandbox, estate.sandbox.definition(D0), "save-as-one-image-88")
+    found = look()
+    with locks.volume_lock(configuration()["LOCK_DIR"], D0, 1), pytest.raises(Busy):
+        examination.mend(found.inventory, found.findings[0])
+    assert run("--repair").exit_code == 0
+    assert look().findings == ()
+
+
+def test_the_last_copy_goes_only_by_its_name(estate: Estate) -> None:
+    make("one-vm-77-disk-0", VM_ID="77")(estate)
+    make("one-vm-77-disk-1", VM_ID="77")(estate)
+    assert run("--delete", "one-vm-77-disk-0").exit_code == 2
+    wrong = run("--repair", "--delete", D0)
+    assert isinstance(wrong.exception, DriverError) and D0 in str(wrong.exception)
+    result = run("--repair", "--yes", "--delete", "one-vm-77-disk-0")
+    assert result.exit_code == audit.FOUND
+    assert "--delete one-vm-77-disk-1" in result.output
+    assert [item.subject for item in look().findings] == ["one-vm-77-disk-1"]
+
+
+def test_a_volume_that_is_open_is_not_deleted(estate: Estate) -> None:
+    make("one-image-78", IMAGE_ID="78", INCOMPLETE="x")(estate)
+    open_volume(estate, "one-image-78", "node1")
+    [finding] = look().findings
+    assert finding.repair is None and "open on node1" in finding.text
+    estate.sandbox.openings.drop_host("node1")
+
+
+def test_findings_of_one_volume_and_for_programs(estate: Estate) -> None:
+    make("one-vm-77-disk-0", VM_ID="77")(estate)
+    props(estate, D0, VM_ID="")
+    estate.sandbox.cluster.touch()
+    result = run("--json", D0)
+    assert result.exit_code == audit.FOUND
+    [row] = json.loads(result.output)
+    assert (row["kind"], row["subject"], row["repair"]) == ("unsaid-owner", D0, "safe")
+    assert run("--csv").output.splitlines()[0] == "kind,subject,node,repair,finding"
+    rows = json.loads(run("--repair", "--json", D0).output)
+    assert [(row["outcome"], row["subject"]) for row in rows] == [("mended", D0)]
+
+
+def test_a_healthy_cloud_of_a_thousand_machines_costs_few_requests(cloud: Estate) -> None:
+    cloud.clear()
+    images = [cloud.image() for _ in range(5)]
+    for number in range(1000):
+        cloud.machine(NODES[number % 4], images[number % 5])
+    cloud.sandbox.clear_requests()
+    cloud.cloud.rpc.http_requests = 0
+    assert examination.examine(configuration()).findings == ()
+    # The connection's own, what there is once each, and the resources of each node.
+    assert len(cloud.sandbox.requests) <= 7 + len(NODES)
+    # The datastores with their attributes, the hosts, a page of images, and pages of VMs that overlap by one.
+    assert cloud.cloud.rpc.http_requests <= 4 + 1000 // 199 + 1
