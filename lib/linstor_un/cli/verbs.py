@@ -15,6 +15,7 @@ VERBS = {
     "install": "Put the driver into OpenNebula and edit its configuration.",
     "upgrade": "Replace an older version, or the bash linstor_un, in place.",
     "uninstall": "Put back, to the byte, what was there before the driver.",
+    "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",
 }
 _HELP = """\
 The operators' command of linstor_un, OpenNebula's storage driver on LINSTOR.
@@ -22,6 +23,7 @@ The operators' command of linstor_un, OpenNebula's storage driver on LINSTOR.
 \b
 Examples:
   linstor-un install --dry-run    show what an installation would change
+  linstor-un audit                show what is wrong or left over
 
 \b
 Exit codes:
