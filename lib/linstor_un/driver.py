@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import NamedTuple, NoReturn, Optional
 
-from linstor_un import log
+from linstor_un import late, log
 from linstor_un.errors import AnswerUnread, DriverError, MissingDependency
 from linstor_un.settings import read_configuration
 from linstor_un.undo import STOPPING_SIGNALS, Stopped, go_on_undisturbed
@@ -23,6 +23,8 @@ from linstor_un.undo import STOPPING_SIGNALS, Stopped, go_on_undisturbed
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FIRST_RELEASE_WITHOUT_MARKERS = (6, 0, 3)
 _FIRST_RELEASE_THAT_SORTS_LINES = (6, 99)
+# What other modules import at their beginning, and an action needs at times or never.
+_SELDOM_USED = ("linstor", "inspect", "ipaddress", "locale", "shlex", "shutil", "ssl", "xml.etree.ElementTree")
 _PACKAGES = {"linstor": "python-linstor", "lxml": "lxml"}
 
 
@@ -69,6 +71,7 @@ def main(kind: str, verb: str) -> NoReturn:
 def _run(kind: str, verb: str) -> None:
     # Read to its end before anything else: releases up to 6.0.2 fail an action that leaves its input unread.
     data = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+    late.put_off(*_SELDOM_USED)
     action = importlib.import_module(f"linstor_un.actions.{kind}.{verb}")
     action.run(Call(tuple(sys.argv[1:]), data, read_configuration(configuration_path())))
 

@@ -11,20 +11,21 @@ from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-import linstor
+from linstor.errors import LinstorError
+from linstor.linstorapi import ControllerVersion, Linstor
 
 from linstor_un.errors import InvalidSetting
 from linstor_un.settings import Settings
 
 # The base class would read a token of LINBIT's own tools, which oneadmin may not be allowed to.
-linstor.Linstor.AUTH_JSON_PATH = ""
+Linstor.AUTH_JSON_PATH = ""
 
 
-class Unwilling(linstor.LinstorError):  # type: ignore[misc]
+class Unwilling(LinstorError):  # type: ignore[misc]
     """What answers will not have us, or is no LINSTOR controller: waiting changes nothing."""
 
 
-class Connection(linstor.Linstor):  # type: ignore[misc]
+class Connection(Linstor):  # type: ignore[misc]
     """One keep-alive connection to one controller.
 
     Differs from its base in how it connects: one probe instead of two or three, a short time-out until the controller
@@ -43,7 +44,7 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
         return isinstance(self._rest_conn, HTTPSConnection)
 
     def connect(self) -> bool:
-        """Connect and learn the controller's REST version; raises OSError and linstor.LinstorError."""
+        """Connect and learn the controller's REST version; raises OSError and LinstorError."""
         url = urlsplit(self._ctrl_host if "://" in self._ctrl_host else f"linstor://{self._ctrl_host}")
         secure = url.scheme in ("linstor+ssl", "https")
         self._open(url.hostname or "localhost", url.port, secure)
@@ -57,7 +58,7 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
             body = self._decode_response_data(response)
         if response.status != 200:
             # From 500 on it is the server's own trouble: a controller that starts or ends, or a proxy without one.
-            kind = linstor.LinstorError if response.status >= 500 else Unwilling
+            kind = LinstorError if response.status >= 500 else Unwilling
             raise kind(_refusal(response.status, body))
         self._learn(body)
         self.stay()
@@ -112,7 +113,7 @@ class Connection(linstor.Linstor):  # type: ignore[misc]
             self.rest_version = tuple(int(part) for part in str(version["rest_api_version"]).split("."))
         except (ValueError, KeyError, TypeError):
             raise Unwilling("it is no LINSTOR controller") from None
-        self._ctrl_version = linstor.linstorapi.ControllerVersion(version)
+        self._ctrl_version = ControllerVersion(version)
 
 
 def _refusal(status: int, body: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from http.client import HTTPException
 from typing import NamedTuple, Optional, Union
 
-import linstor
+from linstor.errors import LinstorError, LinstorNetworkError
 
 from linstor_un import log
 from linstor_un.cluster.connection import Connection, Unwilling
@@ -26,7 +26,7 @@ _OLDEST_REST_VERSION = (1, 23)
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 2.0
 _CLIENT_CONFIGURATION = "/etc/linstor/linstor-client.conf"
-_FAILURES = (OSError, linstor.LinstorError, HTTPException, ValueError, KeyError)
+_FAILURES = (OSError, LinstorError, HTTPException, ValueError, KeyError)
 
 
 class _Failure(NamedTuple):
@@ -42,7 +42,7 @@ class _Failure(NamedTuple):
     @property
     def broke_off(self) -> bool:
         """Tell whether the connection was made, and lost before there was an answer."""
-        return isinstance(self.reason, linstor.LinstorNetworkError)
+        return isinstance(self.reason, LinstorNetworkError)
 
     @property
     def is_refusal(self) -> bool:
@@ -142,7 +142,9 @@ def _controllers(settings: Settings) -> Sequence[str]:
     if from_environment:
         return [item for item in from_environment.replace(",", " ").split() if item]
     if os.path.exists(_CLIENT_CONFIGURATION):
-        listed: Union[None, str, Sequence[str]] = linstor.Config.get_controllers()
+        from linstor.config import Config
+
+        listed: Union[None, str, Sequence[str]] = Config.get_controllers()
         if listed:
             return listed.split(",") if isinstance(listed, str) else listed
     return ["linstor://localhost"]

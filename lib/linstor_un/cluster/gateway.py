@@ -272,23 +272,23 @@ class Gateway:
         return self._once(what, call, repeatable)
 
     def _once(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
-        import linstor
+        from linstor.errors import LinstorError, LinstorNetworkError, LinstorTimeoutError
 
         connection = self._connected()
         started = time.monotonic()
         try:
             with nullcontext() if repeatable else undisturbed():
                 return call(connection)
-        except (linstor.LinstorNetworkError, OSError, HTTPException) as lost:
+        except (LinstorNetworkError, OSError, HTTPException) as lost:
             self._lose()
             raise AnswerLost(f"{what}: the LINSTOR controller went away ({lost}), retry when it is back") from None
-        except linstor.LinstorTimeoutError:
+        except LinstorTimeoutError:
             self.close()
             raise AnswerOverdue(
                 f"{what}: LINSTOR did not answer within {self.settings.request_timeout_seconds} s; see `linstor node "
                 "list` for a node that hangs, and retry"
             ) from None
-        except linstor.LinstorError as refused:
+        except LinstorError as refused:
             raise ControllerFailed(f"{what} failed: {refused}; see the controller's log") from None
         finally:
             self._last_used = time.monotonic()
