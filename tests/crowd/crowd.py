@@ -216,6 +216,7 @@ class Crowd:
             suspects = [*self._on_host(place[1]), *self._copies_of(name)] if place else calls
             link = re.search(r": link \S+:\d+/(\d+)/", line)
             suspects = [*suspects, *self._story(f"one-vm-{link[1]}")] if link else suspects
+            suspects = [*suspects, *self._resizes()] if ": size: " in line else suspects
             if line in self.excused or (self.rate and is_excused(line, suspects)):
                 self.excused.add(line)
             elif len(self.wrong) < _TOLD:
@@ -250,6 +251,10 @@ class Crowd:
             for call in self.world.cloud.calls
             if any(argument == host or argument.startswith(f"{host}:") for argument in call.argv)
         ]
+
+    def _resizes(self) -> list[Call]:
+        """The calls that made a disk larger: they do not name the image that it may be."""
+        return [call for call in self.world.cloud.calls if call.verb == "resize"]
 
     def _copies_of(self, name: str) -> list[Call]:
         """The calls that read or fill an image, on whatever host."""
