@@ -39,6 +39,7 @@ FIGURES = {
     "linstor_ms": Figure("time of LINSTOR requests", "ms", least=0.3, at_least=60),
     "ssh_ms": Figure("time of ssh commands", "ms", least=0.3, at_least=60),
     "own_ms": Figure("wall time without LINSTOR and ssh", "ms", judged=False),
+    "waited_ms": Figure("waiting for a processor", "ms", judged=False),
     "idle_ms": Figure("waiting for neither CPU nor LINSTOR nor ssh", "ms", least=0.3, at_least=30),
     "memory_mib": Figure("peak memory", "MiB", 1, least=0.05, at_least=1),
     "sent_bytes": Figure("bytes to the controller", "B", at_least=200),
@@ -48,7 +49,8 @@ FIGURES = {
     "whole_ratio": Figure("speed with all around it, in parts of plain tools'", "", 2, falls=True, least=0.15),
     "dd_ms": Figure("time of dd", "ms", judged=False),
     "qemu-img_ms": Figure("time of qemu-img", "ms", judged=False),
-    "share": Figure("the driver's part of the wall time", "%", 1, least=0.3, at_least=3),
+    "share": Figure("the driver's part of the wall time", "%", 1, judged=False),
+    "working_share": Figure("the driver's part of the time that had a processor", "%", 1, least=0.3, at_least=3),
     "per_minute": Figure("VMs per minute", "", 0, judged=False),
 }
 

@@ -34,6 +34,15 @@ echo "$$ $word" >"${log}"
 exec {ssh} "$@"
 """
 
+# Names of volumes, groups and nodes, and numbers in others.
+_NAMES = (
+    (r"(/resource-definitions/|[?&]resources=|[?&]resource_definitions=)[^/?&]+", r"\1VOLUME"),
+    (r"/resource-groups/[^/?]+", "/resource-groups/GROUP"),
+    (r"(/resources/|/resource-connections/|[?&]nodes=)[^/?&]+", r"\1NODE"),
+    (r"(/resource-connections/NODE/)[^/?]+", r"\1NODE"),
+    (r"(?<!/v)[0-9]+", "N"),
+)
+
 Interval = tuple[float, float]
 _Source = Union[int, socket.socket]
 
@@ -60,9 +69,14 @@ def covered(intervals: Iterable[Interval]) -> float:
 
 
 def line_of(request: bytes) -> str:
-    """`METHOD /path` of a request that begins with these bytes; numbers in names are N."""
+    """`METHOD /path` of a request that begins with these bytes, without what differs from run to run."""
     words = request.partition(b"\r\n")[0].decode("ascii", "replace").split(" ")
-    return f"{words[0]} {re.sub(r'(?<!/v)[0-9]+', 'N', words[1])}" if len(words) > 1 else words[0]
+    if len(words) < 2:
+        return words[0]
+    path = words[1]
+    for pattern, instead in _NAMES:
+        path = re.sub(pattern, instead, path)
+    return f"{words[0]} {path}"
 
 
 def install_ssh(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:

@@ -143,9 +143,8 @@ def _figures(measured: Mapping[str, float], traffic: Traffic) -> dict[str, float
     """What is shown: `idle_ms` is the wall time in which the action neither computed nor had anything to wait for."""
     linstor, ssh = covered(traffic.linstor) * 1000, covered(traffic.ssh) * 1000
     own = measured["wall_ms"] - covered([*traffic.linstor, *traffic.ssh]) * 1000
-    figures = {name: value for name, value in measured.items() if name != "waited_ms"}
     return {
-        **figures,
+        **measured,
         "requests": sum(traffic.requests.values()),
         "ssh": sum(traffic.hosts.values()),
         "ssh_per_host": max(traffic.hosts.values(), default=0),

@@ -55,12 +55,20 @@ def tables(measured: list[Row]) -> list[Table]:
     return [
         Table("Actions: what they take", columns, taken, notes),
         Table("Actions: where their time goes", waits, [[row.name, *map(row.shown, times)] for row in measured]),
+        Table(
+            "Actions: what they ask of LINSTOR", ["action", "requests"], [[row.name, _asked(row)] for row in measured]
+        ),
     ]
 
 
 def _allowed(row: Row) -> str:
     allowed = budgets.requests(row.name)
     return "-" if allowed is None else str(allowed)
+
+
+def _asked(row: Row) -> str:
+    lines = [(line.replace(" /v1/", " "), count) for line, count in row.requests.items()]
+    return "; ".join(f"{count:g} × {line}" if count != 1 else line for line, count in lines) or "-"
 
 
 class Life:

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
 from bench.figures import Row
-from bench.scripts import Sample
 from bench.setting import Part, Setting, Table
 from bench.world import World
 from linstor_sandbox.opennebula import VirtualMachine
 
 _IMAGE_MIB = 4
-_FIGURES = ("wall_ms", "linstor_ms", "ssh_ms", "own_ms", "cpu_ms")
+_FIGURES = ("wall_ms", "linstor_ms", "ssh_ms", "own_ms", "waited_ms", "cpu_ms")
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -70,42 +69,37 @@ def _phase(
     row = Row(name)
     for sample in world.scripts.samples:
         row.add({figure: sample.figures[figure] for figure in _FIGURES})
-    row.add({"seconds": seconds, "per_minute": 60 * len(machines) / seconds, "share": _share(world.scripts.samples)})
+    row.add({"seconds": seconds, "per_minute": 60 * len(machines) / seconds, **_shares(row)})
     return row
 
 
-def _share(samples: Sequence[Sample]) -> float:
-    """Of all actions' wall time, the part in per cent that is neither LINSTOR's nor an ssh command's."""
-    return 100 * sum(sample.figures["own_ms"] for sample in samples) / sum(s.figures["wall_ms"] for s in samples)
+def _shares(row: Row) -> dict[str, float]:
+    """Of all actions' wall time, the part in per cent that is neither LINSTOR's nor an ssh command's.
+
+    Of that a part is none of the driver's where other programs keep the processors busy: the second figure is without.
+    """
+    own, wall, waited = (sum(row.figures[figure]) for figure in ("own_ms", "wall_ms", "waited_ms"))
+    return {"share": 100 * own / wall, "working_share": 100 * (own - waited) / (wall - waited)}
 
 
 def _all(phases: Sequence[Row]) -> Row:
-    own, wall = (sum(sum(row.figures[figure]) for row in phases) for figure in ("own_ms", "wall_ms"))
     row = Row("all")
     for phase in phases:
         for figure in _FIGURES:
             row.figures.setdefault(figure, []).extend(phase.figures[figure])
-    row.add({"seconds": sum(phase.median("seconds") for phase in phases), "share": 100 * own / wall})
+    row.add({"seconds": sum(phase.median("seconds") for phase in phases), **_shares(row)})
     return row
 
 
 def tables(measured: list[Row]) -> list[Table]:
     """By phase; of actions the middle, and the least and the most."""
-    shown = ("seconds", "per_minute", "wall_ms", "linstor_ms", "ssh_ms", "own_ms", "cpu_ms", "share")
-    columns = [
-        "VMs",
-        "seconds",
-        "VMs a minute",
-        "action ms",
-        "LINSTOR ms",
-        "ssh ms",
-        "the rest ms",
-        "CPU ms",
-        "share %",
-    ]
+    shown = ("seconds", "per_minute", *_FIGURES, "share", "working_share")
+    columns = ["VMs", "seconds", "a minute", "action ms", "LINSTOR ms", "ssh ms", "the rest ms", "of that queued ms"]
+    columns += ["CPU ms", "share %", "without queueing %"]
     notes = [
-        "The share is of all actions' wall time together what is neither LINSTOR's nor an ssh command's.",
-        "In the sandbox satellites take as long as was recorded of real ones, and everything runs on one machine.",
+        "The share is of all actions' wall time together what is neither LINSTOR's nor an ssh command's; queueing is "
+        "for a processor of this machine, on which in the sandbox LINSTOR and all hosts are too.",
+        "In the sandbox satellites take as long as was recorded of real ones.",
     ]
     return [Table("A crowd", columns, [[row.name, *map(row.shown, shown)] for row in measured], notes)]
 
