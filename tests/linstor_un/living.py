@@ -123,7 +123,7 @@ def killed_while(
 
     def kill() -> None:
         while not done.is_set():
-            for process in _drivers(world):
+            for process in drivers(world):
                 if not fault.remaining:
                     os.kill(process, number)
                     return
@@ -139,7 +139,7 @@ def killed_while(
         fault.release()
 
 
-def _drivers(world: World) -> list[int]:
+def drivers(world: World) -> list[int]:
     """The entry scripts that this world's oned has started."""
     home = f"HOME={world.cloud.var}".encode()
     found = []

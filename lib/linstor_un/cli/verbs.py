@@ -15,6 +15,7 @@ VERBS = {
     "install": "Put the driver into OpenNebula and edit its configuration.",
     "upgrade": "Replace an older version, or the bash linstor_un, in place.",
     "uninstall": "Put back, to the byte, what was there before the driver.",
+    "status": "Show datastores with what still fits, nodes, volumes and snapshots.",
     "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",
 }
 _HELP = """\
@@ -23,6 +24,7 @@ The operators' command of linstor_un, OpenNebula's storage driver on LINSTOR.
 \b
 Examples:
   linstor-un install --dry-run    show what an installation would change
+  linstor-un status               show what is where, and what still fits
   linstor-un audit                show what is wrong or left over
 
 \b

@@ -45,13 +45,18 @@ class Group(NamedTuple):
 
 
 class Placed(NamedTuple):
-    """A resource on a node and how its volume is there; `allocated_kib` is below 0 where LINSTOR does not know it."""
+    """A resource on a node and how its volume is there.
+
+    `allocated_kib` is below 0 where LINSTOR does not know it, `synced_percent` None where it is not being synced or
+    LINSTOR does not say how far it is.
+    """
 
     replica: Replica
     provider: str
     disk_state: str
     is_syncing: bool
     allocated_kib: int
+    synced_percent: Optional[float] = None
 
     @property
     def node(self) -> str:
@@ -157,11 +162,17 @@ def _resources(gateway: Gateway, queries: Iterable[Sequence[tuple[str, str]]]) -
 def _placed(data: Mapping[str, Any]) -> Placed:
     listed = data.get("volumes") or [{}]
     state = listed[0].get("state") or {}
-    peers = (state.get("replication_states") or {}).values()
+    peers = list((state.get("replication_states") or {}).values())
+    done = [float(peer["done_percentage"]) for peer in peers if _is_target(peer) and "done_percentage" in peer]
     return Placed(
         replica=replicas.from_json(data),
         provider=listed[0].get("provider_kind", ""),
         disk_state=state.get("disk_state", ""),
         is_syncing=any(peer.get("replication_state") in _SYNCING for peer in peers),
         allocated_kib=int(listed[0].get("allocated_size_kib", -1)),
+        synced_percent=min(done, default=None),
     )
+
+
+def _is_target(peer: Mapping[str, Any]) -> bool:
+    return peer.get("replication_state") in ("SyncTarget", "PausedSyncT")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
+from typing import Any, Union
 
 import pytest
 from click.testing import CliRunner, Result
 
-from linstor_sandbox import Pool
-from linstor_sandbox.opennebula import VmState
+from linstor_sandbox.faults import Fault
+from linstor_sandbox.opennebula import ActionFailed, ImageState, VmState
 from linstor_sandbox.seeding import take
 from linstor_un import locks
 from linstor_un.cli import audit
 from linstor_un.cli.auditing import examination
 from linstor_un.errors import Busy, DriverError
 from linstor_un.settings import read_configuration
-from tests.conftest import build_world
+from tests.conftest import World
 from tests.linstor_un.cli.clouds import NODES, Estate
 from tests.linstor_un.cli.planted import (
     D0,
@@ -27,38 +28,12 @@ from tests.linstor_un.cli.planted import (
     ON_LINSTOR,
     Planted,
     attach,
-    build,
     make,
     not_wrong,
     open_volume,
     props,
 )
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
-    """Four nodes and one OpenNebula for all tests; this process is a command of an operator there."""
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as environment:
-        pools = (Pool("data", size_mib=1 << 20),)
-        world = build_world(stack, tmp_path_factory.mktemp("audit"), nodes=NODES, pools=pools)
-        for name, value in world.cloud.scripts.environment.items():
-            environment.setenv(name, value)
-        yield Estate(world.sandbox, world.cloud, world.system, world.images)
-        assert world.sandbox.exceptions == []
-
-
-@pytest.fixture
-def estate(cloud: Estate) -> Estate:
-    """The estate, made anew."""
-    sandbox = cloud.sandbox
-    sandbox.repair()
-    sandbox.openings.drop_host("node2")
-    for node in NODES:
-        if not sandbox.cluster.nodes[node].online:
-            sandbox.set_node(node, online=True)
-    cloud.clear()
-    build(cloud)
-    return cloud
+from tests.linstor_un.living import drivers
 
 
 def configuration() -> dict[str, str]:
@@ -69,7 +44,7 @@ def look(hosts: bool = False) -> examination.Examination:
     return examination.examine(configuration(), hosts)
 
 
-def state(estate: Estate) -> dict[str, Any]:
+def state(estate: Union[Estate, World]) -> dict[str, Any]:
     return estate.sandbox.snapshot_of_state()
 
 
@@ -231,6 +206,35 @@ def test_findings_of_one_volume_and_for_programs(estate: Estate) -> None:
     assert run("--csv").output.splitlines()[0] == "kind,subject,node,repair,finding"
     rows = json.loads(run("--repair", "--json", D0).output)
     assert [(row["outcome"], row["subject"]) for row in rows] == [("mended", D0)]
+
+
+def test_an_image_whose_fill_was_killed_is_left_alone_until_then_and_mended_after(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.cloud.scripts.environment.items():
+        monkeypatch.setenv(name, value)
+    seen: list[examination.Examination] = []
+
+    def kill() -> None:
+        # oned forgets no image while its action runs: it is the mark alone that counts here.
+        world.cloud.images[0].become(ImageState.ERROR)
+        seen.append(look())
+        for process in drivers(world):
+            os.kill(process, signal.SIGKILL)
+
+    # The first is for a resource group that is made then.
+    spawning = Fault("do", re.compile("POST /v1/resource-groups/.*/spawn"), after_work=True, skip=1, action=kill)
+    world.sandbox.faults.add(spawning)
+    with pytest.raises(ActionFailed):
+        world.cloud.create_image(world.images, world.file("disk.raw", b"disk" * 1024))
+    assert [item.findings for item in seen] == [()]
+    calls = len(world.cloud.calls)
+    world.cloud.delete_image(world.cloud.images[0])
+    assert [call.verb for call in world.cloud.calls[calls:] if call.verb == "rm"] == []
+    [finding] = look().findings
+    assert (finding.kind, finding.subject) == ("half-made", "one-image-0")
+    assert run("--repair").exit_code == 0
+    assert state(world)["resource_definitions"] == {}
 
 
 def test_a_healthy_cloud_of_a_thousand_machines_costs_few_requests(cloud: Estate) -> None:

@@ -121,6 +121,9 @@ def _tie_breaker(view: View, volume: Volume, wanted: Wanted, placed: Sequence[Pl
 
 
 def _attached(view: View, wanted: Wanted, placed: Sequence[Placed]) -> Iterator[Finding]:
+    # oned sends a VM whose move has failed back to where it came from, without calling any driver.
+    if any(machine.has_failed for machine in wanted.machines):
+        return
     resource = wanted.resource
     for item in placed:
         node = item.node
