@@ -1,0 +1,1 @@
+"""What `map` draws, as a page for a browser and as text for a terminal."""
