@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -9,6 +10,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,8 @@ from .openings import Opening
 from .private import Connection, Private
 from .recorded_times import RecordedTimes
 from .storage import Content
+
+_REBIND_SECONDS = 5.0
 
 VERSIONS = ((1, 19, 0), (1, 29, 1))
 """The oldest and the newest REST API that can be chosen."""
@@ -451,11 +455,22 @@ class Sandbox:
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket that keeps an address and does not listen there."""
-    kept = socket.socket()
-    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    kept.bind(("127.0.0.1", port))
-    return kept
+    """A socket that keeps an address and does not listen there.
+
+    A process that is just being started holds the listener of before until it has become another program.
+    """
+    deadline = time.monotonic() + _REBIND_SECONDS
+    while True:
+        kept = socket.socket()
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            kept.bind(("127.0.0.1", port))
+            return kept
+        except OSError as failure:
+            kept.close()
+            if failure.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _definition(definition: ResourceDefinition) -> dict[str, Any]:
