@@ -16,6 +16,11 @@ _BACKING_DEVICE = re.compile(
 
 _OWNER_KEY = re.compile(r"Aux/([^/]+)/(?:VM_ID|DISK_ID|DS_ID|IMAGE_ID|REGTIME|INCOMPLETE|MADE_BY)")
 
+# What a VM's own volume is: the clone of an image or a volatile disk, or the VM's memory.
+_OWN = r"(?:disk-\d+|checkpoint)"
+_LONGEST_SUCCESSION = 4
+_SUCCESSOR = rf"(?:-[2-{_LONGEST_SUCCESSION}])?"
+
 # One kept snapshot per image from which VM disks are restored.
 BASE_SNAPSHOT = "linstor_un-base"
 
@@ -76,8 +81,23 @@ class Names(NamedTuple):
 
     def is_of_vm(self, resource: str, vm_id: int) -> bool:
         """Tell whether `resource` is a disk or the checkpoint of that VM, by its name."""
-        pattern = rf"{re.escape(self.prefix)}-vm-{vm_id}-(?:disk-\d+|checkpoint)"
+        pattern = rf"{re.escape(self.prefix)}-vm-{vm_id}-{_OWN}{_SUCCESSOR}"
         return re.fullmatch(pattern, resource, re.IGNORECASE) is not None
+
+    def first_name(self, resource: str) -> str:
+        """Return the name that a VM's own volume has where it need not be another one; any other name as it is."""
+        match = re.fullmatch(rf"({re.escape(self.prefix)}-vm-\d+-{_OWN}){_SUCCESSOR}", resource, re.IGNORECASE)
+        return match.group(1) if match else resource
+
+    def successors(self, resource: str) -> tuple[str, ...]:
+        """Return the names that a VM's own volume may have, in the order in which they are taken; any other alone.
+
+        A volume that is deleted while a node is offline keeps its name until that node is back, and OpenNebula makes
+        disks of the same number again.
+        """
+        if re.fullmatch(rf"{re.escape(self.prefix)}-vm-\d+-{_OWN}", resource, re.IGNORECASE) is None:
+            return (resource,)
+        return (resource, *(f"{resource}-{number}" for number in range(2, _LONGEST_SUCCESSION + 1)))
 
     def _key(self, name: str) -> str:
         return f"Aux/{self.prefix}/{name}"

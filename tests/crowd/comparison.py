@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from linstor_sandbox.opennebula import ImageState, VirtualMachine, VmState
 from linstor_sandbox.opennebula.machines import LcmState
 from linstor_sandbox.storage import Content, data_extents
+from linstor_un.naming import Names
 from tests.conftest import World
 from tests.crowd.model import BLOCK, Model, Texts
 from tests.linstor_un.living import two_primaries
@@ -72,33 +74,42 @@ def found(model: Model) -> Things:
 
 def _found(world: World) -> Iterator[tuple[str, str]]:
     state = world.sandbox.snapshot_of_state()
-    placed = {place: name for place, name in links(world).items() if not _is_alias(world, place)}
-    for name, item in state["resource_definitions"].items():
-        is_checkpoint = name.endswith("-checkpoint")
-        definition = world.sandbox.definition(name)
-        yield f"{name}: bytes", _FORMATTED if is_checkpoint else _read(world, name)
-        if not is_checkpoint:
-            yield f"{name}: size", f"{next(iter(item['volumes'].values())) / 1024:g} MiB"
-            yield f"{name}: replicas", str(len(replicas(world, name)))
-        if "Aux/one/INCOMPLETE" in item["props"] or item["flags"]:
-            yield f"{name}: incomplete or flagged", f"{item['flags']}"
-        for snapshot in definition.snapshots:
-            if snapshot.name != "linstor_un-base":
-                content = next(iter(snapshot.contents.values()))
-                yield f"{name}: {snapshot.name}", _shown(_texts(content))
+    definitions = state["resource_definitions"]
+
+    def called(name: str) -> str:
+        """What oned's disk is called whose volume has another name because that one was not free."""
+        first = Names().first_name(name)
+        return name if first in definitions else first
+
+    placed = {place: called(name) for place, name in links(world).items() if not _is_alias(world, place)}
+    for name, item in definitions.items():
+        yield from ((f"{called(name)}: {what}", value) for what, value in _of_volume(world, name, item))
         for node in attached(world, name):
-            if not any(place.startswith(f"{node}:") for place, to in placed.items() if to == name):
-                yield f"{name}: attached on {node}", "without a link"
+            if not any(place.startswith(f"{node}:") for place, to in placed.items() if to == called(name)):
+                yield f"{called(name)}: attached on {node}", "without a link"
     for place, name in placed.items():
         yield f"{name}: link {place}", "yes"
     for node, name, mode in state["open"]:
-        yield f"{name}: open on {node}", mode
+        yield f"{called(name)}: open on {node}", mode
     for domain in state["domains"]:
         node, name = domain.split("/")
         yield f"{name}: domain", node
     for name, pairs in two_primaries(world).items():
-        yield f"{name}: two primaries", " ".join(pairs)
+        yield f"{called(name)}: two primaries", " ".join(pairs)
     yield from _files(world)
+
+
+def _of_volume(world: World, name: str, item: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    is_checkpoint = Names().first_name(name).endswith("-checkpoint")
+    yield "bytes", _FORMATTED if is_checkpoint else _read(world, name)
+    if not is_checkpoint:
+        yield "size", f"{next(iter(item['volumes'].values())) / 1024:g} MiB"
+        yield "replicas", str(len(replicas(world, name)))
+    if "Aux/one/INCOMPLETE" in item["props"] or item["flags"]:
+        yield "incomplete or flagged", f"{item['flags']}"
+    for snapshot in world.sandbox.definition(name).snapshots:
+        if snapshot.name != "linstor_un-base":
+            yield snapshot.name, _shown(_texts(next(iter(snapshot.contents.values()))))
 
 
 def _is_alias(world: World, place: str) -> bool:

@@ -62,21 +62,23 @@ LN_CDROM = Cost("ln", 2, ("node1",))
 # n 1 or 2: spawn, attach. Ours: and the mark of an incomplete volume goes when it is formatted.
 VOLATILE = (3, 4)
 CONTEXT = Cost("context", 0, ("node1",), 0)
-# n 2: the size, and a look before it (never shrink, finish what failed). Ours: and whether the pools can promise it.
-RESIZE_RUNNING = Cost("resize", 4, ("node1",))
-RESIZE_AT_REST = Cost("resize", 4, ())
-RESIZE_NOTHING = Cost("resize", 2, ())
+# n 2: the size, and a look before it (never shrink, finish what failed). Ours: and whether the pools can promise it,
+# and which volume the VM's own disk has: its first name may be that of a volume that is being deleted.
+RESIZE_RUNNING = Cost("resize", 5, ("node1",))
+RESIZE_AT_REST = Cost("resize", 5, ())
+RESIZE_NOTHING = Cost("resize", 3, ())
 
 # --- moving: n 2 per disk ----------------------------------------------------------------------------------------
 
-MV_DISK = Cost("mv", 2, ("node3",))
+# Ours: and which volume the VM's own disk has.
+MV_DISK = Cost("mv", 3, ("node3",))
 # One look at all disks together (trap 2), nothing to detach from a host with replicas; one connection to each host.
 MV_DIRECTORY_FROM_A_HOLDER = Cost("mv", 2, ("node1", "node3"))
 # And one deletion per disk that was only attached there: two.
 MV_DIRECTORY_FROM_A_GUEST = Cost("mv", 4, ("node3", "node1"))
 PARK_DISK = Cost("mv", 0, ())
 PARK_DIRECTORY = Cost("mv", 2, ("node1",))
-RETURN_DISK = Cost("mv", 2, ("node1",))
+RETURN_DISK = Cost("mv", 3, ("node1",))
 RETURN_DIRECTORY = Cost("mv", 0, ("node1",))
 
 # --- ending -------------------------------------------------------------------------------------------------------

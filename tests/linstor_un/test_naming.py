@@ -111,6 +111,10 @@ def test_names_are_those_that_users_of_linstor_un_have() -> None:
         ("ONE-VM-1-Disk-0", True),
         ("one-vm-1-checkpoint", True),
         ("one-vm-11-disk-0", False),
+        ("one-vm-1-disk-0-2", True),
+        ("one-vm-1-checkpoint-4", True),
+        ("one-vm-1-disk-0-1", False),
+        ("one-vm-1-disk-0-22", False),
         ("one-vm-1-disk-0-tmp", False),
         ("one-vm-1-disk-", False),
         ("one-image-1", False),
@@ -120,6 +124,21 @@ def test_names_are_those_that_users_of_linstor_un_have() -> None:
 )
 def test_only_a_vms_own_names_are_a_vms(resource: str, is_own: bool) -> None:
     assert Names().is_of_vm(resource, 1) is is_own
+
+
+def test_only_a_vms_own_volumes_have_successors() -> None:
+    names = Names()
+    assert names.successors("one-vm-1-disk-0") == tuple(f"one-vm-1-disk-0{end}" for end in ("", "-2", "-3", "-4"))
+    for name in ("one-image-7", "one-image-7-saved", "one-vm-1-disk-0-2", "two-vm-1-disk-0"):
+        assert names.successors(name) == (name,)
+
+
+@pytest.mark.parametrize("first", ["one-vm-1-disk-0", "ONE-vm-12-Checkpoint"])
+def test_every_successor_leads_back_to_the_first_name(first: str) -> None:
+    names = Names()
+    assert {names.first_name(name) for name in names.successors(first)} == {first}
+    for name in ("one-image-7", "one-vm-1-disk-0-5", "two-vm-1-disk-0-2"):
+        assert names.first_name(name) == name
 
 
 def test_two_opennebulas_share_no_name_and_no_property() -> None:

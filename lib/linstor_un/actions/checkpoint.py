@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from linstor_un import settings as settings_room
-from linstor_un.actions import attachment, new_volume, transfer
+from linstor_un.actions import attachment, new_volume, own_volume, transfer
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster.gateway import Gateway
+from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput, InvalidSetting
 from linstor_un.hosts import runner, virsh
@@ -43,8 +44,12 @@ class Checkpoint(NamedTuple):
 
     @property
     def resource(self) -> str:
-        """Return the checkpoint's volume."""
+        """Return the name that the checkpoint's volume should have."""
         return self.settings.names.checkpoint(self.vm.vm_id)
+
+    def volume(self, gateway: Gateway) -> Optional[Volume]:
+        """Return the checkpoint's volume; one that is being deleted only where there is no other."""
+        return own_volume.find(gateway, self.settings.names, self.resource)
 
     def gateway(self) -> Gateway:
         """Return the way to the system datastore's LINSTOR."""
@@ -76,11 +81,11 @@ def decode(call: Call, domain: str, path: str, host: str, vm_id: str) -> Checkpo
     return Checkpoint(vm, domain, "/" + posixpath.normpath(path).lstrip("/"), where, own, settings, document)
 
 
-def attach(wanted: Checkpoint, gateway: Gateway, undo: Undo) -> str:
+def attach(wanted: Checkpoint, volume: Volume, gateway: Gateway, undo: Undo) -> str:
     """Make the checkpoint's volume available on the VM's host and return its device there."""
-    attachment.attach(gateway, undo, wanted.resource, wanted.host.name, lambda: False)
+    attachment.attach(gateway, undo, volume.resource, wanted.host.name, lambda: False)
     placement = placements.of(replicated(wanted.settings), wanted.datastore.label)
-    return new_volume.device(gateway, wanted.resource, placement.layers, wanted.host.name)
+    return new_volume.device(gateway, volume.resource, placement.layers, wanted.host.name)
 
 
 def replicated(settings: Settings) -> Settings:

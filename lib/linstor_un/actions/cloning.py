@@ -44,8 +44,15 @@ class Clone(NamedTuple):
     is_disowned: bool = False
 
 
-def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = "") -> tuple[str, ...]:
-    """Make the clone as `mode` says (CLONE_MODE) and return the nodes with a replica; `near` is the host of the VM.
+class Cloned(NamedTuple):
+    """The volume that was made, and the nodes with a replica of it."""
+
+    resource: str
+    nodes: tuple[str, ...]
+
+
+def clone(gateway: Gateway, undo: Undo, wanted: Clone, mode: str, near: str = "") -> Cloned:
+    """Make the clone as `mode` says (CLONE_MODE) and return it; `near` is the host of the VM.
 
     Where a snapshot cannot be had (the pool has none, a replica is away) the clone is copied: a VM that starts slowly
     is better than one that does not start.
@@ -98,8 +105,8 @@ def _take_base(gateway: Gateway, source: str) -> Snapshot | None:
     return _usable_base(gateway, source)
 
 
-def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: str = "") -> tuple[str, ...]:
-    """Make the clone from a snapshot of its source, without moving a byte; return the nodes with a replica."""
+def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: str = "") -> Cloned:
+    """Make the clone from a snapshot of its source, without moving a byte."""
     token = new_volume.mark()
     names = gateway.settings.names
     properties = {**wanted.owner, names.run: token}
@@ -107,10 +114,12 @@ def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: s
         # The restore adds what the source says, and leaves alone what it does not: the mark stays.
         properties[names.incomplete] = new_volume.mark_for(wanted.owner)
 
-    def define() -> None:
-        volumes.define(gateway, wanted.target, wanted.placement, properties)
+    def define(name: str) -> str:
+        volumes.define(gateway, name, wanted.placement, properties)
+        return name
 
-    new_volume.claim(gateway, undo, wanted.target, wanted.owner, token, define)
+    target, _ = new_volume.claim(gateway, undo, wanted.target, wanted.owner, token, define)
+    wanted = wanted._replace(target=target)
     if not snapshots.restore_definition(gateway, wanted.source, base.name, wanted.target):
         raise NotFound(f"Snapshot {base.name} of {wanted.source} went away while it was cloned: retry")
     nodes = _restored_on(gateway, wanted, base, near)
@@ -120,7 +129,7 @@ def restore(gateway: Gateway, undo: Undo, wanted: Clone, base: Snapshot, near: s
         _grow(gateway, wanted)
     if len(nodes) < (wanted.placement.replica_count or 0):
         nodes = _add_replicas(gateway, wanted)
-    return nodes
+    return Cloned(target, nodes)
 
 
 def _restored_on(gateway: Gateway, wanted: Clone, base: Snapshot, near: str) -> tuple[str, ...]:
@@ -159,8 +168,8 @@ def _grow(gateway: Gateway, wanted: Clone) -> None:
             time.sleep(_GROW_WAIT_SECONDS)
 
 
-def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> tuple[str, ...]:
-    """Make the clone by copying its source, which nobody may write to; return the nodes with a replica."""
+def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> Cloned:
+    """Make the clone by copying its source, which nobody may write to."""
     there = replicas.of(gateway, wanted.source)
     holders = image_reader.holders(there, wanted.source, " to clone")
     placement = wanted.placement
@@ -172,10 +181,10 @@ def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> tuple[s
     source = new_volume.device_among(there, wanted.source)
     step = copies.copy(made.writer, source, made.device, wanted.source_size_mib * MIB, made.reads_zero)
     with image_reader.offered(gateway, wanted.source, made.writer.name, holders):
-        made.writer.run(f"Copying {wanted.source} to {wanted.target}", step)
+        made.writer.run(f"Copying {wanted.source} to {made.resource}", step)
     new_volume.leave_writer(gateway, made)
     new_volume.finish(gateway, made)
-    return made.nodes
+    return Cloned(made.resource, made.nodes)
 
 
 def disown(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:

@@ -18,7 +18,6 @@ from linstor_un import settings as settings_room
 from linstor_un.actions import transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import primaries, replicas
-from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.replicas import Replica
 from linstor_un.driver import Call, remotes
 from linstor_un.errors import CommandFailed, DriverError, HostUnreachable, InUse, InvalidInput
@@ -68,10 +67,9 @@ def begin(call: Call) -> Migration:
     if own.transfer_driver != transfer.DRIVER and disks:
         own = facts.datastores[disks[0].datastore_id]
     settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
-    gateway = Gateway(settings)
     # The driver's XML has the last record of the history alone.
     known = facts.virtual_machine or machine._replace(hostnames=(source_host, target_host))
-    action = Transfer(vm_id, known, facts.datastores, own, settings, gateway)
+    action = transfer.of(vm_id, known, facts.datastores, own, settings)
     source = target._replace(host=arguments.hostname(source_host))
     others = {disk.transfer_driver for disk in machine.disks} - {"", transfer.DRIVER}
     return Migration(action, source, target, disks, is_relayed, tuple(sorted(others)))

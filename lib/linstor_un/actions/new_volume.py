@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Callable, NamedTuple, TypeVar
+from typing import Callable, NamedTuple, Optional, TypeVar
 
 from linstor_un import log
 from linstor_un.cluster import replicas, volumes
@@ -13,7 +13,7 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
 from linstor_un.cluster.replicas import Replica
 from linstor_un.cluster.volumes import Home, Volume
-from linstor_un.errors import AlreadyExists, AnswerLost, ControllerFailed
+from linstor_un.errors import AlreadyExists, AnswerLost, Busy, ControllerFailed, InUse
 from linstor_un.hosts import copies, filesystems, runner
 from linstor_un.hosts.runner import Host, Step
 from linstor_un.naming import Names, drbd_device
@@ -59,18 +59,18 @@ def make(
     """Make a marked volume and offer it to the host that is to fill it.
 
     Arguments: `writer` is that host; without it one with a replica is chosen, of `preferred_writers` where possible.
-    What exists under the name is discarded if it is the same owner's, and in nobody's use. Raises AlreadyExists where
-    the name belongs to something else.
+    What exists under the name is discarded if it is the same owner's, and in nobody's use; the volume has another name
+    where a VM's earlier one cannot go yet, see `claim`. Raises AlreadyExists where the name belongs to something else.
     """
     names = gateway.settings.names
     token = mark()
     # The second stays: an action may still fail when its volume is complete, for want of a reader of its answer.
     properties = {**owner, names.incomplete: token, names.run: token}
 
-    def create() -> Home:
-        return volumes.create(gateway, resource, size_mib, placement, properties)
+    def create(name: str) -> Home:
+        return volumes.create(gateway, name, size_mib, placement, properties)
 
-    home = claim(gateway, undo, resource, owner, token, create)
+    resource, home = claim(gateway, undo, resource, owner, token, create)
     if not home.nodes:
         raise ControllerFailed(
             f"LINSTOR made {resource} without any replica: see `linstor resource list -r {resource}`"
@@ -92,22 +92,46 @@ def make(
 
 
 def claim(
-    gateway: Gateway, undo: Undo, resource: str, owner: Mapping[str, str], token: str, create: Callable[[], _Made]
-) -> _Made:
+    gateway: Gateway,
+    undo: Undo,
+    resource: str,
+    owner: Mapping[str, str],
+    token: str,
+    create: Callable[[str], _Made],
+) -> tuple[str, _Made]:
     """Create a volume, which goes again where the action fails; what the same owner has under its name is discarded.
 
-    `create` gives it the run's `token`. Raises AlreadyExists where the name belongs to something else.
+    `create` makes it under a name and gives it the run's `token`. Returns the name too: a VM's own volume gets the next
+    of Names.successors where an earlier one waits for offline nodes before it is gone. Raises AlreadyExists where the
+    name belongs to something else, Busy where all names are taken by what waits.
     """
-    undo.push(f"volume {resource}", lambda: remove_made(gateway, resource, token))
+    for name in gateway.settings.names.successors(resource):
+        made = _create(gateway, undo, name, owner, token, create)
+        if made is not None:
+            if name != resource:
+                log.warning(f"the volume is {name}: {resource} is deleted and waits for its offline nodes")
+            return name, made
+    raise Busy(
+        f"{resource} of an earlier VM or image is still being deleted: bring its offline nodes back (`linstor node "
+        "list`), or give them up with `linstor node lost`"
+    )
+
+
+def _create(
+    gateway: Gateway, undo: Undo, name: str, owner: Mapping[str, str], token: str, create: Callable[[str], _Made]
+) -> Optional[_Made]:
+    """Create a volume under this very name; return None where that is not free and will not be soon."""
+    undo.push(f"volume {name}", lambda: remove_made(gateway, name, token))
     try:
-        made = create()
+        made = create(name)
     except (AlreadyExists, AnswerLost) as error:
         if isinstance(error, AnswerLost):
             log.warning(f"{error}; looking what has come of it")
-        discard(gateway, resource, owner)
-        made = create()
+        if not discard(gateway, name, owner):
+            return None
+        made = create(name)
     # From here on it is known to be ours, marked or not, and whatever a restore makes it say of itself.
-    undo.push(f"volume {resource}", lambda: volumes.remove(gateway, resource))
+    undo.push(f"volume {name}", lambda: volumes.remove(gateway, name))
     return made
 
 
@@ -135,21 +159,30 @@ def leave_writer(gateway: Gateway, volume: NewVolume) -> None:
         replicas.detach(gateway, volume.resource, volume.writer.name)
 
 
-def discard(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> None:
-    """Remove what an earlier run for the same owner left under this name; raises AlreadyExists for anything else."""
+def discard(gateway: Gateway, resource: str, owner: Mapping[str, str]) -> bool:
+    """Remove what an earlier run for the same owner left under this name; return whether the name is free then.
+
+    Raises AlreadyExists for what is anything else's and there to stay.
+    """
     existing = volumes.find(gateway, resource)
     if existing is None:
-        return
-    if existing.is_being_deleted:
-        volumes.wait_until_absent(gateway, resource)
-        return
+        return True
     if not is_owned(gateway.settings.names, existing, owner):
+        if existing.is_being_deleted:
+            return False
         raise AlreadyExists(
             f"LINSTOR already has a volume {resource} that was not made for this image or VM: remove it if nothing "
             f"needs it (`linstor resource-definition delete {resource}`), or set another PREFIX in linstor_un.conf"
         )
     log.warning(f"discarding {resource}, left by an earlier run")
-    volumes.remove(gateway, resource)
+    try:
+        # Once more where it is being deleted: an error on a node has left it then, or the nodes are back meanwhile.
+        return volumes.remove(gateway, resource)
+    except InUse as error:
+        if not existing.is_being_deleted:
+            raise
+        log.warning(f"{error}")
+        return False
 
 
 def mark_for(owner: Mapping[str, str]) -> str:

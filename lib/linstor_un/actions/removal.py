@@ -18,12 +18,13 @@ def remove_own(action: Transfer, place: Place) -> None:
     with action.lock(resource, interrupt_holder=True):
         unlinked = transfer.unlink(action, place, drbd_device(resource))
         linked = resource_of(unlinked.device)
-        if linked is not None and linked.lower() != resource.lower() and action.vm is None:
+        is_own = linked is not None and action.names.first_name(linked).lower() == resource.lower()
+        if linked is not None and not is_own and action.vm is None:
             # oned has forgotten the disk, and its link was to an image: that is detached, never deleted.
             transfer.release(action, place, None, linked, unlinked.device)
-        volume = volumes.find(action.gateway, resource)
-        if volume is not None:
-            _remove(action, volume)
+        for volume in volumes.find_several(action.gateway, action.names.successors(resource)):
+            if volume is not None:
+                _remove(action, volume)
 
 
 def remove_leftovers(action: Transfer) -> None:
@@ -35,7 +36,7 @@ def remove_leftovers(action: Transfer) -> None:
     names = action.names
     for volume in volumes.with_property(action.gateway, names.vm_id, str(action.vm_id)):
         if names.is_of_vm(volume.resource, action.vm_id):
-            log.warning(f"{volume.resource} was left behind by an earlier action")
+            log.warning(f"{volume.resource} was left behind by an earlier action, or for an offline node")
             with action.lock(volume.resource, interrupt_holder=True):
                 _remove(action, volume)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Optional
 
 from linstor_un import locks, log
 from linstor_un import settings as settings_room
 from linstor_un.actions import attachment, new_volume
+from linstor_un.actions.own_volume import OwnVolumes
 from linstor_un.cluster import primaries, replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
@@ -40,6 +41,7 @@ class Transfer(NamedTuple):
     datastore: Datastore
     settings: Settings
     gateway: Gateway
+    own_volumes: OwnVolumes
 
     @property
     def names(self) -> Names:
@@ -61,7 +63,7 @@ class Transfer(NamedTuple):
     def resource(self, disk: Disk) -> str:
         """Return the volume of a disk: the image's own, or the VM's."""
         if not disk.is_image:
-            return self.names.disk(self.vm_id, disk.disk_id)
+            return self.own_volumes.resource(disk.disk_id)
         resource = resource_of(disk.source)
         if resource is None:
             raise InvalidInput(
@@ -69,6 +71,10 @@ class Transfer(NamedTuple):
                 "re-create the image or correct its SOURCE"
             )
         return resource
+
+    def candidates(self, disk: Disk) -> Sequence[str]:
+        """Return the volumes that may be a disk's, without asking which of them is."""
+        return (self.resource(disk),) if disk.is_image else self.own_volumes.candidates(disk.disk_id)
 
     def device(self, disk: Disk) -> str:
         """Return the path of a disk's device on any host that has it."""
@@ -82,8 +88,8 @@ class Transfer(NamedTuple):
         return self.names.disk_properties(self.vm_id, disk_id, datastore_id)
 
     def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
-        """Return the lock of a volume."""
-        return locks.of_volume(self.settings, resource, interrupt_holder)
+        """Return the lock of a volume; a VM's disk has one, whichever its volume is."""
+        return locks.of_volume(self.settings, self.names.first_name(resource), interrupt_holder)
 
     def host(self, name: str) -> Host:
         """Return a host; one that the VM never ran on is the front-end, where stopped VMs are parked."""
@@ -109,7 +115,20 @@ def begin(call: Call, place: Place, other_datastore_id: int) -> Transfer:
     if own.transfer_driver != DRIVER:
         own = facts.datastores[other_datastore_id]
     settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
-    return Transfer(place.vm_id, facts.virtual_machine, facts.datastores, own, settings, Gateway(settings))
+    return of(place.vm_id, facts.virtual_machine, facts.datastores, own, settings)
+
+
+def of(
+    vm_id: int,
+    vm: Optional[VirtualMachine],
+    datastores: Mapping[int, Datastore],
+    datastore: Datastore,
+    settings: Settings,
+) -> Transfer:
+    """Return what an action knows that has asked for it itself."""
+    gateway = Gateway(settings)
+    own = OwnVolumes(gateway, vm_id, [disk.disk_id for disk in vm.disks if not disk.is_image] if vm else [])
+    return Transfer(vm_id, vm, datastores, datastore, settings, gateway, own)
 
 
 def not_its_image(transfer: Transfer, disk: Disk, source: str) -> InvalidInput:

@@ -23,5 +23,5 @@ def make(action: Transfer, place: Place, size_mib: int, kind: str) -> None:
         volume = new_volume.make(gateway, undo, resource, size_mib, placement, owner, writer=place.host)
         link = transfer.link(action, place, volume.device, size_mib)
         undo.push(f"link {place.path}", lambda: transfer.unlink(action, place, volume.device))
-        volume.writer.run(f"Preparing {resource}", *new_volume.blank(volume, kind), link)
+        volume.writer.run(f"Preparing {volume.resource}", *new_volume.blank(volume, kind), link)
         new_volume.finish(gateway, volume)

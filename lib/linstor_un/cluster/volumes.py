@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -15,14 +14,12 @@ from linstor_un.cluster.codes import (
     WARN_SAME_SIZE,
     Entry,
 )
-from linstor_un.errors import AlreadyExists, Busy, ControllerFailed, InUse, NoRoom, NotFound
+from linstor_un.errors import AlreadyExists, ControllerFailed, InUse, NoRoom, NotFound
 from linstor_un.units import KIB_PER_GIB, KIB_PER_MIB
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
     from linstor_un.cluster.placement import Placement
-
-_WAIT_SECONDS = 1.0
 
 
 class Volume(NamedTuple):
@@ -54,15 +51,16 @@ class Home(NamedTuple):
 
 def find(gateway: Gateway, resource: str) -> Optional[Volume]:
     """Return the volume, or None where there is none; one request."""
-    found = _list(gateway, [("resource_definitions", resource)])
-    return next((volume for volume in found if volume.resource.lower() == resource.lower()), None)
+    return find_several(gateway, [resource])[0]
 
 
-def find_both(gateway: Gateway, resource: str, other: str) -> tuple[Optional[Volume], Optional[Volume]]:
-    """Return two volumes, each None where there is none; one request."""
-    query = [("resource_definitions", resource), ("resource_definitions", other)]
-    found = {volume.resource.lower(): volume for volume in _list(gateway, query)}
-    return found.get(resource.lower()), found.get(other.lower())
+def find_several(gateway: Gateway, resources: Sequence[str]) -> list[Optional[Volume]]:
+    """Return the volumes of these names, each None where there is none; one request."""
+    found = {
+        volume.resource.lower(): volume
+        for volume in _list(gateway, [("resource_definitions", resource) for resource in resources])
+    }
+    return [found.get(resource.lower()) for resource in resources]
 
 
 def with_property(gateway: Gateway, key: str, value: str) -> list[Volume]:
@@ -206,19 +204,21 @@ def _check_room(gateway: Gateway, resource: str, growth_kib: int, holders: Seque
             )
 
 
-def remove(gateway: Gateway, resource: str) -> None:
-    """Delete the volume with its replicas and snapshots, wherever it is; absent is done.
+def remove(gateway: Gateway, resource: str) -> bool:
+    """Delete the volume with its replicas and snapshots, wherever it is; absent is done. Return whether it is gone.
 
-    A node that is away finishes its part when it returns; that is LINSTOR's and logged. Raises InUse where somebody
-    keeps the volume open, Busy where LINSTOR says it is gone and it is not.
+    A node that is away finishes its part when it returns, and until then nothing else can have the volume's name; that
+    is LINSTOR's and logged. Raises InUse where somebody keeps the volume open.
     """
     try:
         entries = gateway.once_closed(lambda: _delete(gateway, resource))
     except InUse as error:
         raise InUse(_who_uses(gateway, resource, error)) from None
-    if any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries):
+    is_gone = not any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries)
+    if not is_gone:
         log.warning(f"{resource} goes for good when its offline nodes are back")
     log.info(f"removed {resource}")
+    return is_gone
 
 
 def _delete(gateway: Gateway, resource: str) -> Sequence[Entry]:
@@ -236,15 +236,3 @@ def _who_uses(gateway: Gateway, resource: str, error: InUse) -> str:
     if not users:
         return str(error)
     return f"{resource} cannot be deleted because it is open on {', '.join(users)}: stop what uses it there and retry"
-
-
-def wait_until_absent(gateway: Gateway, resource: str) -> None:
-    """Wait for a volume that is being deleted to be gone; raises Busy."""
-    deadline = time.monotonic() + gateway.settings.in_use_timeout_seconds
-    while find(gateway, resource) is not None:
-        if time.monotonic() > deadline:
-            raise Busy(
-                f"{resource} of an earlier VM or image is still being deleted: bring its offline nodes back "
-                "(`linstor node list`), or give them up with `linstor node lost`"
-            )
-        time.sleep(_WAIT_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import datastore_action, new_volume
+from linstor_un.actions import datastore_action, new_volume, own_volume
 from linstor_un.actions.datastore_action import DatastoreAction
 from linstor_un.cluster import snapshots, volumes
 from linstor_un.cluster.gateway import Gateway
@@ -26,7 +26,7 @@ def run(call: Call) -> None:
         return
     gateway = action.gateway()
     with action.lock(resource, interrupt_holder=True):
-        volume, passing = volumes.find_both(gateway, resource, action.names.passing(resource))
+        volume, passing = volumes.find_several(gateway, [resource, action.names.passing(resource)])
         if passing is not None:
             volumes.remove(gateway, passing.resource)
         if volume is None or action.names.incomplete in volume.properties:
@@ -41,7 +41,8 @@ def _forget_snapshots(action: DatastoreAction, gateway: Gateway, image: Image, r
     if image.saved_from is None:
         return
     vm_id, disk_id, image_id = image.saved_from
-    for source in (action.names.disk(vm_id, disk_id), action.names.image(image_id)):
+    disk = own_volume.find(gateway, action.names, action.names.disk(vm_id, disk_id))
+    for source in (*([disk.resource] if disk is not None else []), action.names.image(image_id)):
         if snapshots.find(gateway, source, action.names.save_as(resource)):
             snapshots.forget(gateway, source, action.names.save_as(resource))
 

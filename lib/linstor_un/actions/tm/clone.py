@@ -35,11 +35,12 @@ def run(call: Call) -> None:
     wanted = cloning.Clone(source, disk.original_size_mib or disk.size_mib, target, disk.size_mib, placement, owner)
     mode = _mode(call, action, image_datastore, source, placement)
     with action.lock(target), Undo() as undo:
-        nodes = cloning.clone(action.gateway, undo, wanted, mode, place.host)
-        if place.host.lower() not in {node.lower() for node in nodes}:
-            replicas.attach(action.gateway, target, place.host)
-        link = transfer.link(action, place, new_volume.device(action.gateway, target, placement.layers), disk.size_mib)
-        action.host(place.host).run(f"Linking {place.path} to {target}", link)
+        made = cloning.clone(action.gateway, undo, wanted, mode, place.host)
+        if place.host.lower() not in {node.lower() for node in made.nodes}:
+            replicas.attach(action.gateway, made.resource, place.host)
+        device = new_volume.device(action.gateway, made.resource, placement.layers)
+        link = transfer.link(action, place, device, disk.size_mib)
+        action.host(place.host).run(f"Linking {place.path} to {made.resource}", link)
 
 
 def _disk(action: Transfer, place: Place, source: str) -> Disk:

@@ -89,19 +89,22 @@ def _detach(action: Transfer, source: Place) -> None:
     """
     disks = [disk for disk in (action.vm.disks if action.vm else ()) if disk.transfer_driver in ("", transfer.DRIVER)]
     # What only the source can tell of comes last: it may not answer.
-    resources = {action.resource(disk): disk for disk in sorted(disks, key=lambda disk: disk.is_shared)}
+    resources = {
+        resource: disk
+        for disk in sorted(disks, key=lambda disk: disk.is_shared)
+        for resource in action.candidates(disk)
+    }
     try:
         found = replicas.of_several(action.gateway, list(resources))
         for resource, disk in resources.items():
             for replica in found[resource]:
                 if replica.node.lower() == source.host.lower():
-                    _detach_disk(action, source, disk, replica)
+                    _detach_disk(action, source, disk, resource, replica)
     except DriverError as error:
         log.warning(f"{error}; disks of VM {action.vm_id} stay attached on {source.host}")
 
 
-def _detach_disk(action: Transfer, source: Place, disk: Disk, replica: Replica) -> None:
-    resource = action.resource(disk)
+def _detach_disk(action: Transfer, source: Place, disk: Disk, resource: str, replica: Replica) -> None:
     if not disk.is_shared:
         replicas.detach_replica(action.gateway, resource, replica)
         return

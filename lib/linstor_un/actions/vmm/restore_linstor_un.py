@@ -28,27 +28,27 @@ def run(call: Call) -> None:
         wanted.hand_over(call, "restore")
         return
     gateway = wanted.gateway()
-    volume = volumes.find(gateway, wanted.resource)
-    if volume is not None:
+    volume = wanted.volume(gateway)
+    if volume is not None and not volume.is_being_deleted:
         _restore(wanted, gateway, volume)
     elif virsh.state(wanted.host, domain) == virsh.RUNNING:
         log.info(f"{domain} was restored before")
+    elif volume is not None:
+        raise NotFound(
+            f"The memory of VM {wanted.vm.vm_id} is being deleted with {volume.resource}: start the VM afresh "
+            "(`onevm recover --recreate` keeps persistent disks)"
+        )
     else:
         wanted.hand_over(call, "restore")
 
 
 def _restore(wanted: Checkpoint, gateway: Gateway, volume: Volume) -> None:
-    if volume.is_being_deleted:
-        raise NotFound(
-            f"The memory of VM {wanted.vm.vm_id} is being deleted with {wanted.resource}: start the VM afresh "
-            "(`onevm recover --recreate` keeps persistent disks)"
-        )
     with locks.of_volume(wanted.settings, wanted.resource), Undo() as undo:
         # A save that was cut short has left an image that libvirt itself refuses.
-        virsh.restore(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway, undo), wanted.path)
+        virsh.restore(wanted.host, wanted.domain, checkpoint.attach(wanted, volume, gateway, undo), wanted.path)
         undo.forget()
         try:
-            volumes.remove(gateway, wanted.resource)
+            volumes.remove(gateway, volume.resource)
         except DriverError as error:
             # The VM runs: its directory's delete sweeps what stays.
             log.warning(f"{error}")

@@ -11,8 +11,9 @@ from linstor_un.actions import checkpoint, new_volume
 from linstor_un.actions.checkpoint import Checkpoint
 from linstor_un.actions.new_volume import NewVolume
 from linstor_un.cluster import placement as placements
-from linstor_un.cluster import replicas, volumes
+from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
+from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError, NotReady
 from linstor_un.hosts import virsh
@@ -40,10 +41,11 @@ def _save(wanted: Checkpoint) -> None:
     placement = placements.of(checkpoint.replicated(wanted.settings), wanted.datastore.label)
     owner = {names.vm_id: str(wanted.vm.vm_id)}
     with locks.of_volume(wanted.settings, wanted.resource), Undo() as undo:
-        if _is_saved_already(wanted, gateway, undo):
-            log.info(f"{wanted.domain} was saved to {wanted.resource} before")
-            replicas.detach(gateway, wanted.resource, wanted.host.name)
-            gateway.modify_resource_definition(wanted.resource, {}, [names.incomplete])
+        existing = wanted.volume(gateway)
+        if existing is not None and _is_saved_already(wanted, existing, gateway, undo):
+            log.info(f"{wanted.domain} was saved to {existing.resource} before")
+            replicas.detach(gateway, existing.resource, wanted.host.name)
+            gateway.modify_resource_definition(existing.resource, {}, [names.incomplete])
             return
         volume = new_volume.make(
             gateway, undo, wanted.resource, _size_mib(wanted), placement, owner, writer=wanted.host.name
@@ -56,15 +58,14 @@ def _save(wanted: Checkpoint) -> None:
             log.warning(f"{wanted.domain} is saved, and its volume is not as tidy as it should be: {error}")
 
 
-def _is_saved_already(wanted: Checkpoint, gateway: Gateway, undo: Undo) -> bool:
+def _is_saved_already(wanted: Checkpoint, existing: Volume, gateway: Gateway, undo: Undo) -> bool:
     """Tell whether an earlier run has saved the VM: its memory is nowhere else then; raises NotReady."""
-    existing = volumes.find(gateway, wanted.resource)
-    if existing is None or existing.is_being_deleted:
+    if existing.is_being_deleted:
         return False
-    found = virsh.state(wanted.host, wanted.domain, checkpoint.attach(wanted, gateway, undo))
+    found = virsh.state(wanted.host, wanted.domain, checkpoint.attach(wanted, existing, gateway, undo))
     if found == virsh.UNKNOWN:
         raise NotReady(
-            f"libvirt on {wanted.host.name} does not say whether {wanted.domain} is there, and {wanted.resource} may "
+            f"libvirt on {wanted.host.name} does not say whether {wanted.domain} is there, and {existing.resource} may "
             "be its memory: see the log of libvirtd and retry"
         )
     return found == virsh.SAVED
@@ -90,7 +91,7 @@ def _what_became_of_it(wanted: Checkpoint, volume: NewVolume) -> str:
     try:
         return virsh.stop_saving(wanted.host, wanted.domain, volume.device)
     except DriverError as error:
-        log.warning(f"whether {wanted.domain} is saved is not known, so that {wanted.resource} stays: {error}")
+        log.warning(f"whether {wanted.domain} is saved is not known, so that {volume.resource} stays: {error}")
         return virsh.UNKNOWN
 
 
