@@ -148,6 +148,7 @@ class Node:
     satellite_up: bool = True
     reported: bool = True
     offline_since: int = 0
+    flags: set[str] = field(default_factory=set)
     props: Props = field(default_factory=dict)
     uuid: str = field(default_factory=new_uuid)
     interface_uuid: str = field(default_factory=new_uuid)

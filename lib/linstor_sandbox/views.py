@@ -92,6 +92,7 @@ def node_json(node: Node) -> JsonObject:
         name=node.name,
         type=node.kind,
         props=dict(sorted(node.props.items())),
+        flags=sorted(node.flags),
         net_interfaces=[interface],
         connection_status=node.connection,
         uuid=node.uuid,

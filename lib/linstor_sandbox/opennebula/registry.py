@@ -43,14 +43,19 @@ class Registry:
         release: Union[str, Release] = "7.4",
         encrypted: frozenset[str] = frozenset(),
         tm_mad_conf: Mapping[str, str] = TM_MAD_CONF,
+        configuration: str = "",
     ) -> None:
-        """`var` is oned's own directory on the front-end, `environment` is added to what its drivers have."""
+        """`var` is oned's own directory on the front-end, `environment` is added to what its drivers have.
+
+        `configuration` is the text of oned.conf at oned's start, for whoever asks for it.
+        """
         self.release = Release.parse(release) if isinstance(release, str) else release
         self.hosts = list(hosts)
         self.frontend = frontend
         self.var = var
         self.encrypted = encrypted
         self.tm_mad_conf = dict(tm_mad_conf)
+        self.configuration = configuration
         self.datastores: list[Datastore] = []
         self.images: list[Image] = []
         self.machines: list[VirtualMachine] = []
@@ -132,6 +137,8 @@ class Registry:
             "one.datastorepool.info": ("datastore", self._datastores_xml),
             "one.imagepool.info": ("image", self._images_xml),
             "one.vmpool.infoextended": ("virtual machine", self._machines_xml),
+            "one.system.version": ("system", lambda: ".".join(map(str, (*self.release.version, 0)))),
+            "one.system.config": ("system", self._configuration_xml),
         }
 
     def _vm_xml(self, identifier: int) -> str:
@@ -162,6 +169,13 @@ class Registry:
 
     def _hosts_xml(self) -> str:
         return markup.element("HOST_POOL", *(_host_xml(number, name) for number, name in enumerate(self.hosts)))
+
+    def _datastores_xml(self) -> str:
+        with self.lock:
+            return markup.element("DATASTORE_POOL", *(store.xml(decrypt=False) for store in self.datastores))
+
+    def _configuration_xml(self) -> str:
+        return markup.template("OPENNEBULA_CONFIGURATION", templates.parse(self.configuration))
 
     def _write_credentials(self) -> None:
         """What oneadmin has in its home: scripts find oned and their session there."""

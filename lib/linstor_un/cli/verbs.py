@@ -12,6 +12,7 @@ from linstor_un.errors import DriverError
 
 # Verb, module and test have the same name; the words are what --help says of each.
 VERBS = {
+    "check": "Look for everything that is wrong, and say what to do.",
     "install": "Put the driver into OpenNebula and edit its configuration.",
     "upgrade": "Replace an older version, or the bash linstor_un, in place.",
     "uninstall": "Put back, to the byte, what was there before the driver.",
@@ -27,6 +28,7 @@ Examples:
   linstor-un install --dry-run    show what an installation would change
   linstor-un status               show what is where, and what still fits
   linstor-un audit                show what is wrong or left over
+  linstor-un check                look for everything that is wrong
 
 \b
 Exit codes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ from linstor_un.settings import Settings
 
 # The base class would read a token of LINBIT's own tools, which oneadmin may not be allowed to.
 Linstor.AUTH_JSON_PATH = ""
+
+_SECONDS_PER_DAY = 86400
 
 
 class Unwilling(LinstorError):  # type: ignore[misc]
@@ -79,6 +82,13 @@ class Connection(Linstor):  # type: ignore[misc]
         if self._rest_conn.sock is None:
             self._rest_conn.connect()
         self._rest_conn.sock.settimeout(self._settings.request_timeout_seconds)
+
+    def certificate_days(self) -> float | None:
+        """Return for how many days more the controller's certificate is valid, None without TLS."""
+        certificate = self._rest_conn.sock.getpeercert() if isinstance(self._rest_conn.sock, ssl.SSLSocket) else None
+        if not certificate:
+            return None
+        return (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / _SECONDS_PER_DAY
 
     def _open(self, host: str, port: int | None, secure: bool) -> None:
         timeout = self._settings.connect_timeout_seconds

@@ -56,6 +56,10 @@ class Gateway:
         """Tell whether LINSTOR itself, and the installed python-linstor, allow two primaries while a VM migrates."""
         return self.rest_version >= _MANAGED_SINCE and hasattr(self._connected(), "resource_unmake_available")
 
+    def certificate_days(self) -> Optional[float]:
+        """Return for how many days more the controller's certificate is valid, None without TLS."""
+        return self._connected().certificate_days()
+
     def connect(self) -> None:
         """Connect now, for an action that must lose no time later."""
         self._connected()

@@ -46,14 +46,23 @@ watch
 )
 
 # Who owns a directory, or may rename what is in it, can put a link in the place of a file before it is written to.
-_STAGING = """
+IS_SAFE = """
+is_safe() {
+    [ -n "$(find "$1/." -maxdepth 0 \\( -user 0 -o -user "$(id -u)" \\) \\( ! -perm -2 -o -perm -1000 \\))" ]
+}
+"""
+
+_STAGING = (
+    IS_SAFE
+    + """
 staging() {
     mkdir -p "$1"
-    [ -n "$(find "$1/." -maxdepth 0 \\( -user 0 -o -user "$(id -u)" \\) \\( ! -perm -2 -o -perm -1000 \\))" ] && return
+    is_safe "$1" && return
     echo "$1 is open to other users: take it from them, or set STAGING_DIR to a directory of $(id -un)" >&2
     exit 1
 }
 """
+)
 
 # The file loses its name before anything is in it, so that nothing is left of it however the script ends. One that was
 # killed before that has left an empty file: the next one removes it, once nobody can be about to open it.

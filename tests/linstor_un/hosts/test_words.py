@@ -11,7 +11,7 @@ from typing import Callable, NamedTuple
 
 import pytest
 
-from linstor_un.hosts import copies, devices, directories, filesystems, virsh
+from linstor_un.hosts import copies, devices, directories, filesystems, inspection, virsh
 from linstor_un.hosts.runner import Feed, Host, Step
 from linstor_un.settings import Settings
 from tests.conftest import CHECKOUT
@@ -127,6 +127,7 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "restore": restore,
     "held": hold,
     "stock_action": stock,
+    "inspect": lambda s: inspection.inspect(staged(s), (s.words[0],), s.words[1], True),
 }
 
 
@@ -199,6 +200,7 @@ STARTERS = {
     "hosts/sources.py": ("gzip", "bzip2", "xz", "zstd", "datastore/downloader.sh"),
     "actions/tm/context.py": ("xorriso", "genisoimage", "mkisofs"),
     "actions/migration.py": ("tm/<driver>/premigrate", "postmigrate", "failmigrate"),
+    "cli/installation/interpreter.py": ("python3",),
 }
 
 

@@ -68,6 +68,14 @@ class User(NamedTuple):
         except KeyError:
             return "/"
 
+    def become(self) -> None:
+        """Let this process, where it is root's, go on as this user, as oned's drivers run."""
+        if os.geteuid() == 0 and self.uid != 0:
+            os.initgroups(self.name, self.gid)
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+            os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
+
 
 def owner(folder: str) -> User:
     """Return whom a folder belongs to."""

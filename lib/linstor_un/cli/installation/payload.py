@@ -45,6 +45,15 @@ def load(python: str) -> Payload:
     return Payload(files, _bytes(configuration) if os.path.exists(configuration) else b"")
 
 
+def entry_scripts() -> list[str]:
+    """Return the entry scripts that the library's actions need, by their path in the remotes folder."""
+    found = []
+    for kind, folder in (("datastore", OWN_FOLDERS[0]), ("tm", OWN_FOLDERS[1]), ("vmm", "vmm/kvm")):
+        names = sorted(os.listdir(os.path.join(_PACKAGE, "actions", kind)))
+        found += [f"{folder}/{name[:-3]}" for name in names if name.endswith(".py") and name != "__init__.py"]
+    return found
+
+
 def _top() -> str:
     """Return the folder that the scripts are below: beside the library, or where pip puts a package's data."""
     candidates = [

@@ -1,0 +1,1 @@
+"""What `check` looks at: each check a function that yields findings, by theme."""

@@ -1,0 +1,111 @@
+"""What oned says of the whole cloud: its configuration as it runs, its hosts, and the driver's datastores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from linstor_un.errors import OnedUnreachable
+from linstor_un.opennebula import decoding, model, oned
+from linstor_un.opennebula.decoding import number, required_number, text
+from linstor_un.opennebula.model import Datastore
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+# STATE of a host that an operator has taken out of service, or that is off.
+_OFFLINE = 8
+
+
+class Host(NamedTuple):
+    """A host as it is registered; `hypervisor` is the name of its VM_MAD."""
+
+    host_id: int
+    name: str
+    cluster_id: int
+    hypervisor: str
+    is_in_service: bool
+
+
+class Store(NamedTuple):
+    """A datastore of the driver; `stored` are its attributes as they lie in oned's database, secrets encrypted."""
+
+    datastore: Datastore
+    is_system: bool
+    cluster_ids: frozenset[int]
+    total_mib: int
+    stored: Datastore
+
+
+class Survey(NamedTuple):
+    """The cloud; `configuration` is written as in oned.conf."""
+
+    release: str
+    configuration: str
+    hosts: tuple[Host, ...]
+    stores: tuple[Store, ...]
+
+    def hosts_of(self, stores: Sequence[Store]) -> list[Host]:
+        """Return the hosts in service on which VMs with disks in these datastores may run: those of their clusters."""
+        clusters = {cluster for store in stores for cluster in store.cluster_ids}
+        return [host for host in self.hosts if host.is_in_service and host.cluster_id in clusters]
+
+
+def take(driver: str) -> Survey:
+    """Ask oned, in two requests, for everything that concerns this transfer driver; raises OnedUnreachable."""
+    names = ("one.system.version", "one.system.config", "one.hostpool.info", "one.datastorepool.info")
+    release, configuration, hosts, datastores = (_there(answer) for answer in oned.call([(name, ()) for name in names]))
+    elements = [
+        element
+        for element in decoding.parse(datastores, "DATASTORE_POOL").iterfind("DATASTORE")
+        if text(element, "TM_MAD") == driver
+    ]
+    clear = oned.call([("one.datastore.info", (required_number(item, "ID"), True)) for item in elements])
+    return Survey(
+        release.decode("utf-8", "replace").strip(),
+        _as_text(decoding.parse(configuration, "OPENNEBULA_CONFIGURATION")),
+        tuple(_host(element) for element in decoding.parse(hosts, "HOST_POOL").iterfind("HOST")),
+        tuple(_store(stored, decoding.parse(answer, "DATASTORE")) for stored, answer in zip(elements, clear) if answer),
+    )
+
+
+def _there(answer: Optional[bytes]) -> bytes:
+    if answer is None:
+        raise OnedUnreachable("oned answered that a list of all does not exist; see /var/log/one/oned.log")
+    return answer
+
+
+def _host(element: _Element) -> Host:
+    return Host(
+        host_id=required_number(element, "ID"),
+        name=text(element, "NAME"),
+        cluster_id=number(element, "CLUSTER_ID") or 0,
+        hypervisor=text(element, "VM_MAD"),
+        is_in_service=number(element, "STATE") != _OFFLINE,
+    )
+
+
+def _store(stored: _Element, clear: _Element) -> Store:
+    return Store(
+        datastore=model.datastore(clear),
+        is_system=number(clear, "TYPE") == 1,
+        cluster_ids=frozenset(int(item.text or 0) for item in clear.iterfind("CLUSTERS/ID")),
+        total_mib=number(clear, "TOTAL_MB") or 0,
+        stored=model.datastore(stored),
+    )
+
+
+def _as_text(tree: _Element) -> str:
+    """Return the attributes as they stand in oned.conf."""
+    lines = []
+    for element in tree:
+        if len(element):
+            pairs = ", ".join(f"{child.tag!s} = {_quoted(child)}" for child in element)
+            lines.append(f"{element.tag!s} = [ {pairs} ]\n")
+        else:
+            lines.append(f"{element.tag!s} = {_quoted(element)}\n")
+    return "".join(lines)
+
+
+def _quoted(element: _Element) -> str:
+    return '"' + (element.text or "").replace('"', '\\"') + '"'
