@@ -170,10 +170,6 @@ class Registry:
     def _hosts_xml(self) -> str:
         return markup.element("HOST_POOL", *(_host_xml(number, name) for number, name in enumerate(self.hosts)))
 
-    def _datastores_xml(self) -> str:
-        with self.lock:
-            return markup.element("DATASTORE_POOL", *(store.xml(decrypt=False) for store in self.datastores))
-
     def _configuration_xml(self) -> str:
         return markup.template("OPENNEBULA_CONFIGURATION", templates.parse(self.configuration))
 

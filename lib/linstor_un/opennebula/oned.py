@@ -50,7 +50,7 @@ def ask(vm_id: Optional[int], datastore_ids: Sequence[int]) -> Facts:
     return Facts(model.virtual_machine(decoding.parse(machine, "VM")) if machine else None, datastores)
 
 
-def call(calls: Sequence[tuple[str, tuple[_Parameter, ...]]]) -> list[Optional[bytes]]:
+def call(calls: Sequence[tuple[str, tuple[Parameter, ...]]]) -> list[Optional[bytes]]:
     """Return what oned answers to each call, in one request, None where the object does not exist.
 
     Raises OnedUnreachable.
