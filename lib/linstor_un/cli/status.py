@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -27,9 +28,10 @@ SECTIONS = ("datastores", "nodes", "volumes", "snapshots")
 _HELP = """\
 Show datastores with what still fits into them, nodes and pools, volumes with whose they are and where, snapshots.
 
-SECTION is one or more of datastores, nodes, volumes and snapshots; all but the last without it. FITS is what can still
-be stored with the replicas that are asked for. In PLACES a replica is `node`, with `*` where it is primary, `(node)`
-is a diskless resource and `[node]` a tie-breaker.
+SECTION is one or more of datastores, nodes, volumes and snapshots; all but the last without it. GIVEN is what images
+and disks have by OpenNebula, TAKEN what all their replicas take in the pools, and FITS what can still be stored with
+the replicas that are asked for. In PLACES a replica is `node`, with `*` where it is primary, `(node)` is a diskless
+resource and `[node]` a tie-breaker.
 
 \b
 Examples:
@@ -127,7 +129,10 @@ def gib(kib: float) -> float:
 
 
 def _datastores(inventory: Inventory, wanted: Filter) -> Table:
-    columns = ("id", "name", "type", "volumes", "given_gib", "fits_gib", "total_gib", "replicas", "placement", "clones")
+    columns = (
+        *("id", "name", "type", "volumes", "given_gib", "taken_gib", "fits_gib", "total_gib"),
+        *("replicas", "placement", "clones"),
+    )
     rows: list[tuple[Cell, ...]] = []
     for site in inventory.sites:
         volumes = inventory.wanted(site).values()
@@ -142,7 +147,9 @@ def _datastore(inventory: Inventory, site: Site, number: int, own: Sequence[Want
     datastore, settings = inventory.database.datastores[number], inventory.settings[number]
     kind = {"SYSTEM_DS": "system", "IMAGE_DS": "image"}.get(datastore.attributes.get("TYPE", "IMAGE_DS"), "other")
     given = gib(sum(item.size_mib for item in own) * KIB_PER_MIB)
-    head = (number, datastore.name, kind, len(own), given)
+    here = [placed for item in own for placed in site.cluster.placed(item.resource)]
+    taken = gib(sum(max(placed.allocated_kib, 0) for placed in here))
+    head = (number, datastore.name, kind, len(own), given, taken)
     try:
         placement = placements.of(settings, datastore.label)
         capacity = pools.capacity(site.gateway, placement)
@@ -204,10 +211,15 @@ def _volumes(inventory: Inventory, wanted: Filter) -> Table:
 def chosen(inventory: Inventory, wanted: Filter) -> Iterator[tuple[Site, Wanted, Volume, tuple[Placed, ...]]]:
     """Yield the volumes that OpenNebula knows and that pass, by their names."""
     for site in inventory.sites:
-        for key, item in sorted(inventory.wanted(site).items()):
+        for key, item in sorted(inventory.wanted(site).items(), key=lambda found: _natural(found[0])):
             volume, placed = site.cluster.volumes.get(key), site.cluster.placed(key)
             if volume is not None and wanted.passes(item, placed):
                 yield site, item, volume, placed
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key by which disk-2 comes before disk-10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def places(placed: Sequence[Placed]) -> str:

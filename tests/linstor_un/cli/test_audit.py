@@ -20,7 +20,7 @@ from linstor_un.cli import audit
 from linstor_un.cli.auditing import examination
 from linstor_un.errors import Busy, DriverError
 from linstor_un.settings import read_configuration
-from tests.conftest import World
+from tests.conftest import CHECKOUT, World
 from tests.linstor_un.cli.clouds import NODES, Estate
 from tests.linstor_un.cli.planted import (
     D0,
@@ -235,6 +235,16 @@ def test_an_image_whose_fill_was_killed_is_left_alone_until_then_and_mended_afte
     assert (finding.kind, finding.subject) == ("half-made", "one-image-0")
     assert run("--repair").exit_code == 0
     assert state(world)["resource_definitions"] == {}
+
+
+def test_each_finding_is_documented() -> None:
+    text = (CHECKOUT / "docs" / "audit.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|.*\|(.*)\|$", text, re.MULTILINE)
+    documented = {kind: repair for kinds, repair in rows for kind in re.findall(r"`([\w-]+)`", kinds)}
+    planted = {item.kind: item.consent for item in (*ON_LINSTOR, *ON_HOSTS)}
+    assert set(documented) == set(planted)
+    for item in (*ON_LINSTOR, *ON_HOSTS):
+        assert item.consent in documented[item.kind], item.title
 
 
 def test_a_healthy_cloud_of_a_thousand_machines_costs_few_requests(cloud: Estate) -> None:

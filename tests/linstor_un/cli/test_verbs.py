@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from linstor_un import __version__
 from linstor_un.cli.verbs import VERBS, command
 from tests.conftest import CHECKOUT
+from tests.linstor_un.cli.clouds import NODES, Estate
 from tests.linstor_un.cli.trees import SCRIPT, script
 
 VERB_MODULES = {name: importlib.import_module(f"linstor_un.cli.{name}") for name in VERBS}
@@ -121,3 +122,28 @@ def test_a_package_has_the_command_and_what_it_installs() -> None:
         path.relative_to(CHECKOUT) for folder in folders for path in (CHECKOUT / folder).iterdir() if path.is_file()
     }
     assert packed == {f"share/linstor_un/{path}" for path in {*wanted, Path("linstor-un")}}
+
+
+def lines_to_type(*verbs: str) -> list[str]:
+    """The lines of the README that call these verbs."""
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    return re.findall(rf"^    (linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit"))
+def test_what_the_readme_types_works(
+    estate: Estate, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    estate.cloud.hosts[:] = estate.cloud.hosts[:1]
+
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", stop)
+    try:
+        result = CliRunner().invoke(command, line.split()[1:], catch_exceptions=False)
+    finally:
+        estate.cloud.hosts[:] = NODES
+    # The links of this estate's VMs are not laid out, which --hosts finds; Ctrl-C ends --watch.
+    assert result.exit_code == (3 if "--hosts" in line else 1 if "--watch" in line else 0), result.output

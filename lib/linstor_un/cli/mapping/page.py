@@ -48,16 +48,19 @@ button { font: inherit; padding: 0; cursor: pointer; }
 .image { --kind: var(--image); }
 .disk { --kind: var(--disk); }
 .checkpoint { --kind: var(--checkpoint); }
+.named { width: auto; height: 18px; padding: 0 5px; font-size: 11px; line-height: 14px; color: var(--box); }
 .attached { background: none; }
+.named.attached { color: var(--kind); }
 .tie-breaker { width: 7px; height: 7px; margin: 3px; border-radius: 4px; opacity: .55; }
 .primary { box-shadow: 0 0 0 2px var(--text); }
 .bad { background: repeating-linear-gradient(45deg, var(--bad) 0 3px, transparent 3px 6px); border-color: var(--bad); }
+.named.bad { color: var(--text); background: none; border-style: dashed; }
 .guest { padding: 0 5px; font-size: 12px; color: inherit; background: var(--back);
   border: 1px solid var(--line); border-radius: 9px; }
 .dim { opacity: .12; }
 .hot { outline: 3px solid var(--mark); outline-offset: 1px; opacity: 1; }
 svg { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; z-index: 2; }
-path { fill: none; stroke: var(--soft); stroke-width: 1; opacity: .3; }
+path { fill: none; stroke: var(--soft); stroke-width: 1; opacity: .22; }
 path.hot { outline: none; stroke: var(--mark); stroke-width: 2.5; opacity: .9; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 2px 14px 2px 0; text-align: left; border-bottom: 1px solid var(--line); }
@@ -185,7 +188,8 @@ function fill(section, box) {
   const group = make(section, "div", "cells");
   for (const [volume, spot] of here) {
     const classes = ["cell", volume.kind, spot.role, spot.is_primary ? "primary" : "", spot.is_good ? "" : "bad"];
-    const cell = make(group, "button", classes.join(" "));
+    const isNamed = data.volumes.length <= FEW && spot.role !== "tie-breaker";
+    const cell = make(group, "button", classes.concat(isNamed ? "named" : "").join(" "), isNamed ? volume.name : "");
     cell.title = `${volume.name}: ${volume.of}`;
     cell.setAttribute("aria-label", `${volume.name} ${spot.role} on ${spot.node}`);
     note(cells, volume.name, cell);
