@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -17,7 +19,7 @@ from linstor_un.cli.auditing.finding import NAME, SAFE, Finding
 from linstor_un.cli.output import Report, changing, reporting
 from linstor_un.driver import configuration_path
 from linstor_un.errors import Busy, DriverError, NotFound
-from linstor_un.settings import read_configuration
+from linstor_un.settings import Settings, from_configuration, read_configuration
 from linstor_un.undo import Stopped
 
 FOUND = 3
@@ -60,7 +62,10 @@ def command(
     """Find what is wrong, and mend it where that is asked for."""
     if delete and not repair:
         raise click.UsageError("--delete goes with --repair.")
-    found = examination.examine(read_configuration(configuration_path()), hosts)
+    configuration = read_configuration(configuration_path())
+    if repair and not dry_run:
+        _check_user(from_configuration(configuration))
+    found = examination.examine(configuration, hosts)
     chosen = _chosen(found, {*volumes, *delete} if volumes else ())
     _check_names(found, delete)
     if not repair:
@@ -69,6 +74,14 @@ def command(
     else:
         left = _repair(report, found, chosen, {name.lower() for name in delete}, dry_run, yes)
     sys.exit(FOUND if left else 0)
+
+
+def _check_user(settings: Settings) -> None:
+    """Refuse to be root where the driver is not: root's locks hold no action, or are ones that it may not open."""
+    user = os.stat(settings.lock_directory or os.path.dirname(configuration_path())).st_uid
+    if os.geteuid() == 0 and user != 0:
+        name = pwd.getpwuid(user).pw_name
+        raise click.UsageError(f"Run repairs as the user of the driver: sudo -u {name} linstor-un audit --repair")
 
 
 def _chosen(found: Examination, names: Collection[str]) -> Sequence[Finding]:

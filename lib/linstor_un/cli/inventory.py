@@ -68,6 +68,10 @@ class Inventory(NamedTuple):
         """Return the names that this OpenNebula gives in LINSTOR."""
         return self.common.names
 
+    def is_wanted_anywhere(self, resource: str) -> bool:
+        """Tell whether oned's database speaks of a volume of this name, on whichever cluster."""
+        return any(resource.lower() in self.wanted(site) for site in self.sites)
+
     def wanted(self, site: Site) -> dict[str, Wanted]:
         """Return the volumes that oned's database speaks of on this cluster, by their names in lower case."""
         return {item.resource.lower(): item for item in _merged(_wanted(self, site))}
@@ -84,11 +88,16 @@ def read(configuration: Mapping[str, str]) -> Inventory:
         number: settings_room.for_datastore(configuration, datastore.attributes, datastore.label)
         for number, datastore in database.datastores.items()
     }
-    sites = []
-    for numbers in _on_one_cluster(settings):
+    sites: dict[object, Site] = {}
+    for numbers in _by_address(settings):
         gateway = Gateway(settings[numbers[0]])
-        sites.append(Site(gateway, clusters.read(gateway), frozenset(numbers)))
-    return Inventory(database, settings, settings_room.from_configuration(configuration), tuple(sites))
+        cluster = clusters.read(gateway)
+        # Datastores may name the controllers of one cluster in different ways.
+        key = cluster.identity or tuple(numbers)
+        before = sites[key].datastore_ids if key in sites else frozenset()
+        sites[key] = Site(gateway, cluster, before | frozenset(numbers))
+    common = settings_room.from_configuration(configuration)
+    return Inventory(database, settings, common, tuple(sites.values()))
 
 
 def again(known: Inventory, site: Site, resource: str) -> tuple[Inventory, Site]:
@@ -98,7 +107,8 @@ def again(known: Inventory, site: Site, resource: str) -> tuple[Inventory, Site]
     image_ids = {names.image_id_of(resource), names.passing_image_id_of(resource), _image_id(wanted)}
     image_ids |= {names.saved_image_id_of(item.name) for item in site.cluster.snapshots_of(resource)}
     vm_ids = {names.vm_id_of(resource), *(item.vm.vm_id for item in (wanted.machines if wanted else ()))}
-    database = pools.again(known.database, _numbers(image_ids), _numbers(vm_ids))
+    # What nobody wants may have become anybody's.
+    database = pools.again(known.database, _numbers(image_ids), _numbers(vm_ids)) if wanted else pools.read()
     there = site._replace(cluster=clusters.again(site.gateway, site.cluster, [resource]))
     return known._replace(database=database, sites=(there,)), there
 
@@ -111,7 +121,7 @@ def _numbers(identifiers: set[Optional[int]]) -> list[int]:
     return sorted(number for number in identifiers if number is not None)
 
 
-def _on_one_cluster(settings: Mapping[int, Settings]) -> list[list[int]]:
+def _by_address(settings: Mapping[int, Settings]) -> list[list[int]]:
     found: dict[tuple[object, ...], list[int]] = {}
     for number, item in sorted(settings.items()):
         key = item.controllers, item.certificate_file, item.key_file, item.ca_file, item.token, item.token_file
@@ -129,13 +139,17 @@ def _wanted(inventory: Inventory, site: Site) -> Iterator[Wanted]:
             continue
         for disk in machine.disks:
             number = datastore_of(inventory, machine, disk)
-            resource = (
-                resource_of(disk.source) if disk.is_image else inventory.names.disk(machine.vm.vm_id, disk.disk_id)
-            )
-            if resource is not None and number in site.datastore_ids:
+            resource = resource_of(disk.source) if disk.is_image else _own(inventory, machine, disk)
+            # An image's volume is where its image is, too.
+            numbers = {number, disk.datastore_id} if disk.is_image else {number}
+            if resource is not None and numbers & site.datastore_ids:
                 yield _of_disk(inventory, machine, disk, resource, number)
         if machine.datastore_id in site.datastore_ids and (machine.is_saved or not machine.is_settled):
             yield _of_memory(inventory, machine)
+
+
+def _own(inventory: Inventory, machine: Machine, disk: Disk) -> str:
+    return inventory.names.disk(machine.vm.vm_id, disk.disk_id)
 
 
 def datastore_of(inventory: Inventory, machine: Machine, disk: Disk) -> int:

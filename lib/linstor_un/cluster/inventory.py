@@ -18,6 +18,7 @@ from linstor_un.cluster.volumes import Volume
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
 
+_IDENTITY = "Cluster/LocalID"
 AUTO_TIE_BREAKER = "DrbdOptions/auto-add-quorum-tiebreaker"
 _MOST_REQUESTS_FOR_RESOURCES = 8
 _SYNCING = frozenset({"SyncSource", "SyncTarget", "PausedSyncS", "PausedSyncT", "VerifyS", "VerifyT"})
@@ -79,6 +80,11 @@ class Cluster(NamedTuple):
     volumes: Mapping[str, Volume]
     resources: Mapping[str, tuple[Placed, ...]]
     snapshots: Mapping[str, tuple[Snapshot, ...]]
+
+    @property
+    def identity(self) -> str:
+        """Return what no other cluster has, whichever of its controllers' addresses it is reached by."""
+        return self.properties.get(_IDENTITY, "")
 
     def placed(self, resource: str) -> tuple[Placed, ...]:
         """Return where a volume is."""
@@ -168,10 +174,17 @@ def _placed(data: Mapping[str, Any]) -> Placed:
         replica=replicas.from_json(data),
         provider=listed[0].get("provider_kind", ""),
         disk_state=state.get("disk_state", ""),
-        is_syncing=any(peer.get("replication_state") in _SYNCING for peer in peers),
+        is_syncing=_is_syncing(state, peers),
         allocated_kib=int(listed[0].get("allocated_size_kib", -1)),
         synced_percent=min(done, default=None),
     )
+
+
+def _is_syncing(state: Mapping[str, Any], peers: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether data is copied; controllers before REST 1.25 do not say, and what is behind may be catching up."""
+    if "replication_states" not in state:
+        return bool(state.get("disk_state") == "Inconsistent")
+    return any(peer.get("replication_state") in _SYNCING for peer in peers)
 
 
 def _is_target(peer: Mapping[str, Any]) -> bool:

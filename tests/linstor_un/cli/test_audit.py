@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Union
 
 import pytest
@@ -21,7 +22,7 @@ from linstor_un.cli.auditing import examination
 from linstor_un.errors import Busy, DriverError
 from linstor_un.settings import read_configuration
 from tests.conftest import CHECKOUT, World
-from tests.linstor_un.cli.clouds import NODES, Estate
+from tests.linstor_un.cli.clouds import MIB, NODES, Estate
 from tests.linstor_un.cli.planted import (
     D0,
     ON_HOSTS,
@@ -164,6 +165,40 @@ def test_what_has_got_a_use_meanwhile_is_not_touched(estate: Estate) -> None:
     before = state(estate)
     assert not examination.mend(found.inventory, finding)
     assert state(estate) == before
+
+
+def test_what_has_become_an_image_meanwhile_is_not_deleted(estate: Estate) -> None:
+    make("one-vm-77-disk-0", VM_ID="77")(estate)
+    found = look()
+    estate.cloud.register_image(estate.images, "/dev/drbd/by-res/one-vm-77-disk-0/0", MIB)
+    assert not examination.mend(found.inventory, found.findings[0])
+    assert look().findings == ()
+
+
+def test_one_cluster_under_two_names_is_one(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        estate.system.attributes, "LS_CONTROLLERS", estate.sandbox.uri.replace("127.0.0.1", "localhost")
+    )
+    assert look().findings == ()
+    assert [site.datastore_ids for site in look().inventory.sites] == [{100, 101}]
+    identity = estate.sandbox.cluster.props.pop("Cluster/LocalID")
+    try:
+        assert look().findings == (), "what is wanted by any datastore is nowhere left over"
+    finally:
+        estate.sandbox.cluster.props["Cluster/LocalID"] = identity
+
+
+def test_root_repairs_nothing_for_another_user(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Path(configuration()["LOCK_DIR"])
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    os.chown(directory, 1, 1)
+    try:
+        result = run("--repair")
+        assert result.exit_code == 2 and "sudo -u daemon linstor-un audit --repair" in result.output
+        assert run("--repair", "--dry-run").exit_code == 0
+    finally:
+        os.chown(directory, 0, 0)
 
 
 def test_a_volume_that_an_action_has_taken_meanwhile_is_left_to_it(estate: Estate) -> None:

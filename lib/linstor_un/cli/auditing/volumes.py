@@ -64,6 +64,8 @@ def _unknown(view: View, volume: Volume) -> Iterator[Finding]:
     passing_id = names.passing_image_id_of(resource)
     if image_id is vm_id is passing_id is None or names.is_foreign(volume.properties):
         return
+    if len(view.inventory.sites) > 1 and view.inventory.is_wanted_anywhere(resource):
+        return
     number = image_id if passing_id is None else passing_id
     image = view.inventory.database.images.get(number) if number is not None else None
     machine = view.inventory.database.machines.get(vm_id) if vm_id is not None else None
