@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union
@@ -208,6 +211,60 @@ def test_a_volume_that_an_action_has_taken_meanwhile_is_left_to_it(estate: Estat
         examination.mend(found.inventory, found.findings[0])
     assert run("--repair").exit_code == 0
     assert look().findings == ()
+
+
+def in_a_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+    """The command, started by somebody at a terminal, and the terminal."""
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "linstor_un.cli", "audit", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib"), "TERM": "xterm", "COLUMNS": "200"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    return process, terminal
+
+
+def read_until(terminal: int, what: bytes = b"") -> bytes:
+    """What the terminal shows until then, or until nothing more comes."""
+    shown = b""
+    while not what or what not in shown:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    return shown
+
+
+def test_somebody_at_a_terminal_is_asked(estate: Estate) -> None:
+    for name in ("snapshot-5", "snapshot-6"):
+        take(estate.sandbox, estate.sandbox.definition(D0), name)
+    process, terminal = in_a_terminal("--repair")
+    first = read_until(terminal, b"[y/N]")
+    assert b"nobody can reach it through OpenNebula" in first
+    os.write(terminal, b"y\n")
+    read_until(terminal, b"[y/N]")
+    os.write(terminal, b"n\n")
+    last = read_until(terminal)
+    assert process.wait() == audit.FOUND
+    assert b"\x1b[33mleft" in last, "in colour"
+    assert [item.subject for item in look().findings] == [f"{D0}/snapshot-6"]
+    os.close(terminal)
+
+
+def test_an_action_that_deletes_the_volume_has_precedence(estate: Estate) -> None:
+    for name in ("save-as-one-image-88", "save-as-one-image-89"):
+        take(estate.sandbox, estate.sandbox.definition(D0), name)
+    stopping = Fault("do", re.compile(f"DELETE .*/{D0}/snapshots/save-as-one-image-88"), action=lambda: stop.pop()())
+    estate.sandbox.faults.add(stopping)
+    process, terminal = in_a_terminal("--repair")
+    stop = [lambda: process.send_signal(signal.SIGTERM)]
+    shown = read_until(terminal).decode()
+    assert process.wait() == audit.FOUND, shown
+    assert "left" in shown and "an action works on it now" in shown
+    assert "mended" in shown and "save-as-one-image-89" in shown
+    os.close(terminal)
 
 
 def test_the_last_copy_goes_only_by_its_name(estate: Estate) -> None:
