@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 import pytest
 from click.testing import CliRunner, Result
@@ -25,6 +25,7 @@ from linstor_un.cli.auditing import examination
 from linstor_un.errors import Busy, DriverError
 from linstor_un.settings import read_configuration
 from tests.conftest import CHECKOUT, World
+from tests.linstor_un import living
 from tests.linstor_un.cli.clouds import MIB, NODES, Estate
 from tests.linstor_un.cli.planted import (
     D0,
@@ -327,6 +328,37 @@ def test_an_image_whose_fill_was_killed_is_left_alone_until_then_and_mended_afte
     assert (finding.kind, finding.subject) == ("half-made", "one-image-0")
     assert run("--repair").exit_code == 0
     assert state(world)["resource_definitions"] == {}
+
+
+def test_what_the_driver_itself_leaves_is_as_it_should_be(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(nodes=NODES)
+    for name, value in world.cloud.scripts.environment.items():
+        monkeypatch.setenv(name, value)
+    cloud = world.cloud
+    vm = living.start(world, living.EVERY_KIND)
+    healthy = "after a start"
+    kept = cloud.snapshot_create(vm, vm.disk(0), "kept")
+    cloud.snapshot_create(vm, vm.disk(1), "persistent")
+    cloud.migrate_live(vm, "node4")
+    found = {healthy: look(hosts=True).findings}
+    cloud.resize_disk(vm, vm.disk(0), 8)
+    saved = cloud.disk_saveas(vm, vm.disk(0), "saved")
+    cloud.suspend(vm)
+    found["suspended"] = look(hosts=True).findings
+    cloud.resume(vm)
+    cloud.poweroff(vm)
+    cloud.snapshot_revert(vm, vm.disk(0), kept)
+    cloud.migrate_cold(vm, "node2")
+    found["moved"] = look(hosts=True).findings
+    cloud.undeploy(vm)
+    found["parked"] = look(hosts=True).findings
+    cloud.deploy(vm, "node1", world.system)
+    cloud.detach(vm, vm.disk(2))
+    cloud.instantiate(f"DISK=[IMAGE_ID={saved.identifier}]", "node3", world.system)
+    found["at last"] = look(hosts=True).findings
+    assert {when: [item.text for item in items] for when, items in found.items() if items} == {}
 
 
 def test_each_finding_is_documented() -> None:
