@@ -58,12 +58,17 @@ PROVIDERS = tuple(name for name in KINDS if name != "DISKLESS")
 
 @dataclass(frozen=True)
 class Pool:
-    """A storage pool to begin with: on the given nodes, or on all."""
+    """A storage pool to begin with: on the given nodes, or on all.
+
+    A thin one without `zeroes` was made with -Zn: its volumes show old data wherever nobody has written, as though each
+    of its chunks were as large as a volume.
+    """
 
     name: str
     kind: str = "LVM_THIN"
     size_mib: int = 20480
     nodes: Optional[tuple[str, ...]] = None
+    zeroes: bool = True
 
 
 def new_uuid() -> str:
@@ -102,12 +107,18 @@ class StoragePool:
     props: Props = field(default_factory=dict)
     uuid: str = field(default_factory=new_uuid)
     withheld: int = 0
+    zeroes: bool = True
     members: dict[tuple[str, int], Stored] = field(default_factory=dict)
 
     @property
     def diskless(self) -> bool:
         """Whether it stores nothing."""
         return self.kind.name == "DISKLESS"
+
+    @property
+    def shows_old_data(self) -> bool:
+        """Whether a fresh volume shows what was there before."""
+        return not (self.kind.zeroed and self.zeroes)
 
     def driver(self) -> str:
         """What it is on its node: a volume group, a thin pool, a directory."""

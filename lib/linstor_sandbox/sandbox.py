@@ -120,7 +120,8 @@ class Sandbox:
             for name in pool.nodes or nodes:
                 if name not in self.cluster.nodes:
                     raise ValueError(f"Pool {pool.name} is on node {name}, which is none of {', '.join(nodes)}")
-                self.cluster.add_pool(self.cluster.nodes[name], pool.name, pool.kind, pool.size_mib * 1024)
+                made = self.cluster.add_pool(self.cluster.nodes[name], pool.name, pool.kind, pool.size_mib * 1024)
+                made.zeroes = pool.zeroes
 
     def start(self) -> Sandbox:
         """Listen, and lay out the hosts."""

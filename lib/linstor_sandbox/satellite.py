@@ -57,7 +57,7 @@ class Satellites:
         if volume.number not in contents:
             size = drbd.Sizes(resource, volume).usable * 1024
             name = f"{definition.name}_{volume.number:05d}"
-            contents[volume.number] = self.cluster.store.create(name, size, not resource.pool.kind.zeroed)
+            contents[volume.number] = self.cluster.store.create(name, size, resource.pool.shows_old_data)
         self.account(resource, volume)
 
     def account(self, resource: Resource, volume: VolumeDefinition) -> None:

@@ -49,6 +49,7 @@ class Settings(NamedTuple):
     do_not_place_with_regex: str = ""
     prefer_node: bool = False
     clone_mode: str = "copy"
+    thin_pool_zero: bool = True
     encryption: bool = False
     bridge_list: tuple[str, ...] = ()
     staging_directory: str = "/var/tmp"
@@ -251,6 +252,7 @@ ATTRIBUTES: dict[str, tuple[str, _Parser]] = {
     "DO_NOT_PLACE_WITH": ("do_not_place_with", _Reader.names),
     "DO_NOT_PLACE_WITH_REGEX": ("do_not_place_with_regex", _Reader.regular_expression),
     "PREFER_NODE": ("prefer_node", _Reader.yes_or_no),
+    "THIN_POOL_ZERO": ("thin_pool_zero", lambda reader, key: not reader.text(key) or reader.yes_or_no(key)),
     "CLONE_MODE": ("clone_mode", _Reader.clone_mode),
     "ENCRYPTION": ("encryption", _Reader.yes_or_no),
     "BRIDGE_LIST": ("bridge_list", _Reader.names),

@@ -32,6 +32,19 @@ def test_a_thick_volume_is_full_of_old_data(box: Sandbox, rest: Rest) -> None:
     assert bytes(4096) not in data
 
 
+def test_a_thin_pool_that_does_not_zero_shows_old_data(tmp_path: Path) -> None:
+    with Sandbox(tmp_path, pools=(Pool("data", zeroes=False),)) as box:
+        rest = Rest(box)
+        rest.group("group")
+        rest.spawn("vol")
+        end = box.device_size("vol")
+        assert box.read("vol", 0, 4096) == OLD_DATA
+        # What is copied of a volume has its zeroes.
+        box.write("vol", bytes(end))
+        rest.ok("POST", f"{RD}/vol/clone", {"name": "copy"})
+        assert box.read("copy", 0, end) == bytes(end)
+
+
 def test_growing_a_thick_volume_shows_old_data_beyond_the_end(box: Sandbox, rest: Rest) -> None:
     rest.spawn("vol", group="fat")
     end = box.device_size("vol")

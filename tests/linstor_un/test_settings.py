@@ -37,6 +37,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "DO_NOT_PLACE_WITH": ("one-image-1 one-image-2", ("one-image-1", "one-image-2")),
     "DO_NOT_PLACE_WITH_REGEX": ("one-image-(1|2)", "one-image-(1|2)"),
     "PREFER_NODE": ("yes", True),
+    "THIN_POOL_ZERO": ("no", False),
     "CLONE_MODE": ("Snapshot", "snapshot"),
     "ENCRYPTION": ("YES", True),
     "BRIDGE_LIST": ("node1\tnode2\nnode3", ("node1", "node2", "node3")),

@@ -78,13 +78,14 @@ def make(
     node = writer or choose_copier(gateway.settings, home.nodes, resource, preferred_writers)
     if node.lower() not in {name.lower() for name in home.nodes}:
         replicas.attach(gateway, resource, node)
+    is_zeroed = home.is_zeroed(placement.thin_pool_zero)
     is_encrypted = "LUKS" in (placement.layers or _deployed_layers(gateway, resource))
     return NewVolume(
         resource=resource,
         size_bytes=size_mib * MIB,
         # What LUKS makes of blocks that nobody has written is neither zero nor anybody's old data.
-        reads_zero=home.is_zeroed and not is_encrypted,
-        shows_old_data=not home.is_zeroed and not is_encrypted,
+        reads_zero=is_zeroed and not is_encrypted,
+        shows_old_data=not is_zeroed and not is_encrypted,
         device=device(gateway, resource, placement.layers, node),
         nodes=home.nodes,
         writer=runner.host(node, gateway.settings),

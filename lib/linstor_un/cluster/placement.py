@@ -30,6 +30,8 @@ class Placement(NamedTuple):
     layers: tuple[str, ...]
     select_filter: Mapping[str, Any]
     is_own_group: bool = False
+    # Whether LVM's thin pools zero what they give out.
+    thin_pool_zero: bool = True
     # What to fall back to where this is only a wish.
     otherwise: Optional[Placement] = None
 
@@ -58,13 +60,16 @@ def of(settings: Settings, origin: str) -> Placement:
             "set REPLICA_COUNT to 1, or add DRBD"
         )
     if settings.resource_group:
-        return Placement(settings.resource_group, count, settings.layers, wanted)
+        return Placement(
+            settings.resource_group, count, settings.layers, wanted, thin_pool_zero=settings.thin_pool_zero
+        )
     if not settings.storage_pools:
         raise InvalidSetting(f"STORAGE_POOL is missing from {origin}: set it, or set RESOURCE_GROUP")
     if count is None:
         raise InvalidSetting(f"REPLICA_COUNT is missing from {origin}: set it, or set NODE_LIST or RESOURCE_GROUP")
     wanted["layer_stack"] = list(settings.layers or _DEFAULT_LAYERS)
-    return Placement(_group_name(settings, count, wanted), count, tuple(wanted["layer_stack"]), wanted, True)
+    layers = tuple(wanted["layer_stack"])
+    return Placement(_group_name(settings, count, wanted), count, layers, wanted, True, settings.thin_pool_zero)
 
 
 def _filter(settings: Settings) -> dict[str, Any]:

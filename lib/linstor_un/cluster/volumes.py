@@ -43,10 +43,13 @@ class Home(NamedTuple):
     nodes: tuple[str, ...]
     providers: frozenset[str]
 
-    @property
-    def is_zeroed(self) -> bool:
-        """Tell whether all its pools are known to give out storage that reads zero."""
-        return bool(self.providers) and self.providers <= replicas.ZEROED_PROVIDERS
+    def is_zeroed(self, thin_pool_zero: bool) -> bool:
+        """Tell whether all its pools are known to give out storage that reads zero.
+
+        `thin_pool_zero` says of LVM's thin pools, which may have been made with -Zn, that they do: LINSTOR cannot tell.
+        """
+        unsure = frozenset() if thin_pool_zero else frozenset({"LVM_THIN"})
+        return bool(self.providers) and self.providers <= replicas.ZEROED_PROVIDERS - unsure
 
 
 def find(gateway: Gateway, resource: str) -> Optional[Volume]:

@@ -46,6 +46,33 @@ def web() -> Iterator[Web]:
         yield server
 
 
+# --- What is in the pool ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unzeroed(make_world: MakeWorld) -> World:
+    """A thin pool that was made with -Zn, which the datastores say."""
+    world = make_world(pools=(Pool("data", "LVM_THIN", 20480, zeroes=False),), configuration='THIN_POOL_ZERO="no"\n')
+    world.system.attributes["CLONE_MODE"] = "copy"
+    return world
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+def test_zeroes_are_written_where_a_thin_pool_does_not_zero(unzeroed: World, form: str) -> None:
+    raw = Path(unzeroed.file("raw", CONTENT))
+    path = str(raw) if form == "raw" else str(in_form(raw, form))
+    succeeded(cp(unzeroed, path, 4), f"{source(7)} raw\n")
+    holds(unzeroed, "one-image-7", CONTENT)
+    succeeded(clone(unzeroed, source(7), 4, 8), f"{source(8)}\n")
+    holds(unzeroed, "one-image-8", CONTENT)
+
+
+def test_a_vms_disk_is_its_image_where_a_thin_pool_does_not_zero(unzeroed: World) -> None:
+    image = unzeroed.cloud.create_image(unzeroed.images, unzeroed.file("raw", CONTENT))
+    unzeroed.cloud.instantiate(f"DISK=[IMAGE_ID={image.identifier}]", "node1", unzeroed.system)
+    holds(unzeroed, "one-vm-0-disk-0", CONTENT)
+
+
 # --- What is deployed ------------------------------------------------------------------------------------------------
 
 
