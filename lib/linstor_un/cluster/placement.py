@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from linstor_un.settings import Settings
 
 BALANCE_PROPERTY = "BalanceResourcesEnabled"
+# What every node has, and old configurations name.
+_DEFAULT_DISKLESS_POOL = "DfltDisklessStorPool"
 _DEFAULT_LAYERS = ("DRBD", "STORAGE")
 
 
@@ -60,6 +62,7 @@ def of(settings: Settings, origin: str) -> Placement:
             "set REPLICA_COUNT to 1, or add DRBD"
         )
     if settings.resource_group:
+        _check_diskless_pool(settings, origin)
         return Placement(
             settings.resource_group, count, settings.layers, wanted, thin_pool_zero=settings.thin_pool_zero
         )
@@ -70,6 +73,16 @@ def of(settings: Settings, origin: str) -> Placement:
     wanted["layer_stack"] = list(settings.layers or _DEFAULT_LAYERS)
     layers = tuple(wanted["layer_stack"])
     return Placement(_group_name(settings, count, wanted), count, layers, wanted, True, settings.thin_pool_zero)
+
+
+def _check_diskless_pool(settings: Settings, origin: str) -> None:
+    """Refuse what would have no effect: LINSTOR attaches a volume by what its resource group itself says."""
+    if settings.diskless_pool and settings.diskless_pool.lower() != _DEFAULT_DISKLESS_POOL.lower():
+        raise InvalidSetting(
+            f'DISKLESS_POOL="{settings.diskless_pool}" of {origin} has no effect beside RESOURCE_GROUP='
+            f'"{settings.resource_group}": give that group the pool and remove DISKLESS_POOL, or set '
+            "STORAGE_POOL instead of RESOURCE_GROUP"
+        )
 
 
 def _filter(settings: Settings) -> dict[str, Any]:

@@ -89,6 +89,10 @@ def test_an_operators_group_is_used_as_it_is() -> None:
     assert made.layers == ()
 
 
+def test_the_pool_that_linstor_takes_by_itself_may_be_named_beside_a_group() -> None:
+    assert of(RESOURCE_GROUP="fast", DISKLESS_POOL="DfltDisklessStorPool").group == "fast"
+
+
 def test_a_count_beside_a_group_is_kept_from_balancing() -> None:
     assert of(RESOURCE_GROUP="fast", REPLICA_COUNT="3").properties == {"BalanceResourcesEnabled": "false"}
     assert of(RESOURCE_GROUP="fast", NODE_LIST="a b").properties == {"BalanceResourcesEnabled": "false"}
@@ -132,6 +136,10 @@ def test_a_placement_on_nodes_keeps_everything_else() -> None:
         (
             {"RESOURCE_GROUP": "fast", "REPLICA_COUNT": "2", "LAYER_LIST": "STORAGE"},
             "no DRBD and cannot hold 2 replicas",
+        ),
+        (
+            {"RESOURCE_GROUP": "fast", "DISKLESS_POOL": "clients"},
+            'DISKLESS_POOL="clients" of .* has no effect beside RESOURCE_GROUP="fast": give that group the pool',
         ),
     ],
 )
