@@ -1,11 +1,12 @@
 """What became worse from one file of results to another, each named: which row, which figure, from what to what.
 
-Counts are exact. Everything else differs from run to run, so that it counts only where all runs are worse than all of
-the earlier ones, and the medians differ by more than the figure's own margin.
+Counts are exact. Everything else differs from run to run, so that it counts only where the medians differ by more than
+the figure's own margin, and by more than the runs before and the runs now differ among themselves.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 
 from bench.figures import FIGURES, Figure, Module, Results, Row
@@ -42,11 +43,7 @@ def remarks(old: Results, new: Results) -> list[str]:
 
 def _worse(old: Row, new: Row, same_packages: bool) -> Iterator[str]:
     for name, figure in FIGURES.items():
-        if (
-            name in old.figures
-            and name in new.figures
-            and _is_worse(figure, old.figures[name], new.figures[name], name)
-        ):
+        if name in old.figures and name in new.figures and _is_worse(figure, old.figures[name], new.figures[name]):
             yield f"{figure.meaning}: {old.shown(name)} → {new.shown(name)}{_unit(figure)}{_which(name, old, new)}"
     if same_packages and old.modules and new.modules:
         yield from _imports(old.modules, new.modules)
@@ -56,15 +53,15 @@ def _unit(figure: Figure) -> str:
     return f" {figure.unit}" if figure.unit else ""
 
 
-def _is_worse(figure: Figure, old: list[float], new: list[float], name: str) -> bool:
+def _is_worse(figure: Figure, old: list[float], new: list[float]) -> bool:
     if not figure.judged:
         return False
-    before, after = Row("", {name: old}).median(name), Row("", {name: new}).median(name)
+    before, after = statistics.median(old), statistics.median(new)
     if figure.exact:
         return after > before
-    if figure.falls:
-        return max(new) < min(old) and before - after > figure.least * before
-    return min(new) > max(old) and after - before > max(figure.least * abs(before), figure.at_least)
+    change = before - after if figure.falls else after - before
+    spread = max(old) - min(old) + max(new) - min(new)
+    return change > max(figure.least * abs(before), figure.at_least, spread)
 
 
 def _which(name: str, old: Row, new: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich import box
@@ -19,12 +20,17 @@ def show(tables: Sequence[Table]) -> None:
     for table in tables:
         shown = rich_table.Table(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         for number, column in enumerate(table.columns):
-            shown.add_column(column, justify="left" if number == 0 else "right")
+            shown.add_column(column, justify="right" if _is_of_numbers(table, number) else "left")
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
         for note in table.notes:
             console.print(f"  {note}", style="dim", markup=False)
+
+
+def _is_of_numbers(table: Table, column: int) -> bool:
+    """Whether nothing but figures stands in a column."""
+    return all(re.fullmatch(r"-|-?[\d.]+( \(.*\))?", row[column]) for row in table.rows)
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -33,7 +39,8 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    head = [_line(table.columns), _line(["---", *("---:" for _ in table.columns[1:])])]
+    sides = ["---:" if _is_of_numbers(table, number) else "---" for number in range(len(table.columns))]
+    head = [_line(table.columns), _line(sides)]
     lines = [f"### {table.title}", "", *head, *(_line(row) for row in table.rows)]
     return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
 

@@ -20,7 +20,7 @@ LISTING = (
 )
 # What is planted, and what must be said of it.
 PLANTS = {
-    "import time; time.sleep(0.5)": "waiting for neither CPU nor LINSTOR nor ssh: ",
+    "import time; time.sleep(0.7)": "waiting for neither CPU nor LINSTOR nor ssh: ",
     "import sqlite3": "imports: sqlite3 and ",
     'import subprocess; subprocess.run(["ssh", "node1", "true"], check=True)': "ssh connections: 0 → 1",
     LISTING: "1 more GET /v1/view/resources)",
