@@ -41,7 +41,7 @@ class Names(NamedTuple):
 
     def vm_id_of(self, resource: str) -> Optional[int]:
         """Return the VM whose disk or checkpoint has this name, or None where it is no VM's of ours."""
-        match = re.fullmatch(rf"{re.escape(self.prefix)}-vm-(\d+)-(?:disk-\d+|checkpoint)", resource, re.IGNORECASE)
+        match = re.fullmatch(rf"{re.escape(self.prefix)}-vm-(\d+)-{_OWN}{_SUCCESSOR}", resource, re.IGNORECASE)
         return int(match.group(1)) if match else None
 
     def disk(self, vm_id: int, disk_id: int) -> str:

@@ -139,17 +139,24 @@ def _wanted(inventory: Inventory, site: Site) -> Iterator[Wanted]:
             continue
         for disk in machine.disks:
             number = datastore_of(inventory, machine, disk)
-            resource = resource_of(disk.source) if disk.is_image else _own(inventory, machine, disk)
+            resource = resource_of(disk.source) if disk.is_image else own(inventory, site, machine, disk)
             # An image's volume is where its image is, too.
             numbers = {number, disk.datastore_id} if disk.is_image else {number}
             if resource is not None and numbers & site.datastore_ids:
                 yield _of_disk(inventory, machine, disk, resource, number)
         if machine.datastore_id in site.datastore_ids and (machine.is_saved or not machine.is_settled):
-            yield _of_memory(inventory, machine)
+            yield _of_memory(inventory, site, machine)
 
 
-def _own(inventory: Inventory, machine: Machine, disk: Disk) -> str:
-    return inventory.names.disk(machine.vm.vm_id, disk.disk_id)
+def own(inventory: Inventory, site: Site, machine: Machine, disk: Disk) -> str:
+    """Return the volume of a VM's own disk, as transfer actions choose it."""
+    return _current(inventory, site, inventory.names.disk(machine.vm.vm_id, disk.disk_id))
+
+
+def _current(inventory: Inventory, site: Site, resource: str) -> str:
+    """Return the first of the names that a VM's own volume may have under which one is there to stay."""
+    found = (site.cluster.volumes.get(name.lower()) for name in inventory.names.successors(resource))
+    return next((volume.resource for volume in found if volume is not None and not volume.is_being_deleted), resource)
 
 
 def datastore_of(inventory: Inventory, machine: Machine, disk: Disk) -> int:
@@ -204,14 +211,14 @@ def _of_disk(inventory: Inventory, machine: Machine, disk: Disk, resource: str, 
     )
 
 
-def _of_memory(inventory: Inventory, machine: Machine) -> Wanted:
+def _of_memory(inventory: Inventory, site: Site, machine: Machine) -> Wanted:
     settings = inventory.settings[machine.datastore_id]
     try:
         count = _replica_count(checkpoint.replicated(settings))
     except InvalidSetting:
         count = None
     return Wanted(
-        resource=inventory.names.checkpoint(machine.vm.vm_id),
+        resource=_current(inventory, site, inventory.names.checkpoint(machine.vm.vm_id)),
         kind=CHECKPOINT,
         label=f"the memory of {machine.label}",
         datastore_id=machine.datastore_id,

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple, Optional, Union
 
 from linstor_un.cli.auditing.finding import ASK, SAFE, Finding, Repair
-from linstor_un.cli.inventory import Inventory, Wanted
+from linstor_un.cli.inventory import Inventory, Wanted, own
 from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.errors import DriverError
@@ -65,11 +65,7 @@ def _expected(inventory: Inventory, host: str) -> dict[str, Disk]:
                 if not (machine.is_on_host and machine.is_settled and machine.host.lower() == host.lower()):
                     continue
                 for disk in machine.disks:
-                    resource = (
-                        resource_of(disk.source)
-                        if disk.is_image
-                        else inventory.names.disk(machine.vm.vm_id, disk.disk_id)
-                    )
+                    resource = resource_of(disk.source) if disk.is_image else own(inventory, site, machine, disk)
                     if not machine.has_failed and (resource or "").lower() == wanted.resource.lower():
                         path = f"{machine.datastore_id}/{machine.vm.vm_id}/disk.{disk.disk_id}"
                         found[path] = Disk(wanted, machine, disk.size_mib, disk.is_writable, site.gateway)

@@ -71,7 +71,7 @@ def _unknown(view: View, volume: Volume) -> Iterator[Finding]:
     machine = view.inventory.database.machines.get(vm_id) if vm_id is not None else None
     if (image and not image.is_settled) or (machine and not machine.is_settled):
         return
-    if vm_id is not None and resource.lower() == names.checkpoint(vm_id).lower():
+    if vm_id is not None and names.first_name(resource).lower() == names.checkpoint(vm_id).lower():
         yield _checkpoint(view, volume, machine is not None and machine.is_running)
     elif names.incomplete in volume.properties:
         yield _half_made(view, volume)
