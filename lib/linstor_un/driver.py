@@ -72,6 +72,11 @@ def _run(kind: str, verb: str) -> None:
     # Read to its end before anything else: releases up to 6.0.2 fail an action that leaves its input unread.
     data = b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
     late.put_off(*_SELDOM_USED)
+    # Not before main: it needs what may not be installed.
+    from linstor_un import recording
+
+    for line in recording.lines(sys.argv[1:], data):
+        log.record(line)
     action = importlib.import_module(f"linstor_un.actions.{kind}.{verb}")
     action.run(Call(tuple(sys.argv[1:]), data, read_configuration(configuration_path())))
 

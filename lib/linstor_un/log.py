@@ -20,6 +20,10 @@ def start(name: str) -> None:
 def _write(severity: str, text: str) -> None:
     line = f"{severity}: {_name}: {' '.join(text.split())}"
     _lines.append(line)
+    _to_system_log(severity, line)
+
+
+def _to_system_log(severity: str, line: str) -> None:
     # A full or absent system log must never fail an action.
     try:
         syslog.syslog(_PRIORITIES[severity], line)
@@ -45,6 +49,11 @@ def warning(text: str) -> None:
 def error(text: str) -> None:
     """Note what failed."""
     _write("ERROR", text)
+
+
+def record(text: str) -> None:
+    """Note what is for the system log alone, and neither for oned nor for a user."""
+    _to_system_log("INFO", f"INFO: {_name}: {text}")
 
 
 def lines() -> list[str]:

@@ -19,6 +19,7 @@ VERBS = {
     "status": "Show datastores with what still fits, nodes, volumes and snapshots.",
     "map": "Draw what is where, in the terminal or as a page for a browser.",
     "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",
+    "replay": "Show the calls of actions that a log holds, and what one would do now.",
 }
 _HELP = """\
 The operators' command of linstor_un, OpenNebula's storage driver on LINSTOR.
@@ -29,6 +30,7 @@ Examples:
   linstor-un status               show what is where, and what still fits
   linstor-un audit                show what is wrong or left over
   linstor-un check                look for everything that is wrong
+  journalctl -t linstor_un | linstor-un replay -
 
 \b
 Exit codes:

@@ -21,7 +21,7 @@ from tests.linstor_un.cli.trees import SCRIPT, script
 
 VERB_MODULES = {name: importlib.import_module(f"linstor_un.cli.{name}") for name in VERBS}
 # Modules of the room that are no verb.
-OTHERS = {"__init__", "__main__", "inventory", "output", "verbs"}
+OTHERS = {"__init__", "__main__", "inventory", "output", "rehearsal", "verbs"}
 
 
 def parameters(verb: str) -> dict[str, click.Parameter]:
