@@ -33,7 +33,7 @@ def test_verb_module_and_test_have_one_name() -> None:
     modules = {path.stem for path in (CHECKOUT / "lib/linstor_un/cli").glob("*.py")}
     tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
     assert set(VERBS) == modules - OTHERS
-    assert set(VERBS) | {"verbs", "output"} == tests
+    assert set(VERBS) | {"inventory", "output", "verbs"} == tests
 
 
 @pytest.mark.parametrize("verb", VERBS)
