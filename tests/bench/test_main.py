@@ -26,7 +26,7 @@ def test_a_part_its_file_its_page_and_a_comparison(tmp_path: Path, capsys: pytes
     assert page.read_text().startswith(f"# Performance\n\n{MARK}\n\n`./dev bench startup --runs 1")
     assert "\n| tm/clone | " in page.read_text() and "what was there" not in page.read_text()
     row = read(kept).row("startup", "tm/clone")
-    assert row.median("requests") > 0 and row.median("cpu_ms") > 0 and "linstor" in row.modules
+    assert row.median("requests") > 0 and row.median("cpu_ms") > 0 and "linstor.linstorapi" in row.modules
 
 
 def test_a_real_cluster_is_left_as_it_was(

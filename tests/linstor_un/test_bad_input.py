@@ -404,8 +404,8 @@ CONFIGURATION = [
         for text, says in (
             ('LOCK_TIMEOUTS="3"\n', ("LOCK_TIMEOUTS", "did you mean LOCK_TIMEOUT?", "remove the line")),
             ('FOO="3"\n', ("FOO", "remove the line")),
-            ("this is no assignment\n", ("line 5", "'this is no assignment'", 'write KEY="value"')),
-            ('LOCK_TIMEOUT="3\n', ("line 5", 'write KEY="value"')),
+            ("this is no assignment\n", ("line 6", "'this is no assignment'", 'write KEY="value"')),
+            ('LOCK_TIMEOUT="3\n', ("line 6", 'write KEY="value"')),
             ('LOCK_TIMEOUT="$(touch x)"\n', ('LOCK_TIMEOUT="$(touch x)"', "a number of seconds")),
             ('LOCK_TIMEOUT="soon"\n', ('LOCK_TIMEOUT="soon"', "a number of seconds")),
             ('REQUEST_TIMEOUT="0"\n', ('REQUEST_TIMEOUT="0"', "a number of seconds")),
@@ -414,7 +414,7 @@ CONFIGURATION = [
             ('CLONE_MODE="fast"\n', ('CLONE_MODE="fast"', "copy or snapshot")),
             ('LOCK_DIR="locks"\n', ('LOCK_DIR="locks"', "an absolute path")),
             ('SSH=""\n', ('SSH=""', "command")),
-            (f"LS_TOKEN={TOKEN} and more\n", ("line 5", "LS_TOKEN", 'write KEY="value"')),
+            (f"LS_TOKEN={TOKEN} and more\n", ("line 6", "LS_TOKEN", 'write KEY="value"')),
         )
     ),
     line(

@@ -90,7 +90,8 @@ def read(configuration: Mapping[str, str]) -> Inventory:
     }
     sites: dict[object, Site] = {}
     for numbers in _by_address(settings):
-        gateway = Gateway(settings[numbers[0]])
+        # A person waits: that no controller answers is said at once.
+        gateway = Gateway(settings[numbers[0]]._replace(failover_timeout_seconds=0))
         cluster = clusters.read(gateway)
         # Datastores may name the controllers of one cluster in different ways.
         key = cluster.identity or tuple(numbers)
