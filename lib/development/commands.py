@@ -54,6 +54,16 @@ def crowd(arguments: list[str]) -> int:
     return _become("-m", "tests.crowd", *arguments)
 
 
+def coverage(arguments: list[str]) -> int:
+    """Say which lines and branches of the driver the tests reach."""
+    return _become("-m", "tests.coverage", *arguments)
+
+
+def mutation(arguments: list[str]) -> int:
+    """Put defects into the driver, to see whether the tests find them."""
+    return _become("-m", "tests.mutation", *arguments)
+
+
 def bench(arguments: list[str]) -> int:
     """Measure what the driver costs."""
     return _become("-m", "bench", *arguments)
@@ -71,6 +81,8 @@ COMMANDS = {
         Command("test", "the tests; arguments go to pytest", test),
         Command("faults", "everything that can go wrong, at every step of every action", faults),
         Command("crowd", "many users and operators at once, and whether what exists is what should", crowd),
+        Command("coverage", "which lines and branches of the driver the tests reach, and why not the others", coverage),
+        Command("mutation", "which small defects in what must not fail the tests find", mutation),
         Command("bench", "what the driver costs, and what has become worse since another run", bench),
         Command("lint", "style and types", lint),
         Command("conformance", "the sandbox's answers beside those of a real LINSTOR", conformance),

@@ -10,9 +10,7 @@ from linstor_un.errors import InvalidInput
 
 _BY_RESOURCE = re.compile(r"/dev/drbd/by-res/([^/]+)/0")
 _RESOURCE = re.compile(r"(?=.*[A-Za-z])[A-Za-z_][A-Za-z0-9_-]{1,47}")
-_BACKING_DEVICE = re.compile(
-    r"/dev/(?:(?!\.\.?/)[\w.+-]+/)+(?:Linstor-Crypt-)?([A-Za-z_][A-Za-z0-9_-]{1,47})_00000(?:\.img)?"
-)
+_BACKING_DEVICE = re.compile(r"/dev/(?:(?!\.\.?/)[\w.+-]+/)+(?:Linstor-Crypt-)?([^/]+)_00000(?:\.img)?")
 
 _OWNER_KEY = re.compile(r"Aux/([^/]+)/(?:VM_ID|DISK_ID|DS_ID|IMAGE_ID|REGTIME|INCOMPLETE|MADE_BY)")
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
+from tests import page
 from tests.faults.cells import WAIVED, Cell, cells, check
 from tests.faults.scenes import SCENES
 from tests.faults.stage import Stage, die_with_parent, perform
@@ -101,12 +102,8 @@ def main(arguments: list[str]) -> int:
     shown += f"\n\n`{' '.join([COMMAND, *arguments])}`: {minutes:.0f} minutes with {options.processes} processes."
     print(f"\n{shown}")
     if options.table:
-        page = options.table.read_text(encoding="utf-8").partition(_MARK)[0]
-        options.table.write_text(f"{page}{_MARK}\n\n{shown}\n\n{waivers()}\n", encoding="utf-8")
+        page.put(options.table, COMMAND, f"{shown}\n\n{waivers()}")
     return 1 if any(item.wrong for item in outcomes.values()) else 0
-
-
-_MARK = "<!-- written by ./dev faults --table -->"
 
 
 def _tell(outcomes: dict[str, Outcome], new: Outcome, only_list: bool) -> None:
@@ -143,7 +140,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     # Half of the time a cell waits.
     processes = 2 * (os.cpu_count() or 1)
     parser.add_argument("-n", dest="processes", type=int, default=processes, help=f"processes ({processes})")
-    parser.add_argument("--table", type=Path, metavar="PAGE", help="put the table at the end of this page")
+    parser.add_argument("--table", type=Path, metavar="PAGE", help="put the table into this page")
     return parser.parse_args(arguments)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import string
+from typing import Optional
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linstor_un.naming import Names, drbd_device, is_resource_name, resource_of
+from linstor_un.errors import InvalidInput
+from linstor_un.naming import BASE_SNAPSHOT, Names, drbd_device, is_resource_name, resource_of, resource_of_source
 
 FIRST = string.ascii_letters + "_"
 REST = FIRST + string.digits + "-"
@@ -100,6 +102,7 @@ def test_names_are_those_that_users_of_linstor_un_have() -> None:
     assert names.image(7) == "one-image-7"
     assert names.disk(12, 3) == "one-vm-12-disk-3"
     assert names.checkpoint(12) == "one-vm-12-checkpoint"
+    assert names.snapshot(4) == "snapshot-4"
     assert names.disk_properties(12, 3, 100) == {"Aux/one/VM_ID": "12", "Aux/one/DISK_ID": "3", "Aux/one/DS_ID": "100"}
     assert drbd_device("one-image-7") == "/dev/drbd/by-res/one-image-7/0"
 
@@ -139,6 +142,49 @@ def test_every_successor_leads_back_to_the_first_name(first: str) -> None:
     assert {names.first_name(name) for name in names.successors(first)} == {first}
     for name in ("one-image-7", "one-vm-1-disk-0-5", "two-vm-1-disk-0-2"):
         assert names.first_name(name) == name
+
+
+def test_what_one_version_of_the_driver_leaves_the_next_one_finds() -> None:
+    names = Names()
+    assert names.image_properties(7) == {"Aux/one/IMAGE_ID": "7"}
+    assert (names.registration, names.incomplete) == ("Aux/one/REGTIME", "Aux/one/INCOMPLETE")
+    assert names.run == "Aux/one/MADE_BY"
+    assert (names.passing("one-image-7"), BASE_SNAPSHOT) == ("one-image-7-saved", "linstor_un-base")
+
+
+def test_the_snapshot_of_a_disk_that_is_saved_names_the_image_and_is_no_longer_than_linstor_takes() -> None:
+    assert Names().save_as("one-image-7") == "save-as-one-image-7"
+    assert Names().save_as("x" * 48) == "save-as-" + "x" * 40
+
+
+@pytest.mark.parametrize(
+    ("resource", "image_id"),
+    [
+        ("one-image-7", 7),
+        ("ONE-Image-10", 10),
+        ("two-image-7", None),
+        ("xone-image-7", None),
+        ("one-image-", None),
+        ("one-image-7-saved", None),
+        ("one-vm-7-disk-0", None),
+    ],
+)
+def test_an_image_is_read_from_its_own_name_alone(resource: str, image_id: Optional[int]) -> None:
+    assert Names().image_id_of(resource) == image_id
+
+
+@pytest.mark.parametrize(
+    ("name", "snapshot_id"),
+    [("snapshot-4", 4), ("Snapshot-0", 0), ("snapshot-", -1), ("snapshot-4x", -1), (BASE_SNAPSHOT, -1)],
+)
+def test_a_snapshot_that_is_not_opennebulas_has_no_id_of_it(name: str, snapshot_id: int) -> None:
+    assert Names().snapshot_id_of(name) == snapshot_id
+
+
+def test_a_source_without_a_volume_is_shown_in_the_error() -> None:
+    assert resource_of_source("/dev/vg/ab_00000") == "ab"
+    with pytest.raises(InvalidInput, match="^SOURCE '/etc/passwd' names no LINSTOR volume: it should look like /dev/"):
+        resource_of_source("/etc/passwd")
 
 
 def test_two_opennebulas_share_no_name_and_no_property() -> None:

@@ -93,7 +93,7 @@ def test_a_second_signal_does_not_interrupt_the_undoing() -> None:
     assert (done.returncode, done.stdout) == (0, "undone\nand the reason\n"), done.stderr
 
 
-@pytest.mark.parametrize("number", STOPPING_SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_is_put_off_while_its_outcome_must_be_known(number: signal.Signals) -> None:
     done: list[str] = []
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Optional
+
 import pytest
 
+from linstor_sandbox import Pool, Sandbox
+from linstor_un import log
 from linstor_un.cluster import placement
+from linstor_un.cluster.codes import NOT_FOUND_RESOURCE_GROUP, Entry
+from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
-from linstor_un.errors import InvalidSetting
+from linstor_un.errors import AlreadyExists, InvalidSetting, NotFound
 from linstor_un.naming import is_resource_name
 from linstor_un.settings import for_datastore
 
@@ -76,6 +85,11 @@ def test_the_same_attributes_share_a_group_and_others_do_not() -> None:
     assert len({base.group, *(made.group for made in others)}) == 7
 
 
+def test_the_next_version_of_the_driver_finds_the_groups_of_this_one() -> None:
+    assert of(STORAGE_POOL="data", AUTO_PLACE="2").group == "one-data-x2-4a644215"
+    assert of(STORAGE_POOL="fast.nvme_1-a", REPLICA_COUNT="1").group.startswith("one-fast_nvme_1-a-x1-")
+
+
 @pytest.mark.parametrize("pool", ["data", "x" * 48, "a.b", "0pool", "_"])
 def test_the_name_of_a_group_is_one_that_linstor_takes(pool: str) -> None:
     for prefix in ("o", "abcdefghij"):
@@ -100,16 +114,17 @@ def test_a_count_beside_a_group_is_kept_from_balancing() -> None:
 
 def test_a_list_of_nodes_is_a_count_too() -> None:
     made = of(STORAGE_POOL="data", NODE_LIST="node1 node2 node3")
-    assert made.replica_count == 3
+    assert made.replica_count == made.select_filter["place_count"] == 3
     assert made.select_filter["node_name_list"] == ["node1", "node2", "node3"]
     assert of(STORAGE_POOL="data", NODE_LIST="node1 node2", REPLICA_COUNT="2").replica_count == 2
 
 
 def test_a_placement_on_nodes_keeps_everything_else() -> None:
-    made = of(STORAGE_POOL="data", REPLICA_COUNT="2")
+    made = of(STORAGE_POOL="data", REPLICA_COUNT="3")
     moved = made.on(["node3", "node1"])
     assert moved.select_filter == {**made.select_filter, "node_name_list": ["node3", "node1"], "place_count": 2}
     assert moved.group == made.group
+    assert moved.otherwise == made
     assert "node_name_list" not in made.select_filter
 
 
@@ -152,3 +167,97 @@ def test_what_says_too_little_or_contradicts_itself_is_refused(attributes: dict[
 def test_one_replica_needs_no_drbd() -> None:
     made = of(STORAGE_POOL="data", REPLICA_COUNT="1", LAYER_LIST="STORAGE")
     assert made.layers == ("STORAGE",)
+    assert of(RESOURCE_GROUP="fast", LAYER_LIST="STORAGE").layers == ("STORAGE",), "the group says how many"
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(tmp_path / "box", pools=(Pool("data", "LVM_THIN", 1000),)) as box:
+        yield box
+        assert box.exceptions == []
+
+
+@pytest.fixture
+def gateway(sandbox: Sandbox) -> Iterator[Gateway]:
+    log.start("test/placement")
+    made = Gateway(for_datastore({}, {"LS_CONTROLLERS": sandbox.uri}, ORIGIN))
+    yield made
+    made.close()
+
+
+def spawn(gateway: Gateway, made: Placement, name: str = "one-image-1") -> list[Entry]:
+    body = {"resource_definition_name": name, "volume_sizes": [4096]}
+    return placement.in_group(gateway, made, partial(gateway.spawn, made.group, body))
+
+
+def groups(gateway: Gateway) -> dict[str, dict[str, object]]:
+    return {group["name"]: group for group in gateway.get("Looking for groups", ("resource-groups",))}
+
+
+def told() -> list[str]:
+    return [line for line in log.lines() if not line.startswith("DEBUG")]
+
+
+def test_a_group_of_our_own_is_made_when_it_is_first_needed(gateway: Gateway) -> None:
+    made = of(STORAGE_POOL="data", REPLICA_COUNT="2")
+    for name in ("one-image-1", "one-image-2"):
+        spawn(gateway, made, name)
+    found = groups(gateway)[made.group]
+    assert found["description"] == (
+        'Made by linstor_un for {"layer_stack": ["DRBD", "STORAGE"], "place_count": 2, "storage_pool_list": ["data"]}'
+    )
+    assert found["select_filter"] == {**made.select_filter, "storage_pool": "data"}
+    assert told() == [f"INFO: test/placement: made resource group {made.group}"]
+
+
+def test_the_description_of_a_group_is_no_longer_than_is_read(gateway: Gateway) -> None:
+    made = of(STORAGE_POOL="data", REPLICA_COUNT="2", DO_NOT_PLACE_WITH=" ".join(f"volume-{n}" for n in range(50)))
+    spawn(gateway, made)
+    assert len(str(groups(gateway)[made.group]["description"])) == 200
+
+
+def test_that_another_action_has_just_made_the_group_is_as_good(gateway: Gateway) -> None:
+    made = of(STORAGE_POOL="data", REPLICA_COUNT="2")
+    spawn(gateway, made)
+    log.start("test/placement")
+    answers = [missing(NOT_FOUND_RESOURCE_GROUP), None]
+    assert placement.in_group(gateway, made, partial(answer, answers)) == []
+    assert answers == []
+    assert told() == []
+
+
+def missing(code: int) -> NotFound:
+    error = NotFound("LINSTOR does not find it")
+    error.code = code
+    return error
+
+
+def answer(answers: list[Optional[Exception]]) -> list[Entry]:
+    """Answer a request as it is meant to be answered next."""
+    error = answers.pop(0)
+    if error is not None:
+        raise error
+    return []
+
+
+def test_what_else_is_missing_is_not_made(gateway: Gateway) -> None:
+    error = missing(NOT_FOUND_RESOURCE_GROUP + 1)
+    with pytest.raises(NotFound) as raised:
+        placement.in_group(gateway, of(STORAGE_POOL="data", REPLICA_COUNT="2"), partial(answer, [error]))
+    assert raised.value is error
+    assert list(groups(gateway)) == ["DfltRscGrp"]
+
+
+def test_a_group_that_cannot_be_made_is_an_error(gateway: Gateway, sandbox: Sandbox) -> None:
+    sandbox.faults.fail("POST /v1/resource-groups$", 501)
+    with pytest.raises(AlreadyExists, match="injected failure"):
+        spawn(gateway, of(STORAGE_POOL="data", REPLICA_COUNT="2"))
+
+
+def test_a_group_of_the_operators_is_never_made(gateway: Gateway) -> None:
+    with pytest.raises(NotFound) as raised:
+        spawn(gateway, of(RESOURCE_GROUP="fast", REPLICA_COUNT="2"))
+    assert str(raised.value) == (
+        "LINSTOR has no resource group fast: create it with `linstor resource-group create fast`, or correct "
+        "RESOURCE_GROUP"
+    )
