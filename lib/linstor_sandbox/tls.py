@@ -21,7 +21,9 @@ class Authority:
         self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.certificate = self.folder / "ca.crt"
-        self._request("ca", name, "-x509", "-days", "30", "-out", "ca.crt")
+        # Python 3.13 and newer ask authorities for what they are there for.
+        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        self._request("ca", name, "-x509", "-days", "30", "-out", "ca.crt", *usage)
 
     def _request(self, file: str, name: str, *arguments: str) -> None:
         new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{file}.key"]
@@ -33,7 +35,8 @@ class Authority:
     def sign(self, name: str, alternative: str, days: int = 30) -> Files:
         """A certificate for so many days from now, and its key; `alternative` is for example IP:127.0.0.1."""
         self._request(name, name, "-out", f"{name}.csr")
-        (self.folder / f"{name}.ext").write_text(f"subjectAltName={alternative}\n", encoding="ascii")
+        extensions = f"subjectAltName={alternative}\nauthorityKeyIdentifier=keyid\n"
+        (self.folder / f"{name}.ext").write_text(extensions, encoding="ascii")
         signed_by = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
         self._openssl(
             "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", "-days", str(days), "-sha256", *signed_by

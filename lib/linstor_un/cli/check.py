@@ -92,8 +92,13 @@ def _sentence(text: str) -> str:
 def _summary(seen: Facts, findings: list[Finding]) -> str:
     looked = [f"OpenNebula {seen.cloud.release}"] if seen.cloud else []
     looked += [f"LINSTOR {site.cluster.version}" for site in seen.sites if site.cluster]
-    looked += [f"{len(seen.hosts)} hosts", f"{len(seen.stores)} datastores"]
+    looked += [_counted(len(seen.hosts), "host"), _counted(len(seen.stores), "datastore")]
     if not findings:
         return f"Nothing is wrong: {', '.join(looked)}."
     errors = sum(finding.severity == ERROR for finding in findings)
-    return f"{errors} errors and {len(findings) - errors} warnings: {', '.join(looked)}."
+    found = f"{_counted(errors, 'error')} and {_counted(len(findings) - errors, 'warning')}"
+    return f"{found}: {', '.join(looked)}."
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -153,7 +153,7 @@ def test_what_is_found_can_be_read(place: Place, monkeypatch: pytest.MonkeyPatch
         "\n  Start linstor-satellite on node2, and see `linstor node list`.\n  docs/check.md#node-offline\n"
         in result.output
     )
-    assert result.output.endswith("1 errors and 0 warnings: OpenNebula 7.4.0, LINSTOR 1.33.3, 2 hosts, 2 datastores.\n")
+    assert result.output.endswith("1 error and 0 warnings: OpenNebula 7.4.0, LINSTOR 1.33.3, 2 hosts, 2 datastores.\n")
     with offline(place):
         rows = list(csv.reader(io.StringIO(place.tree.run("check", "--csv").stdout)))
     assert rows[0] == ["severity", "code", "what", "remedy", "documentation"]
