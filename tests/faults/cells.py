@@ -16,7 +16,11 @@ from tests.faults.steps import Record, Step
 
 BOUND_SECONDS = 30
 LOCK = r"^locks/linstor_un-[^/]+: \d+ "
+# What may be left, by a pattern of it, after the cell's name where only some actions may.
 WAIVED = {
+    r"^\w+/snap_(revert|flatten)/.*flags: \['DISKLESS', 'DRBD_DISKLESS'\] instead of .*'TIE_BREAKER'": "what was the "
+    "tie-breaker before a rollback and is one in all but name, where LINSTOR fails after that: the next run, or "
+    "the next rollback, makes it one again",
     r"^files/\w+/tmp/linstor_un\.\*: 0 ": "an empty staging file, whose script was killed between its making and the "
     "removal of its name: the next import on that host removes it an hour later",
     r"/\.linstor_un\.[^/]+: 0 ": "the empty mark of a directory's move whose script was killed: the next move to that "
@@ -147,11 +151,15 @@ def _volumes(found: Picture) -> set[str]:
     return {name.split("/")[1] for name in found if name.startswith("resource_definitions/")}
 
 
+def _is_waived(cell: Cell, line: str) -> bool:
+    return any(re.search(waived, text) for waived in WAIVED for text in (line, f"{cell.name} {line}"))
+
+
 def _differences(cell: Cell, found: Picture, *expected: Picture, waives: bool = True) -> list[str]:
     wrong = differences(found, *expected)
     if wrong and cell.fault.moves:
         wrong = differences(without_places(found), *(without_places(other) for other in expected))
     if cell.fault.kills:
         wrong = [line for line in wrong if not re.search(LOCK, line)]
-    wrong = [line for line in wrong if not waives or not any(re.search(waived, line) for waived in WAIVED)]
+    wrong = [line for line in wrong if not waives or not _is_waived(cell, line)]
     return [*wrong[:6], *([f"and {len(wrong) - 6} more"] if len(wrong) > 6 else [])]

@@ -9,11 +9,12 @@ from typing import NamedTuple
 from linstor_un import log
 from linstor_un.actions import datastore_action
 from linstor_un.actions.datastore_action import DatastoreAction
-from linstor_un.cluster import replicas
+from linstor_un.cluster import replicas, snapshots
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError, InvalidInput, NotFound
 from linstor_un.naming import resource_of_source
+from linstor_un.undo import Undo
 
 
 class ImageSnapshot(NamedTuple):
@@ -29,12 +30,19 @@ class ImageSnapshot(NamedTuple):
         """Return the lock of the image's volume."""
         return self.action.lock(self.resource)
 
+    def roll_back(self) -> None:
+        """Roll the volume back, and detach it where that, even if its end is not known, has attached it."""
+        with Undo() as undo:
+            undo.push(f"attachments of {self.resource} by the rollback", self.detach)
+            snapshots.roll_back(self.gateway, self.resource, self.name)
+        self.detach()
+
     def detach(self) -> None:
-        """Detach the volume where a rollback has attached it; what fails is a warning, as the content has changed."""
+        """Make a tie-breaker again of what a rollback has attached; what fails is a warning: the content has changed."""
         try:
             replicas.detach_elsewhere(self.gateway, self.resource)
         except DriverError as error:
-            log.warning(f"{self.resource} is rolled back and may be attached where nobody needs it: {error}")
+            log.warning(f"{self.resource} may be attached where nobody needs it: {error}")
 
     def refuse_unless_flattened(self, remaining: Collection[str]) -> None:
         """Raise NotFound where the snapshot to keep is gone and others are left: nothing can be flattened to it."""

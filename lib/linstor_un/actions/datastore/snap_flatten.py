@@ -19,10 +19,10 @@ def run(call: Call) -> None:
         there = {snapshot.name.lower() for snapshot in snapshots.of(wanted.gateway, wanted.resource)}
         if wanted.name.lower() not in there:
             wanted.refuse_unless_flattened(there & {name.lower() for name in names})
+            wanted.detach()
             return
         snapshots.check_can_roll_back(wanted.gateway, wanted.action.names, wanted.resource, wanted.name)
         cloning.forget_base(wanted.gateway, wanted.resource)
-        snapshots.roll_back(wanted.gateway, wanted.resource, wanted.name)
-        wanted.detach()
+        wanted.roll_back()
         for name in sorted(names, key=lambda item: item == wanted.name):
             snapshots.forget(wanted.gateway, wanted.resource, name)

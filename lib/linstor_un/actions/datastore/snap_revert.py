@@ -13,5 +13,4 @@ def run(call: Call) -> None:
     with wanted.lock():
         snapshots.check_can_roll_back(wanted.gateway, wanted.action.names, wanted.resource, wanted.name)
         cloning.forget_base(wanted.gateway, wanted.resource)
-        snapshots.roll_back(wanted.gateway, wanted.resource, wanted.name)
-        wanted.detach()
+        wanted.roll_back()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from linstor_un import log
 from linstor_un.actions import cloning, disk_snapshot, transfer
+from linstor_un.actions.disk_snapshot import DiskSnapshot
 from linstor_un.cluster import replicas, snapshots
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError
@@ -24,15 +25,22 @@ def run(call: Call) -> None:
         snapshots.check_can_roll_back(action.gateway, action.names, wanted.resource, wanted.name)
         if wanted.disk.is_image:
             cloning.forget_base(action.gateway, wanted.resource)
-        snapshots.roll_back(action.gateway, wanted.resource, wanted.name)
+        with Undo() as undo:
+            undo.push(f"attachments of {wanted.resource} by the rollback", lambda: _detach(wanted))
+            snapshots.roll_back(action.gateway, wanted.resource, wanted.name)
         try:
             if not action.is_parked(wanted.place.host):
                 with Undo() as undo:
                     transfer.offer(action, undo, wanted.place, wanted.disk._replace(size_mib=0))
         except DriverError as error:
             log.warning(f"{wanted.resource} is rolled back and not yet back on {wanted.place.host}: {error}")
-        try:
-            if not wanted.disk.is_shared:
-                replicas.detach_elsewhere(action.gateway, wanted.resource, wanted.place.host)
-        except DriverError as error:
-            log.warning(f"{wanted.resource} is rolled back and may be attached where nobody needs it: {error}")
+        _detach(wanted)
+
+
+def _detach(wanted: DiskSnapshot) -> None:
+    """Make a tie-breaker again of what the rollback has attached; another VM may have a shared image anywhere."""
+    try:
+        if not wanted.disk.is_shared:
+            replicas.detach_elsewhere(wanted.action.gateway, wanted.resource, wanted.place.host)
+    except DriverError as error:
+        log.warning(f"{wanted.resource} may be attached where nobody needs it: {error}")
