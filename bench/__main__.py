@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def main(arguments: list[str]) -> int:
-    """Measure what is asked for; 1 where something became worse, 2 where it cannot be measured."""
+    """Measure what is asked for; 1 where something became worse, 2 where it cannot be measured, 130 interrupted."""
     options = _options(arguments)
     try:
         old = figures.read(options.against) if options.against else None
@@ -38,6 +39,9 @@ def main(arguments: list[str]) -> int:
     except (NotPossible, OSError, ValueError) as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{COMMAND}: interrupted", file=sys.stderr)
+        return 130
     results.write(options.json)
     tables = [table for name, rows in results.parts.items() for table in PARTS[name].tables(rows)]
     tables += budgets.tables(results)
@@ -180,4 +184,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 if __name__ == "__main__":
     # The entry scripts keep their bytecode, as an installation does.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Whatever ends it, what it has made is removed.
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

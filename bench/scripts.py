@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -52,16 +53,8 @@ def launch(command: Sequence[str], environment: Mapping[str, str], folder: Path,
     figures, written = os.pipe()
     with os.fdopen(figures, encoding="ascii") as file:
         try:
-            done = subprocess.run(
-                [sys.executable, "-IS", str(LAUNCH), str(written), *command],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                env=dict(environment),
-                cwd=folder,
-                pass_fds=[written],
-                check=False,
+            done = _ended(
+                [sys.executable, "-IS", str(LAUNCH), str(written), *command], environment, folder, stdin, written
             )
         finally:
             os.close(written)
@@ -77,6 +70,31 @@ def launch(command: Sequence[str], environment: Mapping[str, str], folder: Path,
         "memory_mib": peak / _KIB_PER_MIB,
     }
     return Ended(status, done.stdout, done.stderr, measured)
+
+
+def _ended(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: str, descriptor: int
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that has this descriptor; where we are interrupted it may take back what it has made."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env=dict(environment),
+        cwd=folder,
+        pass_fds=[descriptor],
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(stdin)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.communicate()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 @dataclass

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, TypeVar
 
 from bench import cluster, world
 from bench.cluster import NODES, Cluster
 from bench.figures import Row
 from bench.world import World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,18 @@ class Setting:
         made_of = cluster.sandbox(folder, nodes, holders, volumes, recorded_times)
         with made_of as found, world.world(found, folder, self.remotes) as made:
             yield made
+
+
+def together(workers: int, act: Callable[[T], object], whom: Iterable[T]) -> float:
+    """Do it to all, by so many at once, and return the seconds until all are done; what fails ends it."""
+    started = time.monotonic()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for _ in pool.map(act, whom):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return time.monotonic() - started
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, TypeVar
+from typing import Callable
 
 from bench.cluster import PREFIX
 from bench.figures import Row
 from bench.rest import Refused, Rest
-from bench.setting import Part, Setting, Table
+from bench.setting import Part, Setting, Table, together
 from bench.world import World
 from linstor_sandbox.opennebula import transfers
 from linstor_sandbox.opennebula.images import Image
@@ -19,7 +17,6 @@ _IMAGE_MIB = 4
 _POLL_SECONDS = 0.1
 _CLONED = f"{PREFIX}-clone"
 _SNAPSHOT = f"{PREFIX}-snapshot"
-T = TypeVar("T")
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -43,23 +40,16 @@ def measure(setting: Setting) -> list[Row]:
     return rows
 
 
-def _at_once(act: Callable[[T], object], whom: Sequence[T]) -> float:
-    """Seconds until all are done."""
-    started = time.monotonic()
-    with ThreadPoolExecutor(len(whom)) as pool:
-        for _ in pool.map(act, whom):
-            pass
-    return time.monotonic() - started
-
-
 def _by_driver(world: World, image: Image, count: int) -> dict[str, float]:
     machines = [world.place(f"DISK=[IMAGE_ID={image.identifier}]", number % 2) for number in range(count)]
     before = len(world.scripts.samples)
-    seconds = _at_once(world.run, [transfers.prolog_line(vm, vm.disk(0), world.cloud.frontend) for vm in machines])
+    seconds = together(
+        count, world.run, [transfers.prolog_line(vm, vm.disk(0), world.cloud.frontend) for vm in machines]
+    )
     requests = sum(sample.figures["requests"] for sample in world.scripts.samples[before:])
     endings = [transfers.epilog(vm, vm.host) for vm in machines]
     for step in (0, 1):
-        _at_once(world.run, [lines[step] for lines in endings])
+        together(count, world.run, [lines[step] for lines in endings])
     for vm in machines:
         world.cloud.release_image(image, vm.identifier)
     return {"seconds": seconds, "requests": requests / count}
@@ -67,20 +57,10 @@ def _by_driver(world: World, image: Image, count: int) -> dict[str, float]:
 
 def _by_linstor(world: World, image: Image, way: Callable[[Rest, str, str], int], count: int) -> dict[str, float]:
     source, made = image.source.split("/")[-2], [f"{_CLONED}-{number}" for number in range(count)]
+    rest = Rest(world.cluster.uri)
     requests: list[int] = []
-
-    def clone(name: str) -> None:
-        rest = Rest(world.cluster.uri)
-        requests.append(way(rest, source, name))
-        rest.close()
-
-    def remove(name: str) -> None:
-        rest = Rest(world.cluster.uri)
-        rest("DELETE", f"/v1/resource-definitions/{name}")
-        rest.close()
-
-    seconds = _at_once(clone, made)
-    _at_once(remove, made)
+    seconds = together(count, lambda name: requests.append(way(rest, source, name)), made)
+    together(count, lambda name: rest("DELETE", f"/v1/resource-definitions/{name}"), made)
     return {"seconds": seconds, "requests": sum(requests) / count}
 
 

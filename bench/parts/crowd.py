@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
 from bench.figures import Row
-from bench.setting import Part, Setting, Table
+from bench.setting import Part, Setting, Table, together
 from bench.world import World
 from linstor_sandbox.opennebula import VirtualMachine
 
@@ -61,11 +59,7 @@ def _phase(
     machines: Sequence[VirtualMachine],
 ) -> Row:
     world.scripts.samples.clear()
-    started = time.monotonic()
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(act, machines):
-            pass
-    seconds = time.monotonic() - started
+    seconds = together(workers, act, machines)
     row = Row(name)
     for sample in world.scripts.samples:
         row.add({figure: sample.figures[figure] for figure in _FIGURES})

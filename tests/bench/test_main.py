@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from bench.__main__ import main
 from bench.cluster import sandbox
 from bench.figures import Results, Row, read
 from bench.rest import Rest
+from tests.conftest import CHECKOUT
 
 MARK = "<!-- written by ./dev bench --table -->"
 
@@ -54,6 +58,23 @@ def test_a_real_cluster_is_left_as_it_was(
         assert main(["clone", *place]) == 2
         assert "remove what begins with bench- first" in capsys.readouterr().err
         assert "bench-image-1" in [item["name"] for item in rest("GET", "/v1/resource-definitions")]
+
+
+def test_what_is_interrupted_removes_what_it_has_made(tmp_path: Path) -> None:
+    with sandbox(tmp_path) as cluster:
+        command = [sys.executable, "-m", "bench", "startup", "--json", str(tmp_path / "kept.json")]
+        command += ["--controller", cluster.uri, "--nodes", "node1,node2,node3"]
+        environment = {**cluster.environment, "PYTHONPATH": f"{CHECKOUT / 'lib'}"}
+        rest = Rest(cluster.uri)
+        with subprocess.Popen(command, env=environment, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as running:
+            while not rest("GET", "/v1/resource-definitions"):
+                assert running.poll() is None
+                time.sleep(0.02)
+            running.terminate()
+            assert running.communicate()[1].endswith("./dev bench: interrupted\n")
+        assert running.returncode == 130
+        assert rest("GET", "/v1/resource-definitions") == []
+        assert not (tmp_path / "kept.json").exists()
 
 
 @pytest.mark.parametrize(

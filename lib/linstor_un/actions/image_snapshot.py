@@ -38,7 +38,7 @@ class ImageSnapshot(NamedTuple):
         self.detach()
 
     def detach(self) -> None:
-        """Make a tie-breaker again of what a rollback has attached; what fails is a warning: the content has changed."""
+        """Make a tie-breaker again of what a rollback has attached; what fails is a warning: the content is changed."""
         try:
             replicas.detach_elsewhere(self.gateway, self.resource)
         except DriverError as error:
