@@ -147,13 +147,14 @@ until message=$(printf '%s\\n' "$xml" | virsh --connect "$uri" restore "$device"
     [ "$tries" -lt "${VIRSH_RETRIES:-3}" ] || { echo "$message" >&2; exit 1; }
     sleep 1
 done
-# As kvm/restore does: the guest's clock stands where it stood when the VM was saved.
+# As kvm/restore does: the guest's clock stands where it stood when the VM was saved. Nobody waits for it, and it has
+# left this session, which ends with its connection, before the script does.
 [ "${SYNC_TIME:-no}" != yes ] || setsid sh -c '
     for try in 1 2 3 4; do
         timeout 30 virsh --connect "$1" domtime --sync "$2" && break
         sleep 5
-    done
-' sh "$uri" "$domain" </dev/null >/dev/null 2>&1 &
+    done </dev/null >/dev/null 2>&1 &
+' sh "$uri" "$domain"
 """
 )
 

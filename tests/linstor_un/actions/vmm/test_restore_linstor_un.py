@@ -134,6 +134,10 @@ def test_the_guests_clock_is_set_as_kvmrc_says(world: World, wanted: str) -> Non
     kvmrc = world.sandbox.host("node1") / "var/tmp/one/etc/vmm/kvm/kvmrc"
     kvmrc.parent.mkdir(parents=True)
     kvmrc.write_text(f"export SYNC_TIME={wanted}\n")
+    slow = world.sandbox.host("node1") / "steps/setsid"
+    slow.parent.mkdir(exist_ok=True)
+    slow.write_text('#!/bin/sh\n[ "$1" = -w ] || sleep 1\nexec /usr/bin/setsid "$@"\n')
+    slow.chmod(0o755)
     vm = start(world, "DISK=[IMAGE_ID=0]")
     world.cloud.suspend(vm)
     world.cloud.resume(vm)
