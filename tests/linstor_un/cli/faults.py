@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -89,8 +90,8 @@ def written(path: Path, text: str, mode: int = 0o755) -> Iterator[None]:
 
 
 @contextmanager
-def removed(path: Path) -> Iterator[None]:
-    aside = path.with_name(f"{path.name}.aside")
+def removed(path: Path, aside_name: str = "") -> Iterator[None]:
+    aside = path.with_name(aside_name or f"{path.name}.aside")
     path.rename(aside)
     try:
         yield
@@ -196,7 +197,7 @@ def node(name: str, value: object) -> Plant:
 
 @contextmanager
 def host_named(place: Place, name: str, address: str = "127.0.0.1") -> Iterator[None]:
-    with attribute(place.cloud, "hosts", ["node1", name]), node("address", address)(place):
+    with attribute(place.cloud, "hosts", [name]), node("address", address)(place):
         yield
 
 
@@ -291,6 +292,14 @@ def dangling(place: Place) -> Iterator[None]:
         device.unlink()
 
 
+@contextmanager
+def no_device_and_no_right(place: Place) -> Iterator[None]:
+    """No volume on the host, and a user who is not in the group of devices."""
+    answers = f"case $1 in -u) echo {os.getuid() or 1000} ;; -un) echo oneadmin ;; -nG) echo oneadmin kvm ;; esac"
+    with removed(place.sandbox.host("node2") / "dev/drbd1000", "aside"), tool("id", answers)(place):
+        yield
+
+
 def datastores(*kept_names: str) -> Plant:
     return lambda place: attribute(
         place.cloud, "datastores", [found for found in place.cloud.datastores if found.name in kept_names]
@@ -305,7 +314,7 @@ def override(place: Place) -> AbstractContextManager[object]:
     return replaced(place.tree.oned_conf, "kvm -p -l save=save_linstor_un", "kvm -p -l save=my_save")
 
 
-ID = "case $1 in -u) echo 1000 ;; -un) echo oneadmin ;; -nG) echo oneadmin kvm ;; esac"
+ID = f"case $1 in -u) echo {os.getuid() or 1000} ;; -un) echo oneadmin ;; -nG) echo oneadmin kvm ;; esac"
 STOCK = (RELEASES / "7.4.0" / "oned.conf").read_text()
 
 
@@ -335,13 +344,6 @@ def readable_key(place: Place) -> Iterator[None]:
 def token_file(place: Place) -> Iterator[None]:
     token = place.folder / "token"
     with written(token, "a-token", 0o600), conf(f'LS_TOKEN_FILE="{token}"\n')(place):
-        yield
-
-
-@contextmanager
-def only_on_one(place: Place) -> Iterator[None]:
-    """Let all but one host have a program that is asked for."""
-    with tool("mkfs.nosuch", "true")(place), conf('SUPPORTED_FS="ext4 nosuch"\n')(place):
         yield
 
 
@@ -475,9 +477,9 @@ FAULTS = (
     ),
     Fault("host-no-satellite", "of type controller", node("kind", "CONTROLLER")),
     Fault("host-ssh", "host node2 does not answer over ssh", unreachable),
-    Fault("host-program", "mkfs.nosuch is missing on node1", lambda p: only_on_one(p)),
+    Fault("host-program", "mkfs.nosuch is missing on node2", conf('SUPPORTED_FS="ext4 nosuch"\n')),
     Fault("host-devices", "/dev/drbd9999 on node2", dangling),
-    Fault("host-devices", "oneadmin cannot open devices of DRBD on node2", tool("id", ID)),
+    Fault("host-devices", "oneadmin cannot open devices of DRBD on node2", no_device_and_no_right),
     Fault(
         "host-datastores",
         "cannot write to /var/lib/one/datastores on node2",

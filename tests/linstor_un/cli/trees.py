@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
-from typing import Optional
 
 from click.testing import CliRunner, Result
 
+from linstor_un.cli.installation import interpreter
 from linstor_un.cli.verbs import command
 from tests.conftest import CHECKOUT
 
@@ -66,15 +70,31 @@ class Tree:
                 found[name] = (path.stat().st_mode, b"" if path.is_dir() else path.read_bytes())
         return found
 
-    def run(self, *arguments: str, entered: Optional[str] = None) -> Result:
-        """Run a verb on this tree in this process."""
-        return CliRunner().invoke(command, [*arguments, "--root", str(self.folder)], input=entered)
+    def run(self, *arguments: str) -> Result:
+        """Run a verb on this tree in this process; what it installs is run by this Python unless it says otherwise."""
+        words = [*arguments, "--root", str(self.folder)]
+        if arguments[0] in ("install", "upgrade") and "--python" not in arguments:
+            words += ["--python", str(quick_python())]
+        return CliRunner().invoke(command, words)
 
     def done(self, *arguments: str) -> str:
         """Run a verb that must succeed; return what it prints."""
         result = self.run(*arguments)
         assert result.exit_code == 0, result.output
         return result.output
+
+
+@cache
+def quick_python() -> Path:
+    """Return this Python, which says what it has without looking every time."""
+    found = interpreter.look_at(sys.executable, interpreter.owner(tempfile.gettempdir()))
+    answer = json.dumps({"version": found.version, "tag": found.tag, "packages": found.packages})
+    folder = Path(tempfile.mkdtemp(prefix="linstor_un-"))
+    atexit.register(shutil.rmtree, folder)
+    path = folder / "quick-python3"
+    path.write_text(f'#!/bin/sh\nif [ "$1" = -c ]; then echo \'{answer}\'; exit; fi\nexec {sys.executable} "$@"\n')
+    path.chmod(0o755)
+    return path
 
 
 def script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
