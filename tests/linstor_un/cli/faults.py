@@ -314,7 +314,6 @@ def override(place: Place) -> AbstractContextManager[object]:
     return replaced(place.tree.oned_conf, "kvm -p -l save=save_linstor_un", "kvm -p -l save=my_save")
 
 
-ID = f"case $1 in -u) echo {os.getuid() or 1000} ;; -un) echo oneadmin ;; -nG) echo oneadmin kvm ;; esac"
 STOCK = (RELEASES / "7.4.0" / "oned.conf").read_text()
 
 

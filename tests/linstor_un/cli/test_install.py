@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Callable
 
@@ -21,6 +22,7 @@ from linstor_un.settings import read_configuration
 from tests.conftest import CHECKOUT
 from tests.linstor_un.cli.trees import NAMES, Tree, script
 
+_NOBODY = 65534
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
 
 
@@ -376,6 +378,31 @@ def test_the_interpreter_that_has_the_packages_is_found(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", f"{own.parent}{os.pathsep}{os.environ['PATH']}")
     expected = shutil.which("python3")
     assert interpreter.choose("", interpreter.owner(str(tmp_path))).path == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_what_root_installs_belongs_to_whom_its_folder_belongs(tree: Tree) -> None:
+    for path in (tree.var, *tree.var.rglob("*")):
+        os.chown(path, _NOBODY, _NOBODY)
+    os.chown(tree.oned_conf, 0, _NOBODY)
+    with tempfile.TemporaryDirectory() as name:
+        # For the driver's user, who is the one to run it.
+        Path(name).chmod(0o777)
+        tree.done("install", "--yes", "--python", str(python(Path(name), f"id -u >{name}/user; {found('3.11.0')}")))
+        assert (Path(name) / "user").read_text() == f"{_NOBODY}\n"
+    installed = {path.stat().st_uid for path in tree.remotes.rglob("*")}
+    assert installed == {_NOBODY}
+    assert (tree.oned_conf.stat().st_uid, tree.oned_conf.stat().st_gid) == (0, _NOBODY)
+    assert (tree.commands / "linstor-un").lstat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another")
+def test_root_goes_on_as_the_owner_of_the_folder(tmp_path: Path) -> None:
+    def become() -> None:
+        interpreter.User(_NOBODY, _NOBODY).become()
+        os._exit(3 if (os.getuid(), os.getgid(), os.environ["USER"]) == (_NOBODY, _NOBODY, "nobody") else 4)
+
+    assert os.waitstatus_to_exitcode(in_fork(become)) == 3
 
 
 @pytest.mark.parametrize(
