@@ -6,24 +6,12 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "lib" / "development" / "requirements.txt"
-# What `linstor-un install` puts into the remotes folder beside the library.
-SCRIPTS = ("datastore/linstor_un", "tm/linstor_un", "vmm/kvm", "etc")
 
 
 def development_requirements() -> list[str]:
     """What ./dev installs, without comments."""
     lines = (line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line]
-
-
-def data_files() -> list[tuple[str, list[str]]]:
-    """The entry scripts and the configuration, laid out below share/linstor_un as they are here."""
-    folders = {folder: [path for path in sorted((HERE / folder).iterdir()) if path.is_file()] for folder in SCRIPTS}
-    folders[""] = [HERE / "linstor-un"]
-    return [
-        (f"share/linstor_un/{folder}".rstrip("/"), [str(path.relative_to(HERE)) for path in paths])
-        for folder, paths in folders.items()
-    ]
 
 
 setup(
@@ -35,7 +23,8 @@ setup(
     packages=find_packages("lib", include=["linstor_un", "linstor_un.*"]),
     python_requires=">=3.9",
     install_requires=["click>=8.0", "lxml>=4.5", "python-linstor>=1.23"],
-    data_files=data_files(),
+    # What `linstor-un install` needs beside the library.
+    data_files=[("share/linstor_un", ["etc/linstor_un.conf"])],
     entry_points={"console_scripts": ["linstor-un = linstor_un.cli.__main__:main"]},
     extras_require={"dev": development_requirements()},
 )

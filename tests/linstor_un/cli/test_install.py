@@ -50,7 +50,7 @@ def test_a_bare_tree_of_a_release_gets_what_is_needed_once_and_loses_it_again(re
     assert tree.oned_conf.read_text() == oned_conf.edited(text, oned_conf.needed(text))
     shown = difflib.unified_diff(text.splitlines(), tree.oned_conf.read_text().splitlines(), n=0, lineterm="")
     assert [line for line in list(shown)[2:] if line[0] in "+-" and line not in said.splitlines()] == []
-    for name in expected_scripts():
+    for name in (*expected_scripts(), "linstor-un"):
         path = tree.remotes / name
         first, rest = path.read_text().split("\n", 1)
         assert first == f"#!{sys.executable}"
@@ -93,6 +93,21 @@ def test_the_command_is_found_and_is_the_installed_one(tree: Tree) -> None:
         check=True,
     )
     assert "nothing to do" in done.stdout
+
+
+def test_the_installed_command_mends_what_has_gone(tree: Tree) -> None:
+    tree.done("install", "--yes", "--python", sys.executable)
+    before = without_bytecode(tree)
+    (tree.remotes / "tm/linstor_un/mv").unlink()
+    (tree.remotes / "datastore/linstor_un/cp").write_text("")
+    (tree.remotes / "tm/linstor_un/clone.mine").write_text("of the operator's own")
+    command = [str(tree.commands / "linstor-un"), "install", "--yes"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PATH": "/bin", "ONE_LOCATION": str(tree.folder)}, check=True
+    )
+    assert "is yours" not in done.stdout
+    (tree.remotes / "tm/linstor_un/clone.mine").unlink()
+    assert without_bytecode(tree) == before
 
 
 def test_another_command_of_that_name_is_left_alone(tree: Tree) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -103,25 +104,17 @@ def test_without_click_it_is_said_how_to_get_it() -> None:
     assert done.stderr.startswith(f"Error: The Python package click is missing for {sys.executable}: install it with ")
 
 
-def test_a_package_has_the_command_and_what_it_installs() -> None:
+def test_a_package_has_the_command_and_the_configuration() -> None:
     code = (
-        "import json; from distutils.core import run_setup; found = run_setup('setup.py', stop_after='init');"
+        "import json, setuptools; from distutils.core import run_setup;"
+        "found = run_setup('setup.py', stop_after='init');"
         "print(json.dumps([found.data_files, found.entry_points['console_scripts']]))"
     )
-    # setuptools has a distutils also where Python has none any more.
-    asked = subprocess.run(
-        [sys.executable, "-c", f"import setuptools; {code}"], cwd=CHECKOUT, capture_output=True, text=True, check=True
-    )
-    import json
-
-    data_files, commands = json.loads(asked.stdout.splitlines()[-1])
-    assert commands == ["linstor-un = linstor_un.cli.__main__:main"]
-    packed = {f"{folder}/{Path(path).name}" for folder, paths in data_files for path in paths}
-    folders = ("datastore/linstor_un", "tm/linstor_un", "vmm/kvm", "etc")
-    wanted = {
-        path.relative_to(CHECKOUT) for folder in folders for path in (CHECKOUT / folder).iterdir() if path.is_file()
-    }
-    assert packed == {f"share/linstor_un/{path}" for path in {*wanted, Path("linstor-un")}}
+    asked = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert json.loads(asked.stdout.splitlines()[-1]) == [
+        [["share/linstor_un", ["etc/linstor_un.conf"]]],
+        ["linstor-un = linstor_un.cli.__main__:main"],
+    ]
 
 
 def lines_to_type(*verbs: str) -> list[str]:

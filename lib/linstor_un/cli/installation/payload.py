@@ -1,4 +1,4 @@
-"""What is installed: the entry scripts, the library and the configuration, from a checkout or a Python package."""
+"""What is installed: the entry scripts, which are all alike, the library and the configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sysconfig
 from typing import NamedTuple
 
 from linstor_un.cli.installation.changes import FILE, Content
-from linstor_un.errors import NotInstalled
 
 # Folders that are the driver's own, as they are called in a checkout and in a remotes folder.
 OWN_FOLDERS = ("datastore/linstor_un", "tm/linstor_un", "lib/linstor_un")
@@ -15,9 +14,19 @@ LIBRARY = "lib/linstor_un"
 COMMAND = "linstor-un"
 # Files of the bash driver that have no successor.
 OBSOLETE = ("datastore/linstor_un/linstor_utils.sh", "datastore/linstor_un/linstor_un.conf")
+_FOLDERS = {"datastore": OWN_FOLDERS[0], "tm": OWN_FOLDERS[1], "vmm": "vmm/kvm"}
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_OVERRIDES = ("vmm/kvm/save_linstor_un", "vmm/kvm/restore_linstor_un")
-_ANY_PYTHON = b"#!/usr/bin/env python3\n"
+_SCRIPT = """\
+#!{python}
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), {library}))
+
+from linstor_un.{module} import main  # noqa: E402  (the library is found relative to this script)
+
+main({arguments})
+"""
 
 
 class Payload(NamedTuple):
@@ -26,64 +35,46 @@ class Payload(NamedTuple):
     files: dict[str, Content]
     configuration: bytes
 
-    @property
-    def scripts(self) -> list[str]:
-        """Return the entry scripts."""
-        return [path for path in self.files if not path.startswith(LIBRARY)]
-
 
 def load(python: str) -> Payload:
-    """Return what this copy of the driver is, its scripts to be run by the interpreter `python`.
-
-    Raises NotInstalled where the copy has no scripts, and OSError.
-    """
-    top = _top()
-    files = {path: _script(os.path.join(top, path), python) for path in _script_paths(top)}
+    """Return what this copy of the driver is, its scripts to be run by the interpreter `python`; raises OSError."""
+    files = {f"{_FOLDERS[kind]}/{verb}": _entry_script(python, kind, verb) for kind, verb in _actions()}
+    files[COMMAND] = _script(python, '"lib"', "cli.__main__", "")
     for path in modules(_PACKAGE):
         files[os.path.join(LIBRARY, os.path.relpath(path, _PACKAGE))] = Content(FILE, _bytes(path))
-    configuration = os.path.join(top, "etc", "linstor_un.conf")
-    return Payload(files, _bytes(configuration) if os.path.exists(configuration) else b"")
+    return Payload(files, _configuration())
 
 
 def entry_scripts() -> list[str]:
     """Return the entry scripts that the library's actions need, by their path in the remotes folder."""
+    return [f"{_FOLDERS[kind]}/{verb}" for kind, verb in _actions()]
+
+
+def _actions() -> list[tuple[str, str]]:
     found = []
-    for kind, folder in (("datastore", OWN_FOLDERS[0]), ("tm", OWN_FOLDERS[1]), ("vmm", "vmm/kvm")):
+    for kind in _FOLDERS:
         names = sorted(os.listdir(os.path.join(_PACKAGE, "actions", kind)))
-        found += [f"{folder}/{name[:-3]}" for name in names if name.endswith(".py") and name != "__init__.py"]
+        found += [(kind, name[:-3]) for name in names if name.endswith(".py") and name != "__init__.py"]
     return found
 
 
-def _top() -> str:
-    """Return the folder that the scripts are below: beside the library, or where pip puts a package's data."""
-    candidates = [
-        os.path.dirname(os.path.dirname(_PACKAGE)),
-        os.path.join(sysconfig.get_path("data"), "share/linstor_un"),
-    ]
-    for folder in candidates:
-        if all(os.path.exists(os.path.join(folder, path)) for path in (*OWN_FOLDERS[:2], *_OVERRIDES)):
-            return folder
-    raise NotInstalled(
-        f"The driver's entry scripts are neither in {' nor in '.join(candidates)}: run linstor-un from a checkout, or "
-        "from a package that has them"
-    )
+def _entry_script(python: str, kind: str, verb: str) -> Content:
+    return _script(python, '"..", "..", "lib"', "driver", f'"{kind}", "{verb}"')
 
 
-def _script_paths(top: str) -> list[str]:
-    found = [
-        os.path.join(folder, name)
-        for folder in OWN_FOLDERS[:2]
-        for name in sorted(os.listdir(os.path.join(top, folder)))
-        if not name.startswith((".", "__"))
-    ]
-    return [*found, *_OVERRIDES, COMMAND]
+def _script(python: str, library: str, module: str, arguments: str) -> Content:
+    text = _SCRIPT.format(python=python, library=library, module=module, arguments=arguments)
+    return Content(FILE, os.fsencode(text), 0o755)
 
 
-def _script(path: str, python: str) -> Content:
-    first, rest = _bytes(path).split(b"\n", 1)
-    if not first.startswith(b"#!"):
-        raise NotInstalled(f"{path} is no script of this driver: remove it, or run linstor-un from a fresh checkout")
-    return Content(FILE, b"#!" + os.fsencode(python) + b"\n" + rest, 0o755)
+def _configuration() -> bytes:
+    """Return linstor_un.conf as it comes: of a checkout, or where pip puts a package's data."""
+    checkout = os.path.dirname(os.path.dirname(_PACKAGE))
+    for folder in (os.path.join(checkout, "etc"), os.path.join(sysconfig.get_path("data"), "share", "linstor_un")):
+        path = os.path.join(folder, "linstor_un.conf")
+        if os.path.exists(path):
+            return _bytes(path)
+    return b""
 
 
 def modules(package: str) -> list[str]:

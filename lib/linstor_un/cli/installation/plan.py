@@ -129,7 +129,7 @@ class _Planner:
         found = self._now(path)
         if content.configuration and (found is None or self.journal.is_ours(path, found)):
             self._become(path, Content(FILE, content.configuration))
-        elif found is not None and found.data != content.configuration:
+        elif found is not None and not self.journal.is_ours(path, found) and found.data != content.configuration:
             self.notes.append(f"{self.tree.here(path)} is yours and stays as it is.")
             settings.from_configuration(settings.read_configuration(self.tree.here(path)))
 
