@@ -132,6 +132,7 @@ def test_only_a_vms_own_names_are_a_vms(resource: str, is_own: bool) -> None:
 def test_only_a_vms_own_volumes_have_successors() -> None:
     names = Names()
     assert names.successors("one-vm-1-disk-0") == tuple(f"one-vm-1-disk-0{end}" for end in ("", "-2", "-3", "-4"))
+    assert names.successors("ONE-vm-1-Checkpoint")[1:] == tuple(f"ONE-vm-1-Checkpoint-{number}" for number in (2, 3, 4))
     for name in ("one-image-7", "one-image-7-saved", "one-vm-1-disk-0-2", "two-vm-1-disk-0"):
         assert names.successors(name) == (name,)
 
@@ -197,17 +198,21 @@ def test_two_opennebulas_share_no_name_and_no_property() -> None:
 
 def test_whose_a_volume_is_by_its_name() -> None:
     names = Names("one")
-    assert [names.vm_id_of(name) for name in ("one-vm-7-disk-0", "ONE-VM-7-checkpoint")] == [7, 7]
+    assert [names.vm_id_of(name) for name in ("one-vm-7-disk-0", "ONE-VM-7-checkpoint", "one-vm-7-disk-0-2")] == [7] * 3
     assert [names.vm_id_of(name) for name in ("one-vm-7", "two-vm-7-disk-0", "one-vm-7-disk-0-x")] == [None] * 3
     assert names.passing_image_id_of(names.passing(names.image(5))) == 5
+    assert names.passing_image_id_of("One-Image-5-Saved") == 5
     assert names.passing_image_id_of("one-image-5") is None
     assert names.saved_image_id_of(names.save_as(names.image(5))) == 5
+    assert names.saved_image_id_of("Save-As-One-Image-5") == 5
     assert names.saved_image_id_of("save-as-two-image-5") is None
 
 
 def test_whose_a_volume_is_by_its_properties() -> None:
     names = Names("one")
-    assert names.says_whose({names.image_id: "7"}) and not names.says_whose({"Aux/two/IMAGE_ID": "7"})
+    for key in (names.vm_id, names.image_id, names.incomplete, names.run):
+        assert names.says_whose({"Aux/rack": "1", key: "7"})
+    assert not names.says_whose({"Aux/two/IMAGE_ID": "7"})
     assert names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/rack": "1"})
     assert not names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/one/VM_ID": "7"})
     assert not names.is_foreign({"Aux/rack": "1"})

@@ -70,6 +70,13 @@ def test_encryption_is_what_is_asked_for() -> None:
     assert of(RESOURCE_GROUP="fast", ENCRYPTION="yes").select_filter["layer_stack"] == ["DRBD", "LUKS", "STORAGE"]
 
 
+@pytest.mark.parametrize("where", [{"STORAGE_POOL": "data", "REPLICA_COUNT": "2"}, {"RESOURCE_GROUP": "fast"}])
+def test_thin_pools_zero_what_they_give_out_unless_it_is_said_that_they_do_not(where: dict[str, str]) -> None:
+    assert of(**where).thin_pool_zero
+    assert not of(**where, THIN_POOL_ZERO="no").thin_pool_zero
+    assert Placement("fast", None, (), {}).thin_pool_zero
+
+
 def test_the_same_attributes_share_a_group_and_others_do_not() -> None:
     base = of(STORAGE_POOL="data", REPLICA_COUNT="2")
     assert of(STORAGE_POOL="data", AUTO_PLACE="2", CLONE_MODE="snapshot", BRIDGE_LIST="a").group == base.group
