@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, NamedTuple, Optional
 
@@ -31,13 +31,18 @@ watch() {
 }
 receive() {
     while read -r length; do
-        [ "$length" -gt 0 ] || return 0
-        head -c "$length"
+        case $length in
+        0) return 0 ;;
+        -*) head -c "${length#-}" /dev/zero ;;
+        *) head -c "$length" ;;
+        esac
     done
     kill -s TERM -- "-$$"
 }
 """
 _WATCHED = "watch\nexec </dev/null\n"
+# The least that is a hole: what is shorter costs more to be told than to be sent.
+_HOLE = bytes(1 << 20)
 _SSH_FAILED = 255
 _COMMAND_MISSING = 127
 
@@ -167,6 +172,8 @@ class Feed:
         self._host = host
         self._what = what
         self._process = process
+        # What was passed on and is not told yet: long holes come in many blocks.
+        self._hole_bytes = 0
 
     def __enter__(self) -> Feed:
         return self
@@ -181,14 +188,29 @@ class Feed:
             self.stop()
 
     def send(self, block: bytes) -> None:
-        """Pass on a block of data; raises BrokenPipeError where the script has ended, and `finish` then says why."""
-        if block:
-            self.stdin.write(b"%d\n" % len(block))
-            self.stdin.write(block)
+        """Pass on a block of data; raises BrokenPipeError where the script has ended, and `finish` then says why.
+
+        Whole MiB of zeroes are made on the host and do not cross the network.
+        """
+        start = 0
+        for end, is_hole in _runs(block):
+            if is_hole:
+                self._hole_bytes += end - start
+            else:
+                self._tell_hole()
+                self.stdin.write(b"%d\n" % (end - start))
+                self.stdin.write(memoryview(block)[start:end])
+            start = end
 
     def end(self) -> None:
         """Say that this was all of the data."""
+        self._tell_hole()
         self.say("0")
+
+    def _tell_hole(self) -> None:
+        if self._hole_bytes:
+            self.stdin.write(b"-%d\n" % self._hole_bytes)
+            self._hole_bytes = 0
 
     def say(self, word: str) -> None:
         """Pass on one line, once the script waits for it."""
@@ -206,6 +228,16 @@ class Feed:
     def stop(self) -> None:
         """End the script, whose work is worth nothing any more."""
         self._host.stop(self._process)
+
+
+def _runs(block: bytes) -> Iterator[tuple[int, bool]]:
+    """Yield where each run of holes and each of other data ends, and which it is."""
+    end = 0
+    while end < len(block):
+        is_hole = block.startswith(_HOLE, end)
+        while end < len(block) and block.startswith(_HOLE, end) == is_hole:
+            end += len(_HOLE)
+        yield min(end, len(block)), is_hole
 
 
 def host(name: str, settings: Settings) -> Host:

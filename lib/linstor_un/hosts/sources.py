@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -14,7 +15,8 @@ from typing import BinaryIO, Optional, Protocol
 from linstor_un.errors import MissingDependency, UnusableImage
 from linstor_un.hosts import formats
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 4 << 20
+_ZEROES = bytes(_BLOCK_BYTES)
 # What downloader.sh understands; everything else is a path of the front-end.
 SCHEMES = frozenset(
     {
@@ -242,13 +244,29 @@ class _Decompressor:
 
 
 class _File:
-    """A file of the front-end, by the descriptor that was checked."""
+    """A file of the front-end, by the descriptor that was checked; its holes are known without being read."""
 
     def __init__(self, descriptor: int) -> None:
         self._file: BinaryIO = os.fdopen(descriptor, "rb", 0)
+        self._position = 0
+        self._data_from = 0
 
     def read(self, size: int) -> bytes:
-        return self._file.read(size)
+        if self._position >= self._data_from:
+            self._data_from = self._next_data()
+        if self._data_from - self._position >= size:
+            block = _ZEROES[:size]
+        else:
+            block = os.pread(self._file.fileno(), size, self._position)
+        self._position += len(block)
+        return block
+
+    def _next_data(self) -> int:
+        try:
+            return os.lseek(self._file.fileno(), self._position, os.SEEK_DATA)
+        except OSError as failure:
+            # Behind the last data is the end; a file system that does not know of holes says something else.
+            return os.fstat(self._file.fileno()).st_size if failure.errno == errno.ENXIO else self._position
 
     def close(self) -> None:
         self._file.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from linstor_sandbox import Pool, Sandbox
 from linstor_un.errors import CommandFailed, HostUnreachable, MissingDependency
 from linstor_un.hosts.runner import Host, Step, host, is_frontend, joined
 from linstor_un.settings import Settings
+from linstor_un.units import MIB
 
 HERE = Host("onefe", Settings(in_use_timeout_seconds=5), is_frontend=True)
 SHOW = Step('for value; do printf "%s\\036" "$value"; done', ())
@@ -290,6 +292,26 @@ def test_data_arrives_as_it_is(tmp_path: Path, sandbox: Sandbox, where: str) -> 
         feed.end()
         assert feed.finish() == "stored\n"
     assert (tmp_path / "file").read_bytes() == b"".join(BLOCKS)
+
+
+@given(st.lists(st.lists(st.sampled_from((bytes(MIB), b"x" * MIB, bytes(5), b"y")), max_size=5), max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_holes_arrive_wherever_they_are(blocks: list[list[bytes]]) -> None:
+    with HERE.feed("Summing", Step("receive | md5sum", ())) as feed:
+        for block in blocks:
+            feed.send(b"".join(block))
+        feed.end()
+        data = b"".join(piece for block in blocks for piece in block)
+        assert feed.finish().split()[0] == hashlib.md5(data).hexdigest()
+
+
+def test_a_hole_is_told_once_and_not_sent() -> None:
+    with HERE.feed("Showing", Step('head -c "$1"', (16,))) as feed:
+        feed.send(b"ab")
+        feed.send(bytes(3 * MIB))
+        feed.send(bytes(MIB) + b"c")
+        feed.stdin.flush()
+        assert feed.finish() == f"2\nab-{4 * MIB}\n1\nc"
 
 
 @pytest.mark.parametrize("where", ["front-end", "ssh"])

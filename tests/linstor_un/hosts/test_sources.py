@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gzip
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -318,3 +321,30 @@ def test_the_length_that_was_promised_must_come() -> None:
     image = sources.ImageSource("disk", _Given(bytes(1000)), 1001, {}, 0, True)
     with pytest.raises(UnusableImage, match="disk is cut short: 1000 bytes came of 1001"):
         list(image.blocks())
+
+
+@pytest.mark.parametrize("knows_holes", [True, False])
+def test_holes_of_a_file_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knows_holes: bool) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        for position in (0, 15 * MIB + 3, 50 * MIB):
+            file.seek(position)
+            file.write(os.urandom(5000))
+        file.truncate(70 * MIB + 7)
+    was_read = []
+
+    def pread(descriptor: int, size: int, position: int) -> bytes:
+        block = bytearray(size)
+        was_read.append(os.preadv(descriptor, [block], position))
+        return bytes(block[: was_read[-1]])
+
+    def lseek(descriptor: int, position: int, how: int) -> int:
+        raise OSError(errno.EINVAL, "no holes here")
+
+    expected = path.read_bytes()
+    monkeypatch.setattr(os, "pread", pread)
+    if not knows_holes:
+        monkeypatch.setattr(os, "lseek", lseek)
+    with closing(sources.from_file("disk", os.open(path, os.O_RDONLY), {})) as image:
+        assert b"".join(image.blocks()) == expected
+    assert sum(was_read) < 17 * MIB if knows_holes else sum(was_read) == len(expected)
