@@ -186,6 +186,21 @@ def test_a_migration_that_fails_leaves_the_domain_where_it_is(ssh: Ssh, hosts: S
     virsh(ssh, "migrate", "--live", UUID, "qemu+ssh://node2/system")
 
 
+def test_a_domain_that_is_ended_while_it_migrates_runs_nowhere(
+    ssh: Ssh, hosts: Sandbox, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(ssh)
+    rest.ok("PUT", "/v1/resource-definitions/disk/resource-connections/node1/node2", {"override_props": TWO_PRIMARIES})
+
+    def check(command: str, step: str = "") -> None:
+        if step == "finish":
+            hosts.domains.drop_host("node1")
+
+    monkeypatch.setattr(hosts.domains, "check", check)
+    assert "no longer running" in refused(ssh, "migrate", "--live", UUID, "qemu+ssh://node2/system")
+    assert hosts.snapshot_of_state()["domains"] == hosts.snapshot_of_state()["open"] == []
+
+
 def test_a_host_that_is_down_is_no_destination(ssh: Ssh, hosts: Sandbox) -> None:
     start(ssh)
     hosts.set_node("node2", online=False)

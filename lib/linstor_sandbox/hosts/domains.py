@@ -10,6 +10,7 @@ import time
 import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional
@@ -228,16 +229,18 @@ class Domains:
         raise VirshError(f"No disk found whose source path or target is {target}")
 
     def stop(self, domain: Domain, guest_state: str = "off") -> None:
-        """End a domain and close its disks; its guest is `off`, or lives on elsewhere."""
+        """End a domain and close its disks; its guest is `off`, or lives on elsewhere; VirshError: it has ended."""
+        if self.all.pop((domain.node, domain.name), None) is None:
+            raise VirshError("operation failed: domain is no longer running")
         self._close(domain, list(domain.openings))
-        del self.all[(domain.node, domain.name)]
         if guest_state:
             domain.guest.become(guest_state)
 
     def drop_host(self, node: str) -> None:
         """A host lost its power: its domains are gone."""
-        for domain in [domain for domain in self.all.values() if domain.node == node]:
-            self.stop(domain)
+        for domain in [domain for domain in list(self.all.values()) if domain.node == node]:
+            with suppress(VirshError):
+                self.stop(domain)
 
     # --- paths ------------------------------------------------------------------------------------------------------
 

@@ -206,11 +206,11 @@ class Virsh:
         try:
             self.domains.check("migrate", "perform")
             self.domains.check("migrate", "finish")
+            self.domains.stop(domain, "")
         except VirshError:
             self.domains.stop(arriving, "")
             self.domains.run_in(domain)
             raise
-        self.domains.stop(domain, "")
         self.domains.note(arriving, "migrate")
         return "\n"
 
