@@ -30,8 +30,8 @@ def allow(gateway: Gateway, resource: str, known: Sequence[Replica], source: str
 
     Only for controllers that do not manage this themselves.
     """
-    _forget_pairs(gateway, resource, (source, target))
-    if _are_diskless(known, source, target):
+    _forget_pairs(gateway, resource, {source, target})
+    if _are_diskless(known, {source, target}):
         gateway.modify_resource_definition(resource, _ALLOWED)
     else:
         gateway.modify_connection(resource, source, target, _ALLOWED)
@@ -59,7 +59,7 @@ def forget(gateway: Gateway, resource: str) -> None:
 def forbid(gateway: Gateway, resource: str, known: Sequence[Replica], left: str, stays: str) -> None:
     """Take back what `allow` did; absent is done. As `allow`, only for controllers that do not manage this."""
     nodes = {replica.node.lower() for replica in known}
-    if _are_diskless(known, left, stays):
+    if _are_diskless(known, {left, stays}):
         gateway.modify_resource_definition(resource, {}, list(_ALLOWED))
     # LINSTOR stumbles over a connection to a node that the resource is not on, and has forgotten its properties anyway.
     elif {left.lower(), stays.lower()} <= nodes:
@@ -71,7 +71,7 @@ def leave(gateway: Gateway, resource: str, left: str) -> None:
     gateway.once_closed(lambda: gateway.unmake_available(resource, left))
 
 
-def _are_diskless(known: Sequence[Replica], *nodes: str) -> bool:
+def _are_diskless(known: Sequence[Replica], nodes: Collection[str]) -> bool:
     names = {node.lower() for node in nodes}
     there = [replica for replica in known if replica.node.lower() in names]
     return len(there) == len(names) and all(replica.is_diskless for replica in there)

@@ -151,6 +151,27 @@ def test_what_an_earlier_migration_has_left_for_all_nodes_is_taken_back(gateway:
     assert warnings()[0].endswith(f"{DISK} was still allowed to be primary on all nodes: it no longer is")
 
 
+def test_all_that_was_left_is_taken_back_from_a_volume_that_outlives_its_vm(gateway: Gateway, sandbox: Sandbox) -> None:
+    for name in (DISK, OTHER):
+        gateway.modify_resource_definition(name, {**ALLOWED, **FOREIGN})
+        gateway.modify_connection(name, "Node1", "Node3", ALLOWED)
+    primaries.forget(gateway, DISK)
+    assert allowed(sandbox) == {"all": FOREIGN}
+    assert allowed(sandbox, OTHER) == {"node1/node3": ALLOWED, "all": {**ALLOWED, **FOREIGN}}
+
+
+def test_a_volume_that_is_not_there_is_allowed_nothing(gateway: Gateway) -> None:
+    assert primaries.allowed_pairs(gateway, "one-vm-9-disk-0") == []
+
+
+@pytest.mark.parametrize("sandbox", ["1.29.1"], indirect=True)
+def test_where_linstor_manages_it_nothing_is_looked_for(gateway: Gateway, sandbox: Sandbox) -> None:
+    assert gateway.manages_two_primaries
+    sandbox.clear_requests()
+    primaries.forget(gateway, DISK)
+    assert sandbox.requests == []
+
+
 @pytest.mark.parametrize("sandbox", ["1.29.1"], indirect=True)
 def test_where_linstor_manages_it_the_node_is_left(gateway: Gateway, sandbox: Sandbox) -> None:
     assert gateway.manages_two_primaries
