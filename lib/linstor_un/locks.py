@@ -21,8 +21,8 @@ _LONGEST_WAIT_SECONDS = 0.25
 @contextmanager
 def volume_lock(
     directory: str, resource: str, timeout_seconds: float, interrupt_holder: bool = False
-) -> Iterator[None]:
-    """Hold the lock of `resource` for the length of the block.
+) -> Iterator[bool]:
+    """Hold the lock of `resource` for the length of the block, which is told whether another one has had it until now.
 
     Arguments: `directory` where the lock files live; `timeout_seconds` to wait at most; `interrupt_holder` asks the
     action that holds it to stop and clean up, as a delete may: oned sends deletes while a cancelled action still runs.
@@ -30,18 +30,23 @@ def volume_lock(
     Raises Busy when the wait is over.
     """
     path = os.path.join(directory, f"linstor_un-{resource.lower()}.lock")
-    descriptor = _acquire(path, resource, timeout_seconds, interrupt_holder)
+    descriptor = _try(path)
+    is_contended = descriptor is None
+    if descriptor is None:
+        descriptor = _acquire(path, resource, timeout_seconds, interrupt_holder)
     try:
-        yield
+        yield is_contended
     finally:
         # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
         _unlink(path)
         os.close(descriptor)
 
 
-def of_volume(settings: Settings, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
+def of_volume(settings: Settings, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[bool]:
     """Return the lock of a volume, where LOCK_DIR says and for as long as LOCK_TIMEOUT allows; see `volume_lock`."""
-    return volume_lock(lock_directory(settings), resource, settings.lock_timeout_seconds, interrupt_holder)
+    # Whoever holds it, and is asked to stop perhaps, does so when it has LINSTOR's answer.
+    timeout_seconds = settings.lock_timeout_seconds + settings.request_timeout_seconds
+    return volume_lock(lock_directory(settings), resource, timeout_seconds, interrupt_holder)
 
 
 def held(settings: Settings) -> frozenset[str]:
@@ -93,19 +98,18 @@ class SharedGuest:
 
 
 @contextmanager
-def shared_guest(directory: str, resource: str, node: str) -> Iterator[SharedGuest]:
+def shared_guest(directory: str, resource: str, node: str, timeout_seconds: float) -> Iterator[SharedGuest]:
     """Share, for the length of the block, a volume that is attached on `node` only for copying from it.
 
     After may_detach has said yes nobody else begins until the block ends, so that the volume is detached while nobody
-    reads.
+    reads. Raises Busy where that takes longer than `timeout_seconds`.
     """
     path = os.path.join(directory, f"linstor_un-{resource.lower()}@{node.lower()}.lock")
-    while True:
-        descriptor = _open(path)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if os.fstat(descriptor).st_nlink:
-            break
-        os.close(descriptor)
+    deadline = time.monotonic() + timeout_seconds
+    while (descriptor := _try_to_share(path)) is None:
+        if time.monotonic() > deadline:
+            raise _busy(resource, 0, timeout_seconds)
+        time.sleep(_LONGEST_WAIT_SECONDS)
     guest = SharedGuest(descriptor)
     try:
         yield guest
@@ -128,12 +132,16 @@ def _acquire(path: str, resource: str, timeout_seconds: float, interrupt_holder:
             _interrupt(holder, resource)
             interrupt_holder = False
         if time.monotonic() > deadline:
-            raise Busy(
-                f"Another action{f' (process {holder})' if holder else ''} has held volume {resource} for more than "
-                f"{timeout_seconds:g} s: wait until it ends and retry, or raise LOCK_TIMEOUT in linstor_un.conf"
-            )
+            raise _busy(resource, holder, timeout_seconds)
         time.sleep(wait)
         wait = min(wait * 1.5, _LONGEST_WAIT_SECONDS)
+
+
+def _busy(resource: str, holder: int, timeout_seconds: float) -> Busy:
+    return Busy(
+        f"Another action{f' (process {holder})' if holder else ''} has held volume {resource} for more than "
+        f"{timeout_seconds:g} s: wait until it ends and retry, or raise LOCK_TIMEOUT in linstor_un.conf"
+    )
 
 
 def _open(path: str) -> int:
@@ -169,6 +177,18 @@ def _try(path: str) -> int | None:
         if os.fstat(descriptor).st_nlink:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _try_to_share(path: str) -> int | None:
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
             return descriptor
     except BlockingIOError:
         pass

@@ -68,6 +68,7 @@ class Settings(NamedTuple):
     in_use_timeout_seconds: int = 10
     freeze_timeout_seconds: int = 10
     hold_timeout_seconds: int = 30
+    command_timeout_seconds: int = 300
     ssh: tuple[str, ...] = ("ssh",)
     ssh_connect_timeout_seconds: int = 10
     frontend_hostname: str = ""
@@ -275,6 +276,7 @@ CONFIGURATION_ONLY: dict[str, tuple[str, _Parser]] = {
     "IN_USE_TIMEOUT": ("in_use_timeout_seconds", _Reader.seconds),
     "FREEZE_TIMEOUT": ("freeze_timeout_seconds", _Reader.freeze_seconds),
     "HOLD_TIMEOUT": ("hold_timeout_seconds", _Reader.seconds),
+    "COMMAND_TIMEOUT": ("command_timeout_seconds", _Reader.seconds),
     "SSH": ("ssh", _Reader.command),
     "SSH_CONNECT_TIMEOUT": ("ssh_connect_timeout_seconds", _Reader.seconds),
     "FRONTEND_HOSTNAME": ("frontend_hostname", _Reader.name),

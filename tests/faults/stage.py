@@ -31,7 +31,7 @@ T = TypeVar("T")
 # Short, so that a cell in which something hangs is over in seconds.
 SETTINGS = (
     'CONNECT_TIMEOUT="1"\nFAILOVER_TIMEOUT="1"\nREQUEST_TIMEOUT="2"\nDEVICE_TIMEOUT="2"\nIN_USE_TIMEOUT="1"\nLOCK_TIMEOUT="5"\n'
-    'SSH_CONNECT_TIMEOUT="1"\nFREEZE_TIMEOUT="2"\nHOLD_TIMEOUT="3"\n'
+    'SSH_CONNECT_TIMEOUT="1"\nFREEZE_TIMEOUT="2"\nHOLD_TIMEOUT="3"\nCOMMAND_TIMEOUT="6"\n'
 )
 LONGEST_CALL_SECONDS = 60
 # Where there is such a place: what is synchronised to a disk would cost more than all the rest.

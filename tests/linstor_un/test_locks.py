@@ -190,13 +190,29 @@ def test_a_holder_that_does_not_stop_ends_the_wait(tmp_path: Path) -> None:
 SHARER = """
 import sys
 from linstor_un.locks import shared_guest
-with shared_guest(sys.argv[1], "one-image-1", "node1") as guest:
+with shared_guest(sys.argv[1], "one-image-1", "node1", 60) as guest:
     guest.note_attached()
     print("shared", flush=True)
     sys.stdin.readline()
     print(guest.may_detach(), flush=True)
     sys.stdin.readline()
 """
+
+
+def test_whoever_shares_a_volume_that_is_being_detached_waits_no_longer_than_it_may(tmp_path: Path) -> None:
+    with locks.shared_guest(str(tmp_path), "one-image-1", "node1", 1) as guest:
+        guest.note_attached()
+        assert guest.may_detach()
+        another = locks.shared_guest(str(tmp_path), "one-image-1", "node1", 0.3)
+        with pytest.raises(Busy, match="has held volume one-image-1 for more than 0.3 s"), another:
+            pytest.fail("somebody reads what is being detached")
+
+
+def test_it_is_told_whether_another_had_the_lock(tmp_path: Path) -> None:
+    with locks.volume_lock(str(tmp_path), "one-image-1", 1) as is_contended:
+        assert not is_contended
+    with holder(tmp_path), locks.volume_lock(str(tmp_path), "one-image-1", 5, interrupt_holder=True) as is_contended:
+        assert is_contended
 
 
 def answer(process: subprocess.Popen[str]) -> str:
@@ -284,6 +300,7 @@ def test_what_is_held_now_is_known(tmp_path: Path) -> None:
     settings = Settings(lock_directory=str(tmp_path))
     (tmp_path / "linstor_un-one-image-9.lock").write_text("1")
     (tmp_path / "another.lock").write_text("")
-    with locks.volume_lock(str(tmp_path), "One-Image-1", 1), locks.shared_guest(str(tmp_path), "one-image-2", "node1"):
+    directory = str(tmp_path)
+    with locks.volume_lock(directory, "One-Image-1", 1), locks.shared_guest(directory, "one-image-2", "node1", 1):
         assert locks.held(settings) == {"one-image-1", "one-image-2"}
     assert locks.held(settings) == frozenset()

@@ -33,7 +33,7 @@ class DatastoreAction(NamedTuple):
         """Return the names that this OpenNebula gives in LINSTOR."""
         return self.settings.names
 
-    def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
+    def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[bool]:
         """Return the lock of a volume."""
         return locks.of_volume(self.settings, resource, interrupt_holder)
 

@@ -53,7 +53,7 @@ def offered(gateway: Gateway, resource: str, node: str, on: Sequence[str]) -> It
         yield
         return
     settings = gateway.settings
-    with locks.shared_guest(lock_directory(settings), resource, node) as guest:
+    with locks.shared_guest(lock_directory(settings), resource, node, settings.lock_timeout_seconds) as guest:
         with locks.of_volume(settings, resource):
             # LINSTOR answers alike for a tie-breaker, which becomes one again, and for another VM's attachment.
             here = [item for item in replicas.of(gateway, resource) if item.node.lower() == node.lower()]

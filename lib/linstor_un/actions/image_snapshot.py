@@ -26,7 +26,7 @@ class ImageSnapshot(NamedTuple):
     name: str
     snapshot_ids: tuple[int, ...]
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[bool]:
         """Return the lock of the image's volume."""
         return self.action.lock(self.resource)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Optional
 
 from linstor_un import locks, log
@@ -13,12 +13,12 @@ from linstor_un.actions.own_volume import OwnVolumes
 from linstor_un.cluster import primaries, replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
-from linstor_un.errors import HostUnreachable, InvalidInput
+from linstor_un.errors import HostUnreachable, InvalidInput, NotFound
 from linstor_un.hosts import devices, runner
 from linstor_un.hosts.devices import Unlinked
 from linstor_un.hosts.runner import Host, Step
 from linstor_un.naming import Names, drbd_device, is_resource_name, resource_of
-from linstor_un.opennebula import oned
+from linstor_un.opennebula import lifecycle, oned
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Datastore, Disk, VirtualMachine
 from linstor_un.settings import Settings
@@ -26,6 +26,7 @@ from linstor_un.undo import Undo
 from linstor_un.units import MIB
 
 DRIVER = "linstor_un"
+_WITHOUT_DISKS = lifecycle.UNBORN_STATES | lifecycle.DONE_STATES
 
 
 class Transfer(NamedTuple):
@@ -87,9 +88,25 @@ class Transfer(NamedTuple):
         """Return the properties by which the volume of a VM's own disk names its VM."""
         return self.names.disk_properties(self.vm_id, disk_id, datastore_id)
 
-    def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[None]:
+    def lock(self, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[bool]:
         """Return the lock of a volume; a VM's disk has one, whichever its volume is."""
         return locks.of_volume(self.settings, self.names.first_name(resource), interrupt_holder)
+
+    @contextmanager
+    def lock_to_make(self, resource: str) -> Iterator[None]:
+        """Hold the lock of a volume that the VM is about to get, before anything else is asked than oned.
+
+        oned may have cancelled this action and deleted the VM's disks while it waited (opennebula-contract.md, 4):
+        raises NotFound then.
+        """
+        with self.lock(resource) as is_contended:
+            if is_contended:
+                vm = oned.ask(self.vm_id, []).virtual_machine
+                if vm is None or vm.state in _WITHOUT_DISKS or vm.lifecycle_state in lifecycle.ENDING:
+                    raise NotFound(
+                        f"VM {self.vm_id} was deleted while this action waited for {resource}: nothing is left to do"
+                    )
+            yield
 
     def host(self, name: str) -> Host:
         """Return a host; one that the VM never ran on is the front-end, where stopped VMs are parked."""

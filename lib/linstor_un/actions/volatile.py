@@ -17,9 +17,9 @@ def make(action: Transfer, place: Place, size_mib: int, kind: str) -> None:
     resource = action.names.disk(place.vm_id, place.disk_id)
     owner = action.owner(place.disk_id, place.datastore_id)
     gateway = action.gateway
-    if action.settings.prefer_node:
-        placement = pools.near(gateway, placement, place.host, size_mib * KIB_PER_MIB)
-    with action.lock(resource), Undo() as undo:
+    with action.lock_to_make(resource), Undo() as undo:
+        if action.settings.prefer_node:
+            placement = pools.near(gateway, placement, place.host, size_mib * KIB_PER_MIB)
         volume = new_volume.make(gateway, undo, resource, size_mib, placement, owner, writer=place.host)
         link = transfer.link(action, place, volume.device, size_mib)
         undo.push(f"link {place.path}", lambda: transfer.unlink(action, place, volume.device))

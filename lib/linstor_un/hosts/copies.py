@@ -181,7 +181,8 @@ def write_staged(host: Host, device: str, size_bytes: int, target_is_zero: bool,
 
 def copy(host: Host, source: str, device: str, size_bytes: int, target_is_zero: bool) -> Step:
     """Copy `size_bytes` from one device to another on the same host."""
-    return Step(_COPY, (source, device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero)))
+    values = (source, device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero))
+    return Step(_COPY, values, is_long=True)
 
 
 class ExportedFile(NamedTuple):
@@ -195,13 +196,13 @@ def export(host: Host, device: str, size_bytes: int) -> ExportedFile:
     """Make a qcow2 file, in the host's staging directory, of the first `size_bytes` of the device."""
     settings = host.settings
     values = (settings.staging_directory, device, size_bytes, settings.device_timeout_seconds)
-    path, md5 = host.run(f"Exporting {device}", Step(_EXPORT, values)).split()[-2:]
+    path, md5 = host.run(f"Exporting {device}", Step(_EXPORT, values, is_long=True)).split()[-2:]
     return ExportedFile(path, md5)
 
 
 def zero(host: Host, device: str, size_bytes: int) -> Step:
     """Overwrite the whole device with zeroes, as cheaply as it can be done."""
-    return Step(_ZERO, (device, size_bytes, host.settings.device_timeout_seconds))
+    return Step(_ZERO, (device, size_bytes, host.settings.device_timeout_seconds), is_long=True)
 
 
 def _yes_no(value: bool) -> str:

@@ -12,6 +12,7 @@ from linstor_un import log
 from linstor_un.errors import CommandFailed
 from linstor_un.hosts.devices import FIND_LINK, MAKE_DIRECTORY
 from linstor_un.hosts.runner import Feed, Host, Step, joined
+from linstor_un.undo import go_on_undisturbed
 
 # Removes $1, unless $2 is keep, and prints each device that was linked in it and is linked in no other VM's directory.
 _REMOVE = (
@@ -146,6 +147,7 @@ _ALIAS = """
 """
 
 _SHARED = "shared"
+_REMOVE_WORD = b"remove\n"
 
 
 def move(source: Host, directory: str, target: Host, target_directory: str) -> list[str]:
@@ -154,11 +156,13 @@ def move(source: Host, directory: str, target: Host, target_directory: str) -> l
     Removed at the source only when the target has everything, and not at all where both see the same directory.
     Returns the devices that no VM's disk on the source is a link to any more.
 
-    Raises HostUnreachable and CommandFailed; the source is then as it was.
+    Raises HostUnreachable and CommandFailed; the source is then as it was. What asks the action to stop is heard only
+    until the source is about to be removed: the VM is at the target then, whatever the action says.
     """
     if source.name.lower() == target.name.lower():
+        go_on_undisturbed()
         return source.run(f"Moving {directory}", Step(_MOVE_HERE, (directory, target_directory))).splitlines()
-    return _transport(source, directory, target, target_directory, b"remove\n")
+    return _transport(source, directory, target, target_directory, _REMOVE_WORD)
 
 
 def copy(source: Host, directory: str, target: Host, target_directory: str, *after: Step) -> None:
@@ -202,6 +206,8 @@ def _shake_hands(
         log.info(f"{source.name} and {target.name} share {directory}")
         sender.wait()
         return []
+    if last_word == _REMOVE_WORD:
+        go_on_undisturbed()
     unlinked, errors = sender.communicate(last_word)
     source.judge(f"Removing {directory}", sender.returncode, errors)
     log.info(f"took {directory} from {source.name} to {target.name}")

@@ -33,4 +33,4 @@ def check(kind: str, supported: tuple[str, ...]) -> None:
 
 def make(host: Host, device: str, size_bytes: int, kind: str) -> Step:
     """Make a file system, or swap, on the device."""
-    return Step(_MAKE, (device, size_bytes, host.settings.device_timeout_seconds, kind))
+    return Step(_MAKE, (device, size_bytes, host.settings.device_timeout_seconds, kind), is_long=True)

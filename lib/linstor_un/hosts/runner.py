@@ -48,10 +48,14 @@ _COMMAND_MISSING = 127
 
 
 class Step(NamedTuple):
-    """A piece of shell with its values as $1, $2, ...; steps for one host travel in one connection."""
+    """A piece of shell with its values as $1, $2, ...; steps for one host travel in one connection.
+
+    `is_long` where it takes as long as there is much to write.
+    """
 
     script: str
     values: tuple[object, ...]
+    is_long: bool = False
 
 
 def joined(steps: Sequence[Step]) -> Step:
@@ -63,7 +67,7 @@ def joined(steps: Sequence[Step]) -> Step:
         values.extend(step.values)
         parameters = " ".join(f'"${{{position}}}"' for position in range(first, len(values) + 1))
         script.append(f"step_{number}() {{\n{step.script}\n}}\nstep_{number} {parameters}\n")
-    return Step("".join(script), tuple(values))
+    return Step("".join(script), tuple(values), any(step.is_long for step in steps))
 
 
 class Host(NamedTuple):
@@ -80,7 +84,8 @@ class Host(NamedTuple):
         Raises HostUnreachable, MissingDependency and CommandFailed.
         """
         step = steps[0] if len(steps) == 1 else joined(steps)
-        return self._finish(what, self.start(step._replace(script=_WATCHED + step.script)))
+        longest = None if step.is_long else self.settings.command_timeout_seconds
+        return self._finish(what, self.start(step._replace(script=_WATCHED + step.script)), longest)
 
     def feed(self, what: str, step: Step) -> Feed:
         """Start the step with its stdin open for data, which it takes with `receive`."""
@@ -106,12 +111,20 @@ class Host(NamedTuple):
         options += ["-o", f"ServerAliveInterval={timeout}", "-o", "ServerAliveCountMax=3"]
         return [*self.settings.ssh, *options, self.name, command]
 
-    def _finish(self, what: str, process: subprocess.Popen[bytes]) -> str:
+    def _finish(self, what: str, process: subprocess.Popen[bytes], longest_seconds: Optional[int] = None) -> str:
         """Wait for the script, whose stdin stays open as long as it works."""
         lifeline, process.stdin = process.stdin, None
         assert lifeline is not None
         try:
-            output, errors = process.communicate()
+            output, errors = process.communicate(timeout=longest_seconds)
+        except subprocess.TimeoutExpired:
+            process.stdin = lifeline
+            self.stop(process)
+            raise HostUnreachable(
+                f"{what} failed: host {self.name} has not done it in {longest_seconds} s; look there for what hangs "
+                "(storage, libvirt, a network file system), or raise COMMAND_TIMEOUT in linstor_un.conf",
+                self.name,
+            ) from None
         except BaseException:
             process.stdin = lifeline
             self.stop(process)

@@ -190,7 +190,7 @@ receive | "/var/tmp/one/vmm/kvm/$1" "$2" "$3" "$4" "$5" "$6"
 def save(host: Host, domain: str, device: str, size_bytes: int) -> None:
     """Suspend a domain, its memory on the device; where that fails the domain runs on."""
     seconds = host.settings.device_timeout_seconds
-    host.run(f"Saving {domain}", Step(_SAVE, (domain, device, size_bytes, seconds)))
+    host.run(f"Saving {domain}", Step(_SAVE, (domain, device, size_bytes, seconds), is_long=True))
 
 
 def state(host: Host, domain: str, device: str = "") -> str:
@@ -211,7 +211,7 @@ def restore(host: Host, domain: str, device: str, path: str) -> None:
     directory = path.rpartition("/")[0]
     above, _, vm = directory.rpartition("/")
     values = (domain, device, host.settings.device_timeout_seconds, directory, above.rpartition("/")[0], vm)
-    host.run(f"Restoring the VM from {device}", Step(_RESTORE, values))
+    host.run(f"Restoring the VM from {device}", Step(_RESTORE, values, is_long=True))
 
 
 def stock_action(host: Host, verb: str, arguments: Sequence[str], document: bytes) -> None:

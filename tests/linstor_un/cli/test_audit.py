@@ -136,7 +136,7 @@ def test_what_is_not_ours_and_what_an_action_works_on_is_left_alone(estate: Esta
     estate.sandbox.cluster.touch()
     directory = configuration()["LOCK_DIR"]
     before = state(estate)
-    with locks.volume_lock(directory, "one-vm-93-disk-0", 1), locks.shared_guest(directory, "one-image-2", "node1"):
+    with locks.volume_lock(directory, "one-vm-93-disk-0", 1), locks.shared_guest(directory, "one-image-2", "node1", 1):
         assert run("--repair", "--yes").output == ""
     assert state(estate) == before
 

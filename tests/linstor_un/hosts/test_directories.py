@@ -17,6 +17,7 @@ from linstor_sandbox import Pool, Sandbox
 from linstor_un.errors import CommandFailed, DriverError, HostUnreachable
 from linstor_un.hosts import directories
 from linstor_un.hosts.runner import Host
+from linstor_un.undo import STOPPING_SIGNALS
 from tests.linstor_un.hosts.hosts_in_a_box import DATASTORES, below, host, replace_tool
 
 DIRECTORY = f"{DATASTORES}/100/7"
@@ -33,6 +34,15 @@ NAMES = (
     "back\\slash",
 )
 SPARSE_BYTES = 64 << 20
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A move stops listening to signals, for an action that ends soon."""
+    before = {number: signal.getsignal(number) for number in STOPPING_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +155,22 @@ def test_sockets_and_fifos_are_no_obstacle(sandbox: Sandbox, here: Host, there: 
     listener.close()
     assert sorted(path.name for path in below(sandbox, "node2", DIRECTORY).iterdir()) == ["file"]
     assert not top.exists()
+
+
+@pytest.mark.parametrize("target_host", ["node1", "node2"])
+def test_a_move_that_is_done_is_no_failure_whatever_stops_the_action_then(
+    sandbox: Sandbox, here: Host, source: Path, target_host: str
+) -> None:
+    def stop(number: int, frame: Optional[FrameType]) -> NoReturn:
+        raise AssertionError("the action would say that nothing was moved")
+
+    signal.signal(signal.SIGTERM, stop)
+    tool = replace_tool(sandbox, "node1", "rm", f'kill -TERM {os.getpid()}; sleep 0.2; exec /bin/rm "$@"')
+    target = below(sandbox, target_host, f"{DATASTORES}/101/7")
+    directories.move(here, DIRECTORY, host(sandbox, target_host), f"{DATASTORES}/101/7")
+    tool.unlink()
+    assert not source.exists()
+    assert (target / "plain").is_file()
 
 
 def test_one_connection_to_each_host(sandbox: Sandbox, here: Host, there: Host, source: Path) -> None:

@@ -279,6 +279,21 @@ def test_a_script_ends_with_the_action_that_started_it(tmp_path: Path, sandbox: 
     assert not (tmp_path / "done").exists()
 
 
+@pytest.mark.parametrize("where", ["front-end", "ssh"])
+def test_a_host_on_which_something_hangs_is_not_waited_for_for_ever(
+    tmp_path: Path, sandbox: Sandbox, where: str
+) -> None:
+    runner = HERE if where == "front-end" else remote_host(sandbox, "node1")
+    runner = runner._replace(settings=runner.settings._replace(command_timeout_seconds=1))
+    hanging = Step('echo $$ >"$1/pid"; sleep 60', (tmp_path,))
+    with pytest.raises(HostUnreachable, match="has not done it in 1 s; look there .* COMMAND_TIMEOUT") as failure:
+        runner.run("Sleeping", hanging)
+    assert failure.value.host == runner.name
+    assert gone(int(wait_for(tmp_path / "pid")))
+    assert runner.run("Working", Step("sleep 1.5; echo done", (), is_long=True)) == "done\n"
+    assert joined([Step("true", ()), Step("true", (), is_long=True)]).is_long
+
+
 RECEIVE = Step('receive >"$1.part"\nmv "$1.part" "$1"\necho stored', ())
 BLOCKS = (b"", b"a", b"\x00\n0\n12\n" * 100, b"x" * 300_000, os.urandom(70_000))
 

@@ -33,8 +33,8 @@ def run(call: Call) -> None:
     target = action.names.disk(place.vm_id, place.disk_id)
     owner = action.owner(place.disk_id, place.datastore_id)
     wanted = cloning.Clone(source, disk.original_size_mib or disk.size_mib, target, disk.size_mib, placement, owner)
-    mode = _mode(call, action, image_datastore, source, placement)
-    with action.lock(target), Undo() as undo:
+    with action.lock_to_make(target), Undo() as undo:
+        mode = _mode(call, action, image_datastore, source, placement)
         made = cloning.clone(action.gateway, undo, wanted, mode, place.host)
         if place.host.lower() not in {node.lower() for node in made.nodes}:
             replicas.attach(action.gateway, made.resource, place.host)

@@ -25,7 +25,7 @@ def run(call: Call) -> None:
     if not disk.is_image or disk.source != source:
         raise transfer.not_its_image(action, disk, source)
     resource = action.resource(disk)
-    with action.lock(resource), Undo() as undo:
+    with action.lock_to_make(resource), Undo() as undo:
         if disk.is_shareable and disk.is_writable:
             _check_is_on_one_host(action, place, resource)
         if disk.is_writable:
