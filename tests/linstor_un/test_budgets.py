@@ -43,8 +43,9 @@ STAT = Cost("stat", 0, (), 0)
 MONITOR = Cost("monitor", 2, (), 0)
 # n 4: spawn, attach the source, copy, detach. Ours: on a holder of both; a look at the source, the spawn, the mark.
 CLONE_IMAGE = Cost("clone", 4, ("holder",), 0)
-# n 1: the deletion. Ours: and a look whose volume it is, because only our own is deleted.
-RM = Cost("rm", 3, (), 0)
+# n 1: the deletion. Ours: and a look before it whose volume it is, because only our own is deleted, and one behind it
+# whether it is gone, whatever LINSTOR has answered.
+RM = Cost("rm", 4, (), 0)
 
 # --- disks --------------------------------------------------------------------------------------------------------
 
@@ -86,8 +87,8 @@ RETURN_DIRECTORY = Cost("mv", 0, ("node1",))
 # n 2: a look and a deletion where it was only attached.
 MVDS = Cost("mvds", 2, ("node1",))
 MVDS_AWAY = Cost("mvds", 3, ("node3",))
-# n 1: the deletion. Ours: and a look whose volume it is.
-DELETE_OWN = Cost("delete", 3, ("node1",))
+# n 1: the deletion. Ours: and a look before it and one behind it, as for an image.
+DELETE_OWN = Cost("delete", 4, ("node1",))
 DELETE_CDROM = Cost("delete", 2, ("node1",))
 # n 1: the search for what the lines before have left.
 DELETE_DIRECTORY = Cost("delete", 2, ("node1",))

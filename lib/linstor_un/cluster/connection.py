@@ -6,6 +6,7 @@ Imported when the first request is due: python-linstor costs more to load than t
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import time
 from http.client import HTTPConnection, HTTPSConnection
@@ -22,6 +23,7 @@ from linstor_un.settings import Settings
 Linstor.AUTH_JSON_PATH = ""
 
 _SECONDS_PER_DAY = 86400
+_MISSED_SIGNS = 3
 
 
 class Unwilling(LinstorError):  # type: ignore[misc]
@@ -37,6 +39,7 @@ class Connection(Linstor):  # type: ignore[misc]
 
     def __init__(self, uri: str, settings: Settings, token: str) -> None:
         super().__init__(uri, timeout=settings.connect_timeout_seconds, agent_info="linstor_un")
+        self.uri = uri
         self._auth_token = token
         self._settings = settings
         self.rest_version: tuple[int, ...] = ()
@@ -73,15 +76,16 @@ class Connection(Linstor):  # type: ignore[misc]
         response = self._rest_request_base("nodes", "GET", "/v1/nodes")
         return [str(node.get("connection_status")) for node in json.loads(self._decode_response_data(response))]
 
-    def stay(self) -> None:
-        """Make sure that the connection is there for a request that may take long.
+    def stay(self, longest_seconds: float = 0) -> None:
+        """Make sure that the connection is there for a request that may take long: REQUEST_TIMEOUT, or as long as this.
 
         A controller closes it after each answer with an error; http.client would connect anew by itself, with the short
         time-out for the whole request.
         """
         if self._rest_conn.sock is None:
             self._rest_conn.connect()
-        self._rest_conn.sock.settimeout(self._settings.request_timeout_seconds)
+        self._rest_conn.sock.settimeout(longest_seconds or self._settings.request_timeout_seconds)
+        _watch(self._rest_conn.sock, self._settings.connect_timeout_seconds)
 
     def certificate_days(self) -> float | None:
         """Return for how many days more the controller's certificate is valid, None without TLS."""
@@ -124,6 +128,15 @@ class Connection(Linstor):  # type: ignore[misc]
         except (ValueError, KeyError, TypeError):
             raise Unwilling("it is no LINSTOR controller") from None
         self._ctrl_version = ControllerVersion(version)
+
+
+def _watch(connection: socket.socket, seconds: int) -> None:
+    """Let the kernel notice a machine that has lost its power, which never says so, however long an answer takes."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _MISSED_SIGNS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * (_MISSED_SIGNS + 1) * 1000)
 
 
 def _refusal(status: int, body: str) -> str:

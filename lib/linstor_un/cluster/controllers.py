@@ -87,6 +87,17 @@ def find(settings: Settings, deadline: float, is_failover: bool) -> Connection:
         earlier, wait = failures, min(wait * 2, _LONGEST_WAIT_SECONDS)
 
 
+def answers(settings: Settings, controller: str) -> bool:
+    """Tell whether this controller answers at all, within CONNECT_TIMEOUT."""
+    connection = Connection(controller, settings, _token(settings))
+    try:
+        return connection.connect()
+    except _FAILURES:
+        return False
+    finally:
+        connection.disconnect()
+
+
 def are_being_connected(states: Collection[str]) -> bool:
     """Tell by the nodes' states whether a controller that has just started is still connecting its satellites.
 

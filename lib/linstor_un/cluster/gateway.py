@@ -29,6 +29,7 @@ _MANAGED_SINCE = (1, 29)
 _IDLE_SECONDS = 20
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
+_LEAST_ANSWER_SECONDS = 1.0
 _Answer = TypeVar("_Answer")
 
 
@@ -45,6 +46,7 @@ class Gateway:
         self._last_used = 0.0
         self._missed_since = 0.0
         self._has_failed_over = False
+        self._overdue_since = 0.0
 
     @property
     def rest_version(self) -> tuple[int, ...]:
@@ -288,6 +290,10 @@ class Gateway:
             raise AnswerLost(f"{what}: the LINSTOR controller went away ({lost}), retry when it is back") from None
         except LinstorTimeoutError:
             self.close()
+            if not self._still_answers(connection):
+                self._lose()
+                raise AnswerLost(f"{what}: the LINSTOR controller fell silent, retry when it is back") from None
+            self._overdue_since = self._overdue_since or time.monotonic()
             raise AnswerOverdue(
                 f"{what}: LINSTOR did not answer within {self.settings.request_timeout_seconds} s; see `linstor node "
                 "list` for a node that hangs, and retry"
@@ -304,14 +310,28 @@ class Gateway:
             self.close()
         if self._connection is not None:
             try:
-                self._connection.stay()
+                self._connection.stay(self._longest_seconds())
             except OSError as lost:
                 log.debug(f"the LINSTOR controller went away: {lost}")
                 self._lose()
         if self._connection is None:
             self._connection = self._connect()
+            self._connection.stay(self._longest_seconds())
             self._last_used = time.monotonic()
         return self._connection
+
+    def _still_answers(self, connection: Connection) -> bool:
+        """Tell whether the controller that owes an answer is alive, so that no other one is going to take over."""
+        from linstor_un.cluster import controllers
+
+        return controllers.answers(self.settings, connection.uri)
+
+    def _longest_seconds(self) -> float:
+        """Return for how long a request may take: all that follow one that is overdue share as long again."""
+        longest = self.settings.request_timeout_seconds
+        if not self._overdue_since:
+            return longest
+        return max(_LEAST_ANSWER_SECONDS, self._overdue_since + longest - time.monotonic())
 
     def _lose(self) -> None:
         self.close()

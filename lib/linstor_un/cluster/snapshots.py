@@ -38,7 +38,12 @@ class Snapshot(NamedTuple):
     @property
     def is_usable(self) -> bool:
         """Tell whether the snapshot is complete and there to stay."""
-        return "SUCCESSFUL" in self.flags and "DELETE" not in self.flags
+        return "SUCCESSFUL" in self.flags and not self.is_being_deleted
+
+    @property
+    def is_being_deleted(self) -> bool:
+        """Tell whether it waits for a node to come back before it goes."""
+        return "DELETE" in self.flags
 
 
 def of(gateway: Gateway, resource: str) -> list[Snapshot]:
@@ -64,6 +69,19 @@ def forget(gateway: Gateway, resource: str, name: str) -> None:
     if any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries):
         log.warning(f"snapshot {name} of {resource} goes for good when its offline nodes are back")
     log.info(f"deleted snapshot {name} of {resource}")
+
+
+def delete(gateway: Gateway, resource: str, name: str) -> None:
+    """Delete a snapshot that oned forgets after this, and look that it is gone; absent is done.
+
+    Raises ControllerFailed where LINSTOR reports success and has it still.
+    """
+    forget(gateway, resource, name)
+    left = find(gateway, resource, name)
+    if left is not None and not left.is_being_deleted:
+        raise ControllerFailed(
+            f"LINSTOR reported that it deleted snapshot {name} of {resource} and has it still: see its log and retry"
+        )
 
 
 def from_json(data: Mapping[str, Any]) -> Snapshot:
@@ -137,8 +155,21 @@ class Attempt(NamedTuple):
                 f"A snapshot of {resource} would miss replicas ({warning.rstrip('.')}): "
                 "bring the offline nodes back and retry"
             )
+        if not may_be_partial:
+            self._confirm(gateway)
         log.info(f"took snapshot {name} of {resource}")
         return True
+
+    def _confirm(self, gateway: Gateway) -> None:
+        """Look whether there is what LINSTOR reports; whoever may do with less looks by itself what there is."""
+        made = find(gateway, self.resource, self.name)
+        if made is None or not made.is_usable:
+            if made is not None:
+                _forget_failed(gateway, self.resource, self.name)
+            raise ControllerFailed(
+                f"LINSTOR reported that it took snapshot {self.name} of {self.resource} and "
+                f"{'has none' if made is None else 'has one that failed'}: see its log and retry"
+            )
 
 
 def attempt(gateway: Gateway, resource: str, name: str) -> Attempt:

@@ -211,13 +211,21 @@ def remove(gateway: Gateway, resource: str) -> bool:
     """Delete the volume with its replicas and snapshots, wherever it is; absent is done. Return whether it is gone.
 
     A node that is away finishes its part when it returns, and until then nothing else can have the volume's name; that
-    is LINSTOR's and logged. Raises InUse where somebody keeps the volume open.
+    is LINSTOR's and logged. Raises InUse where somebody keeps the volume open, and ControllerFailed where LINSTOR says
+    that it is gone and has it still.
     """
     try:
         entries = gateway.once_closed(lambda: _delete(gateway, resource))
     except InUse as error:
         raise InUse(_who_uses(gateway, resource, error)) from None
     is_gone = not any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries)
+    if is_gone:
+        left = find(gateway, resource)
+        is_gone = left is None
+        if left is not None and not left.is_being_deleted:
+            raise ControllerFailed(
+                f"LINSTOR reported that it deleted {resource} and has it still: see its log and retry"
+            )
     if not is_gone:
         log.warning(f"{resource} goes for good when its offline nodes are back")
     log.info(f"removed {resource}")

@@ -21,6 +21,7 @@ class Proxy:
         self.connections = 0
         self._sandbox = sandbox
         self._context = context
+        self._is_frozen = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -29,6 +30,10 @@ class Proxy:
         # Ends the thread that accepts, which closing alone does not.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def freeze(self) -> None:
+        """Take whatever comes, and pass nothing on any more."""
+        self._is_frozen = True
 
     def _accept(self) -> None:
         while True:
@@ -57,7 +62,8 @@ class Proxy:
                 if not data:
                     return
                 self.received += data
-                controller.sendall(data)
+                if not self._is_frozen:
+                    controller.sendall(data)
 
     @staticmethod
     def _answers(controller: socket.socket, client: socket.socket) -> None:

@@ -11,4 +11,4 @@ def run(call: Call) -> None:
     """Delete the snapshot that IMAGE/TARGET_SNAPSHOT names; absent is done."""
     wanted = image_snapshot.begin(call)
     with wanted.lock():
-        snapshots.forget(wanted.gateway, wanted.resource, wanted.name)
+        snapshots.delete(wanted.gateway, wanted.resource, wanted.name)

@@ -25,4 +25,4 @@ def run(call: Call) -> None:
         cloning.forget_base(wanted.gateway, wanted.resource)
         wanted.roll_back()
         for name in sorted(names, key=lambda item: item == wanted.name):
-            snapshots.forget(wanted.gateway, wanted.resource, name)
+            snapshots.delete(wanted.gateway, wanted.resource, name)

@@ -14,4 +14,4 @@ def run(call: Call) -> None:
     """Delete the snapshot; absent is done."""
     wanted = disk_snapshot.begin(call)
     with wanted.action.lock(wanted.resource):
-        snapshots.forget(wanted.action.gateway, wanted.resource, wanted.name)
+        snapshots.delete(wanted.action.gateway, wanted.resource, wanted.name)

@@ -20,7 +20,7 @@ def test_of_both_kinds_of_disk(world: World) -> None:
         world.cloud.snapshot_create(vm, vm.disk(disk_id))
         assert "snapshot-0" in snapshots(world, resource)
         # A VM's own disk is asked for first: its volume may have another name.
-        assert last(world, "snap_create").counts == {"rest": 2 + (resource == own(vm)), "ssh": 0}
+        assert last(world, "snap_create").counts == {"rest": 3 + (resource == own(vm)), "ssh": 0}
 
 
 def test_of_a_suspended_vm(world: World) -> None:

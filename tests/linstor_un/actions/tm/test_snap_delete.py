@@ -19,7 +19,7 @@ def test_in_any_order_while_the_vm_runs(world: World) -> None:
     assert snapshots(world, resource) == set()
     assert len(holds(world)) == before
     assert text(world, resource) == "now"
-    assert last(world, "snap_delete").counts == {"rest": 2, "ssh": 0}
+    assert last(world, "snap_delete").counts == {"rest": 3, "ssh": 0}
 
 
 def test_absent_is_done(world: World) -> None:
