@@ -12,7 +12,9 @@ import pytest
 from linstor_sandbox.faults import Fault
 from linstor_sandbox.opennebula import ActionFailed, VmState
 from linstor_sandbox.opennebula.machines import VirtualMachine
+from linstor_sandbox.opennebula.scripts import Call
 from tests.conftest import World
+from tests.linstor_un.actions.datastore.material import cp, disk, remove, source
 from tests.linstor_un.scenes import add_image, links, succeed, volumes
 
 DATASTORES = "/var/lib/one//datastores"
@@ -35,7 +37,7 @@ def deploying(world: World, vm: VirtualMachine, reached: Fault) -> threading.Thr
 
 
 @pytest.mark.parametrize(
-    ("disk", "request_"),
+    ("template", "request_"),
     [
         ("TYPE=fs,FORMAT=raw,SIZE=8", "GET .*storage-pools"),
         ("TYPE=fs,FORMAT=raw,SIZE=8", "POST .*/spawn"),
@@ -46,14 +48,14 @@ def deploying(world: World, vm: VirtualMachine, reached: Fault) -> threading.Thr
 )
 @pytest.mark.parametrize("after_work", [False, True])
 def test_deletes_win_against_an_action_that_waits_for_linstor(
-    make_world: Callable[..., World], disk: str, request_: str, after_work: bool
+    make_world: Callable[..., World], template: str, request_: str, after_work: bool
 ) -> None:
     world = make_world(configuration=SLOW)
     world.system.attributes["PREFER_NODE"] = "yes"
     add_image(world)
     add_image(world, persistent=True)
     before = volumes(world)
-    vm = world.cloud.create_vm(f"DISK=[{disk}]", world.system)
+    vm = world.cloud.create_vm(f"DISK=[{template}]", world.system)
     directory = f"node1:{DATASTORES}/{world.system.identifier}/{vm.identifier}"
     cancelled = deploying(world, vm, world.sandbox.faults.hang(request_, 4, after_work=after_work))
     succeed(world, f"delete {directory}/disk.0 {vm.identifier} {world.images.identifier}")
@@ -62,3 +64,19 @@ def test_deletes_win_against_an_action_that_waits_for_linstor(
     cancelled.join()
     assert volumes(world) == before
     assert links(world) == {}
+    made_own = [call for call in world.cloud.calls if call.verb in ("clone", "mkimage")]
+    assert not any(call.succeeded for call in made_own), "it was to be asked to stop"
+
+
+def test_the_removal_of_an_image_stops_what_still_fills_it(make_world: Callable[..., World]) -> None:
+    world = make_world(configuration=SLOW)
+    reached = world.sandbox.faults.hang("POST .*/spawn", 4)
+    filled: list[Call] = []
+    filling = threading.Thread(target=lambda: filled.append(cp(world, world.file("disk", disk(1, 1000)), 1)))
+    filling.start()
+    while reached.remaining:
+        time.sleep(0.01)
+    assert remove(world, source(7)).succeeded
+    filling.join()
+    assert "stopped by SIGTERM" in filled[0].stderr
+    assert volumes(world) == set()
