@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import signal
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn, Optional
+from collections.abc import Collection, Sequence
 
 import click
 
+from linstor_un.cli import holding
 from linstor_un.cli.auditing import examination
 from linstor_un.cli.auditing.examination import Examination
 from linstor_un.cli.auditing.finding import NAME, SAFE, Finding
 from linstor_un.cli.output import Report, changing, reporting
 from linstor_un.driver import configuration_path
 from linstor_un.errors import Busy, DriverError, NotFound
-from linstor_un.settings import Settings, from_configuration, read_configuration
+from linstor_un.settings import from_configuration, read_configuration
 from linstor_un.undo import Stopped
 
 FOUND = 3
@@ -64,7 +59,7 @@ def command(
         raise click.UsageError("--delete goes with --repair.")
     configuration = read_configuration(configuration_path())
     if repair and not dry_run:
-        _check_user(from_configuration(configuration))
+        holding.check_user(from_configuration(configuration), "audit --repair")
     found = examination.examine(configuration, hosts)
     chosen = _chosen(found, {*volumes, *delete} if volumes else ())
     _check_names(found, delete)
@@ -74,14 +69,6 @@ def command(
     else:
         left = _repair(report, found, chosen, {name.lower() for name in delete}, dry_run, yes)
     sys.exit(FOUND if left else 0)
-
-
-def _check_user(settings: Settings) -> None:
-    """Refuse to be root where the driver is not: root's locks hold no action, or are ones that it may not open."""
-    user = os.stat(settings.lock_directory or os.path.dirname(configuration_path())).st_uid
-    if os.geteuid() == 0 and user != 0:
-        name = pwd.getpwuid(user).pw_name
-        raise click.UsageError(f"Run repairs as the user of the driver: sudo -u {name} linstor-un audit --repair")
 
 
 def _chosen(found: Examination, names: Collection[str]) -> Sequence[Finding]:
@@ -136,7 +123,7 @@ def _mend(found: Examination, finding: Finding, named: Collection[str], dry_run:
     if is_asked and not yes and not _is_agreed(finding):
         return LEFT, "you have not said yes"
     try:
-        with _interruptible():
+        with holding.interruptible():
             is_mended = examination.mend(found.inventory, finding)
     except (Busy, Stopped):
         return LEFT, "an action works on it now"
@@ -149,17 +136,3 @@ def _is_agreed(finding: Finding) -> bool:
     if finding.repair is None or sys.stdin is None or not sys.stdin.isatty():
         return False
     return click.confirm(f"{finding.text}\n{finding.repair.what} ({finding.repair.reason})?", err=True)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let go of a volume that oned deletes meanwhile: that action asks whoever holds it to stop."""
-
-    def stop(_: int, __: Optional[FrameType]) -> NoReturn:
-        raise Stopped("asked to stop")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

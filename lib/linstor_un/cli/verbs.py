@@ -19,6 +19,7 @@ VERBS = {
     "status": "Show datastores with what still fits, nodes, volumes and snapshots.",
     "map": "Draw what is where, in the terminal or as a page for a browser.",
     "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",
+    "place": "Put a replica of a volume on a node, or take it from there.",
     "replay": "Show the calls of actions that a log holds, and what one would do now.",
 }
 _HELP = """\

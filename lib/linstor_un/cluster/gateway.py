@@ -102,7 +102,7 @@ class Gateway:
         )
 
     def delete_resource(self, resource: str, node: str) -> list[Entry]:
-        """Delete `resource` on `node`, keeping a tie-breaker; the caller has made sure that it is diskless."""
+        """Delete `resource` on `node`, keeping a tie-breaker; the caller has made sure that its data is not needed."""
         return self._ask(
             f"Detaching {resource} from {node}", lambda c: c.resource_delete(node, resource, keep_tiebreaker=True), True
         )
@@ -172,10 +172,30 @@ class Gateway:
         definition = {"name": name, "resource_group_name": group, "props": dict(properties)}
         return self._send(f"Creating {name}", "POST", ("resource-definitions",), {"resource_definition": definition})
 
-    def autoplace(self, resource: str, select_filter: Mapping[str, Any]) -> list[Entry]:
-        """Add replicas until the filter is satisfied."""
+    def autoplace(self, resource: str, select_filter: Mapping[str, Any], layers: Sequence[str] = ()) -> list[Entry]:
+        """Add replicas until the filter is satisfied; without `layers` with those of the resource group."""
         path = ("resource-definitions", resource, "autoplace")
-        return self._send(f"Placing {resource}", "POST", path, {"select_filter": dict(select_filter)}, True)
+        body: dict[str, Any] = {"select_filter": dict(select_filter)}
+        if layers:
+            body["layer_list"] = list(layers)
+        return self._send(f"Placing {resource}", "POST", path, body, True)
+
+    def create_replica(self, resource: str, node: str, pool: str, layers: Sequence[str]) -> list[Entry]:
+        """Create `resource` with a disk in that pool of a node where it is not; does nothing where there is one."""
+        wanted = {"name": resource, "node_name": node, "props": {"StorPoolName": pool}}
+        path = ("resource-definitions", resource, "resources")
+        body = [{"resource": wanted, "layer_list": list(layers)}]
+        return self._send(f"Placing {resource} on {node}", "POST", path, body, True)
+
+    def give_disk(self, resource: str, node: str, pool: str, layers: Sequence[str]) -> list[Entry]:
+        """Give a diskless resource a disk in that pool; does nothing where it has one. The peers fill it later."""
+        path = ("resource-definitions", resource, "resources", node, "toggle-disk", "diskful", pool)
+        return self._send(f"Placing {resource} on {node}", "PUT", path, {"layer_list": list(layers)}, True)
+
+    def take_disk(self, resource: str, node: str) -> list[Entry]:
+        """Make a replica diskless, open or not; does nothing where it is. LINSTOR refuses for the last that answers."""
+        path = ("resource-definitions", resource, "resources", node, "toggle-disk", "diskless")
+        return self._send(f"Taking the disk of {resource} on {node}", "PUT", path, {}, True)
 
     def get(self, what: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> Any:
         """Return the data of a GET below /v1; raises NotFound for what does not exist."""
@@ -249,9 +269,7 @@ class Gateway:
 
     # --- beneath them ---------------------------------------------------------------------------------------------
 
-    def _send(
-        self, what: str, method: str, path: Sequence[str], body: Mapping[str, Any], repeatable: bool = False
-    ) -> list[Entry]:
+    def _send(self, what: str, method: str, path: Sequence[str], body: object, repeatable: bool = False) -> list[Entry]:
         url = _path(path)
         return self._ask(what, lambda connection: connection._rest_request(what, method, url, body), repeatable)
 

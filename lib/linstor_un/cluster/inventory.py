@@ -30,19 +30,26 @@ class Node(NamedTuple):
     name: str
     connection: str
     flags: frozenset[str]
+    properties: Mapping[str, str]
 
     @property
     def is_online(self) -> bool:
         """Tell whether its satellite answers."""
         return self.connection == "ONLINE"
 
+    @property
+    def is_leaving(self) -> bool:
+        """Tell whether LINSTOR takes its replicas away, has done so, or deletes it."""
+        return bool(self.flags & {"EVICTED", "EVACUATE", "DELETE"})
+
 
 class Group(NamedTuple):
-    """A resource group: how many replicas its volumes get, and whether tie-breakers."""
+    """A resource group: how many replicas its volumes get, whether tie-breakers, and where (LINSTOR's filter)."""
 
     name: str
     place_count: Optional[int]
     properties: Mapping[str, str]
+    select_filter: Mapping[str, Any]
 
 
 class Placed(NamedTuple):
@@ -130,25 +137,35 @@ def read(gateway: Gateway) -> Cluster:
 def again(gateway: Gateway, known: Cluster, resources: Sequence[str]) -> Cluster:
     """Return what the cluster says by now of these volumes and of its nodes; nothing of other volumes."""
     found = [volumes.find(gateway, name) for name in resources]
-    listed = _resources(gateway, [[("resources", name) for name in resources]]) if resources else {}
     return known._replace(
         nodes={node.name.lower(): node for node in _nodes(gateway)},
         volumes={volume.resource.lower(): volume for volume in found if volume is not None},
-        resources=listed,
+        resources=placed(gateway, resources),
         snapshots={name.lower(): tuple(snapshots.of(gateway, name)) for name in resources},
     )
 
 
+def placed(gateway: Gateway, names: Sequence[str]) -> dict[str, tuple[Placed, ...]]:
+    """Return where these volumes are, by their names in lower case; one request."""
+    return _resources(gateway, [[("resources", name) for name in names]]) if names else {}
+
+
 def _nodes(gateway: Gateway) -> list[Node]:
     return [
-        Node(item["name"], item.get("connection_status", ""), frozenset(item.get("flags", ())))
+        Node(
+            name=item["name"],
+            connection=item.get("connection_status", ""),
+            flags=frozenset(item.get("flags", ())),
+            properties=dict(item.get("props") or {}),
+        )
         for item in gateway.get("Looking at the nodes", ("nodes",))
     ]
 
 
 def _group(data: Mapping[str, Any]) -> Group:
-    count = (data.get("select_filter") or {}).get("place_count")
-    return Group(data["name"], None if count is None else int(count), dict(data.get("props") or {}))
+    chosen = data.get("select_filter") or {}
+    count = chosen.get("place_count")
+    return Group(data["name"], None if count is None else int(count), dict(data.get("props") or {}), chosen)
 
 
 def _shares(nodes: Sequence[str]) -> list[list[tuple[str, str]]]:

@@ -25,6 +25,11 @@ class Pool(NamedTuple):
     total_kib: int
     oversubscription: float = 1.0
 
+    @property
+    def is_thin(self) -> bool:
+        """Tell whether a volume takes only what is written to it."""
+        return self.provider.endswith("_THIN")
+
 
 class Capacity(NamedTuple):
     """What a datastore can store with its replicas, in KiB."""

@@ -22,7 +22,7 @@ from tests.linstor_un.cli.trees import SCRIPT, script
 
 VERB_MODULES = {name: importlib.import_module(f"linstor_un.cli.{name}") for name in VERBS}
 # Modules of the room that are no verb.
-OTHERS = {"__init__", "__main__", "inventory", "output", "rehearsal", "verbs"}
+OTHERS = {"__init__", "__main__", "holding", "inventory", "output", "rehearsal", "verbs"}
 
 
 def parameters(verb: str) -> dict[str, click.Parameter]:
@@ -123,7 +123,7 @@ def lines_to_type(*verbs: str) -> list[str]:
     return re.findall(rf"^    (linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit"))
+@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit", "place"))
 def test_what_the_readme_types_works(
     estate: Estate, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -134,8 +134,10 @@ def test_what_the_readme_types_works(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("time.sleep", stop)
+    # Nobody is there to be asked.
+    words = [*line.split()[1:], *(["--yes"] if "yes" in parameters(line.split()[1]) else [])]
     try:
-        result = CliRunner().invoke(command, line.split()[1:], catch_exceptions=False)
+        result = CliRunner().invoke(command, words, catch_exceptions=False)
     finally:
         estate.cloud.hosts[:] = NODES
     # The links of this estate's VMs are not laid out, which --hosts finds; Ctrl-C ends --watch.
