@@ -12,7 +12,7 @@ from linstor_un.cli.moving import notes, rules, steps, telling, waiting
 from linstor_un.cli.moving import scene as scenes
 from linstor_un.cli.moving.scene import Scene
 from linstor_un.cli.moving.telling import DONE, NOTHING, WOULD, Told
-from linstor_un.cli.output import Report, changing, is_agreed, reporting
+from linstor_un.cli.output import Report, changing, reporting
 from linstor_un.driver import configuration_path
 from linstor_un.errors import NotFound
 from linstor_un.settings import from_configuration, read_configuration
@@ -74,7 +74,7 @@ def _add(report: Report, scene: Scene, node: str, pool: str, wait: bool, dry_run
             return Told(DONE, scene.resource, node, text, "it is up to date now")
         return Told(NOTHING, scene.resource, node, text, "" if is_filled else "it is being copied")
     text, more = notes.said_of_addition(scene, wanted), "; ".join(notes.of_addition(scene, wanted))
-    if not _is_agreed(report, text, more, dry_run, yes):
+    if not telling.is_agreed(report, [(text, more)], dry_run, yes):
         return Told(WOULD, scene.resource, wanted.node, text, more) if dry_run else None
     steps.put(scene, node, pool)
     if wait:
@@ -87,17 +87,10 @@ def _remove(report: Report, scene: Scene, node: str, dry_run: bool, yes: bool) -
     if wanted is None:
         return Told(NOTHING, scene.resource, node, f"{scene.resource} has no replica on {node}")
     text, more = notes.said_of_removal(scene, wanted), "; ".join(notes.of_removal(scene, wanted))
-    if not _is_agreed(report, text, more, dry_run, yes):
+    if not telling.is_agreed(report, [(text, more)], dry_run, yes):
         return Told(WOULD, scene.resource, wanted.node, text, more) if dry_run else None
     steps.take(scene, node)
     return Told(DONE, scene.resource, wanted.node, text, "; ".join(filter(None, (_what_stays(scene, node), more))))
-
-
-def _is_agreed(report: Report, text: str, more: str, dry_run: bool, yes: bool) -> bool:
-    """Ask about what is shown; a dry run shows it once, at the end."""
-    if not dry_run and not yes:
-        report.say(f"This would {text}" + (f" ({more})" if more else ""))
-    return is_agreed(report, "Do it?", dry_run, yes)
 
 
 def _what_stays(scene: Scene, node: str) -> str:

@@ -20,6 +20,7 @@ VERBS = {
     "map": "Draw what is where, in the terminal or as a page for a browser.",
     "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",
     "place": "Put a replica of a volume on a node, or take it from there.",
+    "replicas": "Give a volume so many replicas: LINSTOR places more, or some are taken.",
     "replay": "Show the calls of actions that a log holds, and what one would do now.",
 }
 _HELP = """\

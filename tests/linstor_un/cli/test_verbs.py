@@ -55,7 +55,9 @@ def test_every_verb_prints_for_people_and_for_programs(verb: str) -> None:
 def arguments_of(verb: str) -> list[str]:
     """Return words for the arguments that a verb cannot do without."""
     return [
-        "-" for parameter in parameters(verb).values() if isinstance(parameter, click.Argument) and parameter.required
+        "1" if isinstance(parameter.type, click.IntRange) else "-"
+        for parameter in parameters(verb).values()
+        if isinstance(parameter, click.Argument) and parameter.required
     ]
 
 
@@ -123,7 +125,7 @@ def lines_to_type(*verbs: str) -> list[str]:
     return re.findall(rf"^    (linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit", "place"))
+@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit", "place", "replicas"))
 def test_what_the_readme_types_works(
     estate: Estate, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

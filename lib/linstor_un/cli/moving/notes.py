@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from linstor_un.cli.moving.rules import Addition, Removal
 from linstor_un.cli.moving.scene import Scene, listed
@@ -14,26 +14,28 @@ _RESTORES_SINCE = (1, 25)
 
 def of_addition(scene: Scene, wanted: Addition) -> list[str]:
     """Return what follows from a new replica."""
-    return [*_snapshots(scene, wanted.node), *_balance(scene, len(scene.holders) + 1)]
+    return [*of_snapshots(scene, [wanted.node]), *of_count(scene, len(scene.holders) + 1)]
 
 
 def of_removal(scene: Scene, wanted: Removal) -> list[str]:
     """Return what follows when a replica goes."""
-    return [*_left(scene, wanted.node), *_balance(scene, len(scene.holders) - 1)]
+    return [*of_staying(scene, wanted.node), *of_count(scene, len(scene.holders) - 1)]
 
 
-def _snapshots(scene: Scene, node: str) -> Iterator[str]:
-    names = scene.snapshots_missing_on(node)
+def of_snapshots(scene: Scene, nodes: Sequence[str]) -> Iterator[str]:
+    """Yield what new replicas on these nodes mean for reverts to older snapshots."""
+    names = sorted({name for node in nodes for name in scene.snapshots_missing_on(node)})
     if not names:
         return
-    text = f"{listed(names)} {'is' if len(names) == 1 else 'are'} not on {node}"
+    text = f"{listed(names)} {'is' if len(names) == 1 else 'are'} not on {listed(nodes)}"
     if scene.site.gateway.rest_version < _RESTORES_SINCE:
         yield f"{text}: LINSTOR before 1.31 refuses to revert to what one of the replicas does not have"
     else:
         yield f"{text}: a revert leaves replicas only where the snapshot is"
 
 
-def _left(scene: Scene, node: str) -> Iterator[str]:
+def of_staying(scene: Scene, node: str) -> Iterator[str]:
+    """Yield what is left of a volume on a node that its replica leaves."""
     names = [
         item.name
         for item in scene.site.cluster.snapshots_of(scene.resource)
@@ -44,7 +46,8 @@ def _left(scene: Scene, node: str) -> Iterator[str]:
         yield f"{listed(names)} {stay} on {node}, as LINSTOR keeps snapshots: what is made of one has a replica there"
 
 
-def _balance(scene: Scene, count: int) -> Iterator[str]:
+def of_count(scene: Scene, count: int) -> Iterator[str]:
+    """Yield what follows from another count of replicas."""
     asked = scene.wanted.replica_count if scene.wanted else None
     if asked is not None and count < asked:
         yield f"the datastore asks for {asked} replicas: `linstor-un audit` finds that {scene.resource} has {count}"

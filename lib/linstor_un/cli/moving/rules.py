@@ -44,7 +44,7 @@ def addition(scene: Scene, node_name: str, pool_name: str = "") -> Optional[Addi
             f"{scene.resource} on {node.name} is {', '.join(sorted(there.replica.flags))}: wait until it is gone "
             f"there, or see `linstor resource list -r {scene.resource}`"
         )
-    _check_copies(scene)
+    check_copies(scene)
     pool = room.pool_on(scene, node.name, pool_name)
     return Addition(node.name, pool.name, there is not None)
 
@@ -61,7 +61,7 @@ def _check_pool(scene: Scene, there: Placed, pool_name: str) -> None:
         )
 
 
-def _check_copies(scene: Scene) -> None:
+def check_copies(scene: Scene) -> None:
     """Refuse what has nothing to be copied from, or nothing that copies."""
     if scene.layers and "DRBD" not in scene.layers:
         raise InvalidInput(

@@ -9,6 +9,7 @@ from linstor_un.cli import inventory as inventories
 from linstor_un.cli.auditing import makers
 from linstor_un.cli.inventory import Inventory, Site, Wanted
 from linstor_un.cluster import placement as placements
+from linstor_un.cluster import pools
 from linstor_un.cluster.inventory import Node, Placed
 from linstor_un.cluster.placement import BALANCE_PROPERTY, Placement
 from linstor_un.cluster.volumes import Volume
@@ -109,6 +110,13 @@ class Scene(NamedTuple):
         placement = self._placement
         return placement is not None and not placement.properties
 
+    def without(self, node: str) -> Scene:
+        """Return the volume as it would be without what there is of it on a node."""
+        cluster = self.site.cluster
+        left = tuple(item for item in self.placed if item.node.lower() != node.lower())
+        resources = {**cluster.resources, self.resource.lower(): left}
+        return self._replace(site=self.site._replace(cluster=cluster._replace(resources=resources)))
+
     def snapshots_missing_on(self, node: str) -> list[str]:
         """Return OpenNebula's snapshots that a new replica on the node does not have."""
         numbers = self.wanted.known_snapshot_ids if self.wanted else frozenset()
@@ -182,12 +190,17 @@ def _resource(inventory: Inventory, site: Site, wanted: Mapping[str, Wanted], na
 def again(known: Scene) -> Scene:
     """Return the volume as it is by now; raises NotFound where it is gone, Busy where an action makes it."""
     inventory, site = inventories.again(known.inventory, known.site, known.resource)
-    volume = site.cluster.volumes.get(known.resource.lower())
+    key = known.resource.lower()
+    # Where others are matters to whoever must not be beside them.
+    others = {name: placed for name, placed in known.site.cluster.resources.items() if name != key}
+    cluster = site.cluster._replace(resources={**others, **site.cluster.resources}, pools=tuple(pools.of(site.gateway)))
+    site = site._replace(cluster=cluster)
+    volume = cluster.volumes.get(key)
     if volume is None or volume.is_being_deleted:
         raise NotFound(f"{known.resource} has been deleted meanwhile: nothing is left to do for it")
     if makers.state(volume.properties.get(inventory.names.incomplete, "")) == makers.ALIVE:
         raise Busy(f"An action fills {volume.resource} now: wait until it has ended and run this again")
-    return Scene(inventory, site, volume, inventory.wanted(site).get(known.resource.lower()))
+    return Scene(inventory, site, volume, inventory.wanted(site).get(key))
 
 
 def node_of(scene: Scene, name: str) -> Node:

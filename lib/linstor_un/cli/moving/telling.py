@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from linstor_un.cli import output
 from linstor_un.cli.output import Report
 
 DONE, NOTHING, WOULD, FAILED, REFUSED = "done", "nothing", "would", "failed", "refused"
@@ -20,6 +21,14 @@ class Told(NamedTuple):
     node: str
     step: str
     note: str = ""
+
+
+def is_agreed(report: Report, plan: Sequence[tuple[str, str]], dry_run: bool, yes: bool) -> bool:
+    """Tell whether a plan, steps with what follows from each, is to be done; a dry run shows it once, at the end."""
+    if not dry_run and not yes:
+        for step, note in plan:
+            report.say(f"This would {step}" + (f" ({note})" if note else ""))
+    return output.is_agreed(report, "Do it?", dry_run, yes)
 
 
 def line(report: Report, told: Told) -> None:
