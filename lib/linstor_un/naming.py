@@ -135,6 +135,11 @@ class Names(NamedTuple):
         """Return the property key under which a volume says which run of the driver has made it."""
         return self._key("MADE_BY")
 
+    @property
+    def leaving(self) -> str:
+        """Return the property key under which a replica that is to go says how many there shall be without it."""
+        return self._key("LEAVING")
+
     def says_whose(self, properties: Mapping[str, str]) -> bool:
         """Tell whether a volume's properties name an owner in this OpenNebula."""
         return any(key in properties for key in (self.vm_id, self.image_id, self.incomplete, self.run))

@@ -21,6 +21,7 @@ VERBS = {
     "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",
     "place": "Put a replica of a volume on a node, or take it from there.",
     "replicas": "Give a volume so many replicas: LINSTOR places more, or some are taken.",
+    "evacuate": "Move the replicas of all volumes off a node.",
     "replay": "Show the calls of actions that a log holds, and what one would do now.",
 }
 _HELP = """\

@@ -107,6 +107,13 @@ class Gateway:
             f"Detaching {resource} from {node}", lambda c: c.resource_delete(node, resource, keep_tiebreaker=True), True
         )
 
+    def modify_resource(
+        self, resource: str, node: str, properties: Mapping[str, str], deleted: Sequence[str] = ()
+    ) -> list[Entry]:
+        """Set and delete properties of `resource` on one node, which go with it."""
+        what = f"Setting properties of {resource} on {node}"
+        return self._ask(what, lambda c: c.resource_modify(node, resource, dict(properties), list(deleted)), True)
+
     def delete_resource_definition(self, resource: str) -> list[Entry]:
         """Delete `resource` with all its replicas; absent is done."""
         return self._ask(f"Deleting {resource}", lambda c: c.resource_dfn_delete(resource), True)
@@ -187,6 +194,12 @@ class Gateway:
         body = [{"resource": wanted, "layer_list": list(layers)}]
         return self._send(f"Placing {resource} on {node}", "POST", path, body, True)
 
+    def create_diskless(self, resource: str, node: str) -> list[Entry]:
+        """Create `resource` on a node without disk and with a vote, in place of a tie-breaker."""
+        path = ("resource-definitions", resource, "resources")
+        body = [{"resource": {"name": resource, "node_name": node, "flags": ["DRBD_DISKLESS"]}}]
+        return self._send(f"Attaching {resource} on {node}", "POST", path, body, True)
+
     def give_disk(self, resource: str, node: str, pool: str, layers: Sequence[str]) -> list[Entry]:
         """Give a diskless resource a disk in that pool; does nothing where it has one. The peers fill it later."""
         path = ("resource-definitions", resource, "resources", node, "toggle-disk", "diskful", pool)
@@ -195,7 +208,7 @@ class Gateway:
     def take_disk(self, resource: str, node: str) -> list[Entry]:
         """Make a replica diskless, open or not; does nothing where it is. LINSTOR refuses for the last that answers."""
         path = ("resource-definitions", resource, "resources", node, "toggle-disk", "diskless")
-        return self._send(f"Taking the disk of {resource} on {node}", "PUT", path, {}, True)
+        return self._send(f"Taking the disk of {resource} on {node}", "PUT", path, None, True)
 
     def get(self, what: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> Any:
         """Return the data of a GET below /v1; raises NotFound for what does not exist."""

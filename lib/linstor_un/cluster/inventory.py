@@ -64,6 +64,7 @@ class Placed(NamedTuple):
     disk_state: str
     is_syncing: bool
     allocated_kib: int
+    properties: Mapping[str, str]
     synced_percent: Optional[float] = None
 
     @property
@@ -193,6 +194,7 @@ def _placed(data: Mapping[str, Any]) -> Placed:
         disk_state=state.get("disk_state", ""),
         is_syncing=_is_syncing(state, peers),
         allocated_kib=int(listed[0].get("allocated_size_kib", -1)),
+        properties=data.get("props") or {},
         synced_percent=min(done, default=None),
     )
 

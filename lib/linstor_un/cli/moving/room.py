@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from linstor_un.cli.moving.scene import Scene, gib, listed
@@ -65,13 +65,18 @@ def _family(provider: str) -> str:
     return provider if provider.startswith("LVM") else provider.replace("_THIN", "")
 
 
-def candidates(scene: Scene, staying: Sequence[Placed], promised: Promised) -> Iterator[tuple[Pool, int]]:
-    """Yield the pools that may get one more replica beside those that stay, with what remains there, most first."""
+def candidates(
+    scene: Scene, staying: Sequence[Placed], promised: Promised, targets: Collection[str] = ()
+) -> Iterator[tuple[Pool, int]]:
+    """Yield the pools that may get one more replica beside those that stay, with what remains there, most first.
+
+    `targets` are nodes, in lower case, that an operator has named; they go over those of NODE_LIST.
+    """
     found = []
     for node in scene.site.cluster.nodes.values():
         present = scene.on(node.name)
         is_free = present is None or (present.replica.is_diskless and not present.replica.flags & {"DELETE"})
-        if is_free and node.is_online and not node.is_leaving and _may_have(scene, node, staying):
+        if is_free and node.is_online and not node.is_leaving and _may_have(scene, node, staying, targets):
             there = [pool for pool in scene.site.cluster.pools if pool.node == node.name]
             for pool in _allowed(scene, there):
                 left = pool.free_kib - promised.get((pool.node, pool.name), 0) - needed_kib(scene, pool)
@@ -80,10 +85,10 @@ def candidates(scene: Scene, staying: Sequence[Placed], promised: Promised) -> I
     yield from sorted(found, key=lambda item: (-item[1], item[0].node))
 
 
-def _may_have(scene: Scene, node: Node, staying: Sequence[Placed]) -> bool:
+def _may_have(scene: Scene, node: Node, staying: Sequence[Placed], targets: Collection[str]) -> bool:
     """Tell whether the volume's filter lets a node have a replica beside those that stay, as LINSTOR reads it."""
     wanted = scene.select_filter
-    names = {name.lower() for name in wanted.get("node_name_list") or ()}
+    names = targets or {name.lower() for name in wanted.get("node_name_list") or ()}
     others = [scene.site.cluster.nodes[item.node.lower()] for item in staying]
     same = all(
         _value(node, key) == _value(other, key) for key in wanted.get("replicas_on_same") or () for other in others

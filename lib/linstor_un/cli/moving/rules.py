@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 from linstor_un.cli.moving import room
-from linstor_un.cli.moving.scene import Scene, known_node, listed, node_of, plural
+from linstor_un.cli.moving.scene import Scene, known_node, listed, plural, usable_node
 from linstor_un.cluster.inventory import Placed
 from linstor_un.errors import InUse, InvalidInput, NotReady
 
@@ -38,7 +38,7 @@ def addition(scene: Scene, node_name: str, pool_name: str = "") -> Optional[Addi
     if there is not None and there.replica.holds_data:
         _check_pool(scene, there, pool_name)
         return None
-    node_of(scene, node_name)
+    usable_node(scene.site, node_name)
     if there is not None and not _may_get_disk(there):
         raise NotReady(
             f"{scene.resource} on {node.name} is {', '.join(sorted(there.replica.flags))}: wait until it is gone "

@@ -117,6 +117,19 @@ class Scene(NamedTuple):
         resources = {**cluster.resources, self.resource.lower(): left}
         return self._replace(site=self.site._replace(cluster=cluster._replace(resources=resources)))
 
+    def with_copy(self, node: str) -> Scene:
+        """Return the volume as it would be with all copied that is being copied, and a replica more on a node."""
+        cluster = self.site.cluster
+        there = [
+            item._replace(disk_state="UpToDate", is_syncing=False) if item.is_syncing else item for item in self.placed
+        ]
+        if node:
+            first = self.good[0]
+            there = [item for item in there if item.node.lower() != node.lower()]
+            there.append(first._replace(replica=first.replica._replace(node=node, in_use=False)))
+        resources = {**cluster.resources, self.resource.lower(): tuple(there)}
+        return self._replace(site=self.site._replace(cluster=cluster._replace(resources=resources)))
+
     def snapshots_missing_on(self, node: str) -> list[str]:
         """Return OpenNebula's snapshots that a new replica on the node does not have."""
         numbers = self.wanted.known_snapshot_ids if self.wanted else frozenset()
@@ -203,9 +216,9 @@ def again(known: Scene) -> Scene:
     return Scene(inventory, site, volume, inventory.wanted(site).get(key))
 
 
-def node_of(scene: Scene, name: str) -> Node:
+def usable_node(site: Site, name: str) -> Node:
     """Return a node that is to get something: raises NotFound and NotReady."""
-    node = known_node(scene.site, name)
+    node = known_node(site, name)
     if not node.is_online:
         raise NotReady(f"Node {node.name} is {node.connection}: bring its satellite back, or take another node")
     if node.is_leaving:

@@ -11,6 +11,7 @@ from linstor_un.cli.moving import rules
 from linstor_un.cli.moving import scene as scenes
 from linstor_un.cli.moving.rules import Addition, Removal
 from linstor_un.cli.moving.scene import Scene
+from linstor_un.cluster import inventory as clusters
 from linstor_un.cluster.placement import BALANCE_PROPERTY
 
 
@@ -28,10 +29,15 @@ def put(known: Scene, node: str, pool: str = "") -> Optional[Addition]:
         if wanted is not None:
             count = len(scene.holders) + 1
             leave_unbalanced(scene, count)
-            make = scene.site.gateway.give_disk if wanted.is_toggle else scene.site.gateway.create_replica
-            make(scene.resource, wanted.node, wanted.pool, scene.layers)
+            do_put(scene, wanted)
             let_balance(scene, count)
     return wanted
+
+
+def do_put(scene: Scene, wanted: Addition) -> None:
+    """Make an addition that was found to be right."""
+    make = scene.site.gateway.give_disk if wanted.is_toggle else scene.site.gateway.create_replica
+    make(scene.resource, wanted.node, wanted.pool, scene.layers)
 
 
 def take(known: Scene, node: str) -> Optional[Removal]:
@@ -52,6 +58,14 @@ def do_take(scene: Scene, wanted: Removal) -> None:
         scene.site.gateway.take_disk(scene.resource, wanted.node)
     else:
         scene.site.gateway.delete_resource(scene.resource, wanted.node)
+
+
+def placed_now(scene: Scene) -> Scene:
+    """Return the volume with its places as they are by now, all else as before."""
+    cluster = scene.site.cluster
+    found = clusters.placed(scene.site.gateway, [scene.resource])
+    resources = {**cluster.resources, scene.resource.lower(): found.get(scene.resource.lower(), ())}
+    return scene._replace(site=scene.site._replace(cluster=cluster._replace(resources=resources)))
 
 
 def leave_unbalanced(scene: Scene, count: int) -> None:
