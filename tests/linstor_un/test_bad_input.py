@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import CHECKOUT
 from tests.linstor_un.bench import SECRETS, SYSDIR, TOKEN, Bench, Case, Outcome, bench, document, elements, line, on
+from tests.linstor_un.hosts.test_formats import SPARSE, vmdk
 
 SOURCE = "/dev/drbd/by-res/one-image-0/0"
 DISK = f"node1:{SYSDIR}/0/disk.2"
@@ -208,6 +209,11 @@ PATHS = (
             "a qcow2 that names a file",
             ("backing file", "flatten it"),
             document({"PATH": "@IMAGES@/backing.qcow2"}),
+        ),
+        *(
+            on(verb, f"a vmdk that names a file where qemu looks, {verb}", ("has a parent", "flatten it"), xml)
+            for verb in ("cp", "stat")
+            for xml in (document({"PATH": "@IMAGES@/two_descriptors.vmdk"}),)
         ),
         on(
             "cp",
@@ -758,6 +764,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             Path(made.image("two_lines", f"{TOKEN}\nX-Header: 1\n".encode())).chmod(0o600)
             made.image("binary.conf", b"\xff\xfe\x00")
             made.image("backing.qcow2", b"QFI\xfb" + (3).to_bytes(4, "big") + (112).to_bytes(8, "big") + bytes(200))
+            made.image("two_descriptors.vmdk", vmdk(8, SPARSE + b'parentFileNameHint="/etc/passwd"\n', harmless=SPARSE))
             yield made
     silent.close()
     server.shutdown()

@@ -81,11 +81,11 @@ watch
 _CONVERT = """
 convert() {
     zero=
-    if [ "$5" = yes ] && qemu-img convert --help 2>/dev/null | grep -q target-is-zero; then
+    if [ "$4" = yes ] && qemu-img convert --help 2>/dev/null | grep -q target-is-zero; then
         zero=--target-is-zero
     fi
-    qemu-img convert -n -W -m 8 -t writeback $zero -f "$1" -O raw "$2" "$3"
-    [ "$5" = yes ] || zero_rest "$3" "$4"
+    qemu-img convert -n -W -m 8 -t writeback $zero -O raw "$1" "$2"
+    [ "$4" = yes ] || zero_rest "$2" "$3"
 }
 """
 
@@ -97,22 +97,30 @@ _WRITE_STAGED = (
     + _STAGE
     + """
 device=$2 bytes=$3 seconds=$4 zeroed=$5 format=$6
+# The tree of what is opened is given whole: whatever the image names, its format's driver gets this file and no parent.
+image="json:{\\"driver\\":\\"$format\\",\\"file\\":{\\"driver\\":\\"file\\",\\"filename\\":\\"$file\\"},\\"backing\\":null}"
 # qemu-img reads zeroes behind the end of an image that is cut short; 3 is mere leaks, 63 a format without checks.
-qemu-img check -q -f "$format" "$file" >/dev/null 2>&1 || case $? in
+qemu-img check -q "$image" >/dev/null 2>&1 || case $? in
 3 | 63) ;;
 *) echo "qemu-img check finds the $format image damaged or cut short: provide the whole file" >&2; exit 1 ;;
 esac
-virtual=$(qemu-img info -f "$format" "$file" | sed -n 's/^virtual size: .*(\\([0-9]*\\) bytes).*/\\1/p' | head -n 1)
+told=$(qemu-img info --output=json "$image")
+# Only an extent in the image itself and, with newer releases, the file below it may have a name.
+if printf '%s\\n' "$told" | grep -v "^ *\\"filename\\": \\"$file\\"" | grep -v '^    "filename": ' |
+    grep -q '^ *"[a-z-]*file\\(name\\)\\{0,1\\}": '; then
+    echo "the $format image names other files: convert it with \\`qemu-img convert\\` and import the result" >&2
+    exit 1
+fi
+virtual=$(printf '%s\\n' "$told" | sed -n 's/^    "virtual-size": \\([0-9]*\\).*/\\1/p')
 [ -n "$virtual" ] || exit 1
 wait_for_device "$device" "$bytes" "$seconds"
-convert "$format" "$file" "$device" "$virtual" "$zeroed"
+convert "$image" "$device" "$virtual" "$zeroed"
 """
 )
 
 _COPY = (
     WAIT_FOR_DEVICE
     + _ZERO_REST
-    + _CONVERT
     + """
 source=$1 device=$2 bytes=$3 seconds=$4 zeroed=$5
 wait_for_device "$source" "$bytes" "$seconds"

@@ -15,7 +15,9 @@ from linstor_un.errors import UnusableImage
 PROBE_BYTES = 4 << 20
 _COMPRESSIONS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _QCOW2_EXTERNAL_DATA = 1 << 2
-_VMDK_DESCRIPTOR_SECTORS = 20
+_VMDK_DESCRIPTOR_BYTES = 20 * 512
+# Where qemu looks for a parent, wherever the header says that the descriptor is.
+_VMDK_PARENT_AT = 512
 _VPC_DIFFERENCING = 4
 _VHDX_METADATA_REGION = bytes.fromhex("06a27c8b90479a4bb8fe575f050f886e")
 _VHDX_DISK_SIZE = bytes.fromhex("2442a52f1bcd7648b2115dbed83bf4b8")
@@ -78,15 +80,14 @@ def _qcow2(data: bytes) -> ImageFormat:
 def _vmdk(data: bytes) -> ImageFormat:
     capacity, _, descriptor_at, descriptor_sectors = struct.unpack_from("<QQQQ", data, 12)
     # As much of it as qemu reads, however little the header says that it has.
-    end = (descriptor_at + max(descriptor_sectors, _VMDK_DESCRIPTOR_SECTORS)) * 512
-    descriptor = data[descriptor_at * 512 : end]
+    descriptor = data[descriptor_at * 512 :][: max(descriptor_sectors * 512, _VMDK_DESCRIPTOR_BYTES)]
     kind = descriptor.partition(b'createType="')[2].partition(b'"')[0]
     # Without a capacity qemu opens the extents that the descriptor names.
     if not capacity or kind not in (b"monolithicSparse", b"streamOptimized"):
         raise UnusableImage(
             "The vmdk image is made of several files: convert it with `qemu-img convert` and import the result"
         )
-    if b"parentFileNameHint" in descriptor:
+    if b"parentFileNameHint" in descriptor + data[_VMDK_PARENT_AT:][:_VMDK_DESCRIPTOR_BYTES]:
         raise UnusableImage("The vmdk image has a parent: flatten it with `qemu-img convert` and import the result")
     return ImageFormat("vmdk", capacity * 512)
 

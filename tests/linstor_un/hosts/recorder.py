@@ -21,7 +21,7 @@ exit 127
 _FAKES = {
     "lsblk": "echo 1048576",
     "dd": "case $* in *if=*) ;; *) cat >/dev/null; echo '1 byte copied' >&2 ;; esac",
-    "qemu-img": "[ \"$1\" != info ] || echo 'virtual size: 1 (1 bytes)'",
+    "qemu-img": '[ "$1" != info ] || echo \'    "virtual-size": 1\'',
     "virsh": "case $3 in domstate) echo shut off ;; save-image-dumpxml) echo '<domain/>' ;; esac",
     "sudo": "exit 1",
     **dict.fromkeys(("blkdiscard", "mkfs.ext4", "mkfs.xfs", "mkswap", CANARY), "exit 0"),

@@ -1,9 +1,10 @@
-"""Where images are kept while they are converted: in a directory that nobody else can put anything into."""
+"""Images that are converted: in a directory that nobody else can put anything into, and without opening other files."""
 
 from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,4 +68,34 @@ def refuse(device: Path, staging: Path, files: int) -> None:
     with pytest.raises(CommandFailed, match=f"{staging} .*STAGING_DIR"):
         feed.finish()
     assert len(list(staging.iterdir())) == files
+    assert device.read_bytes() == bytes(MIB)
+
+
+def import_staged(device: Path, staging: Path, image: Path, form: str) -> None:
+    """Bring the image file to the device as if nobody had looked into it before."""
+    host = Host("onefe", Settings(staging_directory=str(staging)), True)
+    with copies.write_staged(host, str(device), MIB, True, form) as feed:
+        feed.send(image.read_bytes())
+        feed.end()
+        feed.finish()
+
+
+@pytest.mark.parametrize("form", ["qcow2", "vmdk"])
+def test_a_parent_that_an_image_names_is_never_opened(device: Path, tmp_path: Path, form: str) -> None:
+    secret, image = tmp_path / "secret", tmp_path / "image"
+    subprocess.run(["qemu-img", "create", "-q", "-f", form, secret, "1M"], check=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", form, "-b", secret, "-F", form, image], check=True)
+    # Whoever opened it would complain of another thing.
+    secret.unlink()
+    with pytest.raises(CommandFailed, match=f"the {form} image names other files: convert it with `qemu-img convert`"):
+        import_staged(device, tmp_path / "staging", image, form)
+    assert device.read_bytes() == bytes(MIB)
+
+
+def test_a_file_of_its_own_for_its_data_is_refused_too(device: Path, tmp_path: Path) -> None:
+    image, data = tmp_path / "image", tmp_path / "data"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}", image, "1M"], check=True)
+    data.write_bytes(b"secret".ljust(MIB, b"."))
+    with pytest.raises(CommandFailed, match="names other files"):
+        import_staged(device, tmp_path / "staging", image, "qcow2")
     assert device.read_bytes() == bytes(MIB)

@@ -65,10 +65,11 @@ def refusal(content: bytes) -> str:
     return str(refused.value)
 
 
-def vmdk(capacity: int, descriptor: bytes, descriptor_sectors: int = 20) -> bytes:
-    """A sparse vmdk whose descriptor lies behind the header."""
-    header = struct.pack("<4sIIQQQQ", b"KDMV", 1, 3, capacity, 128, 1, descriptor_sectors)
-    return header.ljust(512, b"\0") + descriptor.ljust(20 * 512, b"\0")
+def vmdk(capacity: int, descriptor: bytes, descriptor_sectors: int = 20, harmless: bytes = b"") -> bytes:
+    """A sparse vmdk with a descriptor behind the header, and another behind that which the header names instead."""
+    at = 21 if harmless else 1
+    header = struct.pack("<4sIIQQQQ", b"KDMV", 1, 3, capacity, 128, at, descriptor_sectors)
+    return header.ljust(512, b"\0") + descriptor.ljust(20 * 512, b"\0") + harmless
 
 
 SPARSE = b'# Disk DescriptorFile\ncreateType="monolithicSparse"\n'
@@ -88,6 +89,9 @@ def test_a_vmdk_that_would_make_qemu_read_other_files_is_refused() -> None:
     assert "has a parent" in refusal(vmdk(8, parent))
     # Behind the end that the header tells, and within what qemu reads.
     assert "has a parent" in refusal(vmdk(8, SPARSE + bytes(5000) + parent, descriptor_sectors=1))
+    # Where qemu looks for it, and not where the header says that the descriptor is.
+    assert "has a parent" in refusal(vmdk(8, parent, harmless=SPARSE))
+    assert formats.probe(vmdk(8, b"", harmless=SPARSE)) == ImageFormat("vmdk", 4096)
     assert "only the descriptor" in refusal(b"# Disk DescriptorFile\n" + extent)
 
 
