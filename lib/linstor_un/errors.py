@@ -40,6 +40,10 @@ class OnedUnreachable(DriverError):
     """oned did not answer: start it, or correct its endpoint or the credentials."""
 
 
+class OnedRefused(DriverError):
+    """oned does not do what it was asked: its own words say why."""
+
+
 class ControllerUnreachable(DriverError):
     """No LINSTOR controller answered: start one, or correct LS_CONTROLLERS."""
 

@@ -60,6 +60,7 @@ class Registry:
         self.images: list[Image] = []
         self.machines: list[VirtualMachine] = []
         self.first_datastore_id = FIRST_DATASTORE
+        self._last_datastore_id = 0
         self.next_image_id = self.next_vm_id = self.next_request_id = 0
         self.lock = threading.RLock()
         self.rpc = Endpoint(SESSION, self._methods())
@@ -79,11 +80,13 @@ class Registry:
     def create_datastore(self, template: str) -> Datastore:
         """`onedatastore create` with a template's text."""
         with self.lock:
-            identifier = self.first_datastore_id + len(self.datastores)
+            # oned gives no id twice, whatever was deleted.
+            identifier = max(self.first_datastore_id, self._last_datastore_id + 1)
             created = datastores.create(identifier, template, self.release, self.tm_mad_conf, self.encrypted)
             if any(datastore.name == created.name for datastore in self.datastores):
                 raise Refused(f"NAME is already taken by a datastore: {created.name}")
             self.datastores.append(created)
+            self._last_datastore_id = identifier
             return created
 
     def monitor(self, datastore: Datastore) -> Call:
@@ -128,8 +131,10 @@ class Registry:
             raise Refused(f"host {host} is not registered: the hosts are {', '.join(self.hosts)}")
         return self.hosts.index(host)
 
-    def _methods(self) -> dict[str, tuple[str, Callable[..., str]]]:
+    def _methods(self) -> dict[str, tuple[str, Callable[..., Union[str, int]]]]:
         return {
+            "one.datastore.allocate": ("cluster", self._allocate_datastore),
+            "one.datastore.delete": ("datastore", self._delete_datastore),
             "one.vm.info": ("virtual machine", lambda vm_id, _decrypt=False: self._vm_xml(vm_id)),
             "one.datastore.info": ("datastore", self._datastore_xml),
             "one.image.info": ("image", lambda image_id, _decrypt=False: self._image_xml(image_id)),
@@ -140,6 +145,20 @@ class Registry:
             "one.system.version": ("system", lambda: ".".join(map(str, (*self.release.version, 0)))),
             "one.system.config": ("system", self._configuration_xml),
         }
+
+    def _allocate_datastore(self, template: str, cluster_id: int = -1) -> int:
+        """-1 is the default cluster, the only one that there is."""
+        if cluster_id not in (-1, 0):
+            raise KeyError(cluster_id)
+        return self.create_datastore(template).identifier
+
+    def _delete_datastore(self, identifier: int) -> int:
+        with self.lock:
+            found = self.datastore(identifier)
+            if found.images:
+                raise Refused(f"Cannot delete datastore. Datastore {identifier} is not empty.")
+            self.datastores.remove(found)
+            return identifier
 
     def _vm_xml(self, identifier: int) -> str:
         with self.lock:

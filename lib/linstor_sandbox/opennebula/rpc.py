@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from socketserver import ThreadingMixIn
-from typing import Any, Callable
+from typing import Any, Callable, Union
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
 
-SUCCESS, AUTHENTICATION, NO_EXISTS = 0x0000, 0x0100, 0x0400
+from linstor_sandbox.opennebula.errors import Refused
+
+SUCCESS, AUTHENTICATION, NO_EXISTS, INTERNAL = 0x0000, 0x0100, 0x0400, 0x2000
 
 Answer = tuple[Any, ...]
 
@@ -32,9 +35,12 @@ class _Server(ThreadingMixIn, SimpleXMLRPCServer):
 
 
 class Endpoint:
-    """An XML-RPC server in a thread; methods get the arguments after the session and return XML or raise KeyError."""
+    """An XML-RPC server in a thread.
 
-    def __init__(self, session: str, methods: dict[str, tuple[str, Callable[..., str]]]) -> None:
+    Methods get the arguments after the session; they return XML or an id, or raise KeyError or Refused.
+    """
+
+    def __init__(self, session: str, methods: Mapping[str, tuple[str, Callable[..., Union[str, int]]]]) -> None:
         self._session = session
         self._methods = methods
         self._lock = threading.Lock()
@@ -98,6 +104,8 @@ class Endpoint:
             return (True, function(*parameters[1:]), SUCCESS)
         except KeyError as error:
             return _failure(NO_EXISTS, f"[{method}] Error getting {kind} [{error.args[0]}].")
+        except Refused as refused:
+            return _failure(INTERNAL, f"[{method}] {refused}")
 
 
 def _failure(code: int, message: str) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Union
+from xml.etree import ElementTree
 
 from linstor_sandbox.opennebula.errors import Refused
 
@@ -17,8 +18,21 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
 def parse(text: str) -> Template:
-    """The attributes in their order, names in capitals; a name may occur more than once (DISK)."""
+    """The attributes in their order, names in capitals; a name may occur more than once (DISK). Text or XML."""
+    if text.lstrip().startswith("<"):
+        return _from_xml(text)
     return _attributes(_without_comments(text), nested=False)
+
+
+def _from_xml(text: str) -> Template:
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        raise Refused("Parse error: XML Template malformed.") from None
+    return [
+        (item.tag.upper(), {part.tag.upper(): part.text or "" for part in item} if len(item) else item.text or "")
+        for item in root
+    ]
 
 
 def single(template: Template) -> dict[str, str]:

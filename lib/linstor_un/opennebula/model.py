@@ -17,7 +17,7 @@ LARGEST_MIB = 1 << 30
 
 
 class Datastore(NamedTuple):
-    """A datastore and its template's attributes."""
+    """A datastore and its template's attributes; one that is only planned has an id below 0."""
 
     datastore_id: int
     name: str
@@ -27,7 +27,7 @@ class Datastore(NamedTuple):
     @property
     def label(self) -> str:
         """Return how errors call this datastore."""
-        return f"datastore {self.datastore_id} ({self.name})"
+        return f"datastore {self.name}" if self.datastore_id < 0 else f"datastore {self.datastore_id} ({self.name})"
 
 
 class Image(NamedTuple):

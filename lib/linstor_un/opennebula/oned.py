@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
-from linstor_un.errors import InvalidInput, OnedUnreachable
+from linstor_un.errors import InvalidInput, OnedRefused, OnedUnreachable
 from linstor_un.opennebula import decoding, model
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _CONNECT_SECONDS = 5
 _ANSWER_SECONDS = 30
 Parameter = Union[int, bool, str]
 _NO_SUCH_OBJECT = 0x0400
+_NOT_ALLOWED = ("256", "512")
 
 
 class Facts(NamedTuple):
@@ -92,9 +93,14 @@ class Client:
         body = "".join(fields[1].itertext())
         if "".join(fields[0].itertext()).strip() in ("1", "true"):
             return body.encode()
-        if "".join(fields[2].itertext()).strip() == str(_NO_SUCH_OBJECT):
+        code = "".join(fields[2].itertext()).strip()
+        if code == str(_NO_SUCH_OBJECT):
             return None
-        raise OnedUnreachable(f"oned refused {call[0]}: {body.strip()}; correct the credentials that ONE_AUTH names")
+        if code in _NOT_ALLOWED:
+            raise OnedUnreachable(
+                f"oned refused {call[0]}: {body.strip()}; correct the credentials that ONE_AUTH names"
+            )
+        raise OnedRefused(f"oned refused {call[0]}: {body.strip()}; see /var/log/one/oned.log")
 
     def _unusable(self, what: str) -> OnedUnreachable:
         return OnedUnreachable(f"oned at {self.endpoint} answered {what}; see /var/log/one/oned.log")

@@ -69,6 +69,25 @@ def take(driver: str) -> Survey:
     )
 
 
+def named(names: Sequence[str]) -> dict[str, Store]:
+    """Return the datastores of these names, whichever driver they have; raises OnedUnreachable."""
+    [pool] = oned.call([("one.datastorepool.info", ())])
+    elements = {
+        text(element, "NAME"): element
+        for element in decoding.parse(_there(pool), "DATASTORE_POOL").iterfind("DATASTORE")
+        if text(element, "NAME") in names
+    }
+    calls: list[tuple[str, tuple[oned.Parameter, ...]]] = [
+        ("one.datastore.info", (required_number(element, "ID"), True)) for element in elements.values()
+    ]
+    answers = oned.call(calls) if calls else []
+    return {
+        name: _store(stored, decoding.parse(answer, "DATASTORE"))
+        for (name, stored), answer in zip(elements.items(), answers)
+        if answer
+    }
+
+
 def _there(answer: Optional[bytes]) -> bytes:
     if answer is None:
         raise OnedUnreachable("oned answered that a list of all does not exist; see /var/log/one/oned.log")

@@ -25,9 +25,21 @@ VERB_MODULES = {name: importlib.import_module(f"linstor_un.cli.{name}") for name
 OTHERS = {"__init__", "__main__", "holding", "inventory", "output", "rehearsal", "verbs"}
 
 
+def commands() -> dict[str, click.Command]:
+    """The verbs, and those of a verb that has some of its own, as they are typed."""
+    found: dict[str, click.Command] = {}
+    for verb, module in VERB_MODULES.items():
+        own = module.command
+        below = own.commands if isinstance(own, click.Group) else {}
+        found.update({f"{verb} {name}": item for name, item in below.items()} or {verb: own})
+    return found
+
+
+COMMANDS = commands()
+
+
 def parameters(verb: str) -> dict[str, click.Parameter]:
-    found: click.Command = VERB_MODULES[verb].command
-    return {parameter.name or "": parameter for parameter in found.params}
+    return {parameter.name or "": parameter for parameter in COMMANDS[verb].params}
 
 
 def test_verb_module_and_test_have_one_name() -> None:
@@ -37,18 +49,19 @@ def test_verb_module_and_test_have_one_name() -> None:
     assert set(VERBS) | {"inventory", "output", "verbs"} == tests
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", dict.fromkeys([*VERBS, *COMMANDS]))
 def test_every_verb_explains_itself_with_examples(verb: str) -> None:
-    result = CliRunner().invoke(command, [verb, "--help"])
+    *above, own = verb.split()
+    result = CliRunner().invoke(command, [*above, own, "--help"])
     assert result.exit_code == 0
     assert re.search(rf"^  Examples:\n    linstor-un {verb}", result.output, re.MULTILINE)
-    assert f"\n  {verb} " in CliRunner().invoke(command, ["--help"]).output
+    assert f"\n  {own} " in CliRunner().invoke(command, [*above, "--help"]).output
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_prints_for_people_and_for_programs(verb: str) -> None:
     assert {"as_json", "as_csv", "quiet"} <= set(parameters(verb))
-    result = CliRunner().invoke(command, [verb, "--json", "--csv", *arguments_of(verb)])
+    result = CliRunner().invoke(command, [*verb.split(), "--json", "--csv", *arguments_of(verb)])
     assert (result.exit_code, "exclude each other" in result.output) == (2, True)
 
 
@@ -125,7 +138,7 @@ def lines_to_type(*verbs: str) -> list[str]:
     return re.findall(rf"^    (linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit", "place", "replicas", "evacuate"))
+@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit", "place", "replicas", "evacuate", "datastore"))
 def test_what_the_readme_types_works(
     estate: Estate, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

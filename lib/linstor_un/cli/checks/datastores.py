@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from linstor_un.cli.checks.facts import Configured, Facts, Site
+from linstor_un.cli.checks.facts import Configured, Facts
 from linstor_un.cli.checks.finding import Finding, error, of_failure, warning
 from linstor_un.cli.checks.opennebula import NEEDED_VALUES
 from linstor_un.cli.installation import oned_conf
@@ -63,11 +63,16 @@ def attributes(facts: Facts) -> Iterator[Finding]:
     for configured in facts.stores:
         if configured.failure:
             yield of_failure("attribute-invalid", configured.failure)
-        for name in configured.store.datastore.attributes:
-            near = _meant(name)
-            if near:
-                what = f"{configured.label} has an attribute {name}, which nothing reads"
-                yield warning("attribute-misspelt", what, f"write {near}, or remove it")
+        yield from of_attributes(configured)
+
+
+def of_attributes(configured: Configured) -> Iterator[Finding]:
+    """Return which attributes of a datastore mean nothing."""
+    for name in configured.store.datastore.attributes:
+        near = _meant(name)
+        if near:
+            what = f"{configured.label} has an attribute {name}, which nothing reads"
+            yield warning("attribute-misspelt", what, f"write {near}, or remove it")
 
 
 def _meant(name: str) -> str:
@@ -130,23 +135,24 @@ def placements_possible(facts: Facts) -> Iterator[Finding]:
     """Can LINSTOR place what the attributes ask for?"""
     for site in facts.sites:
         for configured in site.stores if site.cluster else ():
-            yield from _placement(site, configured)
+            assert site.cluster is not None
+            yield from of_placement(site.cluster, configured)
 
 
-def _placement(site: Site, configured: Configured) -> Iterator[Finding]:
-    assert site.cluster is not None, "asked for only where there is one"
+def of_placement(cluster: Survey, configured: Configured) -> Iterator[Finding]:
+    """Return what a cluster cannot do of what a datastore asks for."""
     settings = configured.settings
     try:
         placements.of(settings, configured.label)
     except DriverError as failure:
         yield of_failure("placement-incomplete", failure)
         return
-    if settings.resource_group and site.cluster.group(settings.resource_group) is None:
+    if settings.resource_group and cluster.group(settings.resource_group) is None:
         what = f"LINSTOR has no resource group {settings.resource_group}, which {configured.label} names"
         remedy = f"run `linstor resource-group create {settings.resource_group}`, or correct RESOURCE_GROUP"
         yield error("resource-group-missing", what, remedy)
         return
-    wanted = _wanted(site.cluster, configured)
+    wanted = _wanted(cluster, configured)
     yield from _pools(wanted)
     yield from _nodes(wanted)
     yield from _abilities(wanted)
@@ -211,14 +217,17 @@ def _abilities(wanted: Wanted) -> Iterator[Finding]:
 
 def free_space(facts: Facts) -> Iterator[Finding]:
     """Have the pools that datastores use room?"""
-    seen = set()
     for site in facts.sites:
         for configured in site.stores if site.cluster else ():
             assert site.cluster is not None
-            for pool in _wanted(site.cluster, configured).pools:
-                if (pool.node, pool.name) not in seen and pool.total_kib and pool.free_kib is not None:
-                    seen.add((pool.node, pool.name))
-                    yield from _full(pool, pool.free_kib, pool.total_kib)
+            yield from of_room(site.cluster, configured)
+
+
+def of_room(cluster: Survey, configured: Configured) -> Iterator[Finding]:
+    """Return the pools of a datastore that are nearly full."""
+    for pool in _wanted(cluster, configured).pools:
+        if pool.total_kib and pool.free_kib is not None:
+            yield from _full(pool, pool.free_kib, pool.total_kib)
 
 
 def _full(pool: StoragePool, free_kib: int, total_kib: int) -> Iterator[Finding]:
