@@ -143,14 +143,16 @@ def test_what_the_readme_types_works(
     estate: Estate, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    typed = line.removeprefix("linstor-un ")
+    verb = next(verb for verb in COMMANDS if f"{typed} ".startswith(f"{verb} "))
+    # Nobody is there to be asked.
+    words = [*typed.split(), *(["--yes"] if "yes" in parameters(verb) else [])]
     estate.cloud.hosts[:] = estate.cloud.hosts[:1]
 
     def stop(_: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("time.sleep", stop)
-    # Nobody is there to be asked.
-    words = [*line.split()[1:], *(["--yes"] if "yes" in parameters(line.split()[1]) else [])]
     try:
         result = CliRunner().invoke(command, words, catch_exceptions=False)
     finally:
