@@ -40,7 +40,7 @@ TARGETS = (
     Target("cluster/primaries.py", [f"{_TESTS}/cluster/test_primaries.py"]),
     Target(
         "actions/migration.py",
-        [f"{_TESTS}/actions/tm/test_{verb}.py" for verb in ("premigrate", "postmigrate", "failmigrate")],
+        [f"{_TESTS}/actions/tm/test_{verb}.py" for verb in ("premigrate", "postmigrate", "failmigrate", "ln")],
         ("offer", "leave", "_known", "_leave_volume", "_is_managed", "_check_shareable"),
     ),
 )

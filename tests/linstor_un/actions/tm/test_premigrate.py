@@ -99,6 +99,14 @@ def test_requests_and_connections(world: World) -> None:
     assert last(world, "postmigrate").counts["rest"] <= 4
 
 
+def test_what_nobody_writes_to_needs_no_second_primary(world: World) -> None:
+    add_image(world, type="CDROM")
+    vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", world.system)
+    world.cloud.migrate_live(vm, "node3")
+    # The version and make-available.
+    assert last(world, "premigrate").counts["rest"] == 2
+
+
 def test_requests_where_linstor_manages_two_primaries(make_world: Callable[..., World]) -> None:
     world = make_world(rest_version="1.29.1")
     add_image(world, persistent=True)
