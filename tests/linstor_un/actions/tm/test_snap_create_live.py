@@ -28,7 +28,7 @@ def test_a_cloned_and_a_persistent_disk_while_the_guest_is_frozen(world: World) 
         world.cloud.snapshot_create(vm, vm.disk(disk_id))
         assert snapshots(world, resource) == {"snapshot-0"} | ({"linstor_un-base"} & snapshots(world, resource))
         # A VM's own disk is asked for first: its volume may have another name.
-        assert last(world, "snap_create_live").counts == {"rest": 2 + (resource == own(vm)), "ssh": 1}
+        assert last(world, "snap_create_live").counts == {"rest": 3 + (resource == own(vm)), "ssh": 1}
         write(world, vm, disk_id, "after")
     assert [begin.what for begin, _ in holds(world)] == ["freeze", "freeze"]
     assert held_for_one_request(world)
