@@ -7,7 +7,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,15 @@ def picture(stage: Stage) -> Picture:
     for folder in ("frontend", "locks", "temporary"):
         top = stage.folder / folder
         found[folder] = {str(path.relative_to(top)): path.stat().st_size for path in top.rglob("*") if path.is_file()}
-    return dict(_things("", found))
+    return dict(_numbered(_things("", found)))
+
+
+def _numbered(things: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The things, of which those that differ by chance alone are counted."""
+    counts: Counter[str] = Counter()
+    for name, value in things:
+        counts[name] += 1
+        yield name if counts[name] == 1 else f"{name} #{counts[name]}", value
 
 
 def _things(name: str, value: object) -> Iterator[tuple[str, str]]:

@@ -61,6 +61,16 @@ staging() {
     echo "$1 is open to other users: take it from them, or set STAGING_DIR to a directory of $(id -un)" >&2
     exit 1
 }
+
+# An exported file is OpenNebula's to remove when it has read it. One that nobody has written to or read from for two
+# days, and nobody has open, has nobody: what made it was killed, or what should have removed it. (Where times of access
+# are kept at all, one that is read all the time is noted once a day.)
+sweep_exports() {
+    find "$1/" -maxdepth 1 -name 'linstor_un-export.??????????' -type f -user "$(id -u)" -mmin +2880 -amin +2880 |
+        while read -r old; do
+            find /proc/[0-9]*/fd -printf '%l\\n' 2>/dev/null | grep -qxF "$(readlink -f "$old")" || rm -f "$old"
+        done
+}
 """
 )
 
@@ -69,6 +79,7 @@ staging() {
 _STAGE = """
 directory=$1
 staging "$directory"
+sweep_exports "$directory"
 find "$directory/" -maxdepth 1 -name 'linstor_un.??????????' -type f -empty -user "$(id -u)" -mmin +60 -exec rm -f {} +
 file=$(mktemp "$directory/linstor_un.XXXXXXXXXX")
 exec 4<>"$file"
@@ -139,16 +150,23 @@ _EXPORT = (
     + _STAGING
     + """
 directory=$1 device=$2 bytes=$3 seconds=$4
+# One word on stdin lets the file stay; where stdin ends without it nobody knows of the file.
+(read -r word <&3 || kill -s TERM -- "-$$") >/dev/null 2>&1 &
+told=$!
+exec </dev/null
 wait_for_device "$device" "$bytes" "$seconds"
 staging "$directory"
+sweep_exports "$directory"
 file=$(mktemp "$directory/linstor_un-export.XXXXXXXXXX")
 trap '[ $? -eq 0 ] || rm -f "$file"' EXIT
-trap 'exit 1' HUP INT TERM
+# The shell tells of a program that was ended, and nobody may be there any more to be told.
+trap 'exit 1' HUP INT TERM PIPE
 qemu-img convert -U -f raw -O qcow2 -W -m 8 "$device" "$file"
 # A device is larger than its image: it is cut to what OpenNebula knows.
 qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
 sum=$(md5sum "$file")
 echo "$file ${sum%% *}"
+wait "$told"
 """
 )
 
@@ -194,18 +212,36 @@ def copy(host: Host, source: str, device: str, size_bytes: int, target_is_zero: 
 
 
 class ExportedFile(NamedTuple):
-    """A file on a host, and its checksum."""
+    """A file on a host, and its checksum; it goes with the process that made it, until it is said to be kept."""
 
     path: str
     md5: str
+    feed: Feed
+
+    def keep(self) -> None:
+        """Leave the file there; raises as Host.run."""
+        with self.feed as feed:
+            feed.say("keep")
+            feed.finish()
+
+    def remove(self) -> None:
+        """Remove the file, unless it was kept."""
+        self.feed.stop()
 
 
 def export(host: Host, device: str, size_bytes: int) -> ExportedFile:
-    """Make a qcow2 file, in the host's staging directory, of the first `size_bytes` of the device."""
+    """Make a qcow2 file, in the host's staging directory, of the first `size_bytes` of the device.
+
+    Raises as Host.run. The file is gone whenever this process ends without having kept it, however it ends.
+    """
     settings = host.settings
     values = (settings.staging_directory, device, size_bytes, settings.device_timeout_seconds)
-    path, md5 = host.run(f"Exporting {device}", Step(_EXPORT, values, is_long=True)).split()[-2:]
-    return ExportedFile(path, md5)
+    with host.feed(f"Exporting {device}", Step(_EXPORT, values)) as feed:
+        line = feed.line()
+        if not line:
+            feed.finish()
+        path, md5 = line.split()[-2:]
+        return ExportedFile(path, md5, feed)
 
 
 def zero(host: Host, device: str, size_bytes: int) -> Step:

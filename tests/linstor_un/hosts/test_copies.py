@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,10 @@ def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def export(device: Path, directory: Path) -> copies.ExportedFile:
-    """Export the device into this staging directory of the front-end."""
-    return copies.export(Host("onefe", Settings(staging_directory=str(directory)), True), str(device), MIB)
+    """Export the device into this staging directory of the front-end, and keep the file."""
+    file = copies.export(Host("onefe", Settings(staging_directory=str(directory)), True), str(device), MIB)
+    file.keep()
+    return file
 
 
 def test_an_exported_file_is_oneadmins_alone(device: Path, tmp_path: Path) -> None:
@@ -99,3 +102,37 @@ def test_a_file_of_its_own_for_its_data_is_refused_too(device: Path, tmp_path: P
     with pytest.raises(CommandFailed, match="names other files"):
         import_staged(device, tmp_path / "staging", image, "qcow2")
     assert device.read_bytes() == bytes(MIB)
+
+
+def test_an_exported_file_that_is_not_kept_goes(device: Path, tmp_path: Path) -> None:
+    host = Host("onefe", Settings(staging_directory=str(tmp_path / "staging")), True)
+    file = copies.export(host, str(device), MIB)
+    assert Path(file.path).stat().st_size
+    file.remove()
+    assert not Path(file.path).exists()
+
+
+@pytest.mark.parametrize("by", ["export", "import"])
+def test_exported_files_that_nobody_wants_any_more_go_with_a_later_action(
+    device: Path, tmp_path: Path, by: str
+) -> None:
+    staging = tmp_path / "staging"
+    real = tmp_path / "behind a link [1]"
+    real.mkdir()
+    staging.symlink_to(real)
+    days = {"forgotten": (3, 3), "read": (3, 1), "written": (1, 3), "open": (3, 3)}
+    files = {name: Path(export(device, staging).path) for name in days}
+    other = staging / "somebody-else's"
+    other.touch()
+    now = time.time()
+    with files["open"].open("rb"):
+        for name, (written, accessed) in days.items():
+            os.utime(files[name], (now - accessed * 86400, now - written * 86400))
+        os.utime(other, (0, 0))
+        if by == "export":
+            files["new"] = Path(export(device, staging).path)
+        else:
+            image = tmp_path / "image"
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "1M"], check=True)
+            import_staged(device, staging, image, "qcow2")
+    assert set(staging.iterdir()) == {*files.values(), other} - {files["forgotten"]}

@@ -109,7 +109,7 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "write_staged": lambda s: fill(copies.write_staged(staged(s), s.device, 1, True, s.words[3])),
     "copy": lambda s: s.host.run("", copies.copy(s.host, s.device, s.device, 1, False)),
     "zero": lambda s: s.host.run("", copies.zero(s.host, s.device, 1)),
-    "export": lambda s: copies.export(staged(s), s.device, 1),
+    "export": lambda s: copies.export(staged(s), s.device, 1).keep(),
     "make ext4": lambda s: s.host.run("", filesystems.make(s.host, s.device, 1, "ext4")),
     "make swap": lambda s: s.host.run("", filesystems.make(s.host, s.device, 1, "swap")),
     "move": lambda s: directories.move(s.host, str(Path(s.link).parent), s.host, s.other_directory),

@@ -18,6 +18,7 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput, NotReady
 from linstor_un.hosts import copies
+from linstor_un.hosts.copies import ExportedFile
 from linstor_un.naming import resource_of_source
 from linstor_un.opennebula.model import Image
 from linstor_un.undo import Undo
@@ -33,14 +34,21 @@ def run(call: Call) -> None:
     if not image.size_mib:
         raise InvalidInput("<IMAGE/SIZE> is missing or 0: export an image that has a size")
     resource = resource_of_source(image.source)
-    with _still(action, image, resource) as reader:
-        file = copies.export(reader.host, reader.device, image.size_mib * MIB)
-    command = f"ssh {shlex.quote(reader.host.name)} rm -f {shlex.quote(file.path)}"
-    call.answer(
+    with Undo() as undo:
+        with _still(action, image, resource) as reader:
+            file = copies.export(reader.host, reader.device, image.size_mib * MIB)
+            undo.push(f"{file.path} on {reader.host.name}", file.remove)
+        call.answer(_import_info(reader.host.name, file, image.size_mib))
+        file.keep()
+
+
+def _import_info(host: str, file: ExportedFile, size_mib: int) -> str:
+    command = f"ssh {shlex.quote(host)} rm -f {shlex.quote(file.path)}"
+    return (
         "<IMPORT_INFO>\n"
-        f"  <IMPORT_SOURCE><![CDATA[ssh://{reader.host.name}:{file.path}]]></IMPORT_SOURCE>\n"
+        f"  <IMPORT_SOURCE><![CDATA[ssh://{host}:{file.path}]]></IMPORT_SOURCE>\n"
         f"  <MD5><![CDATA[{file.md5}]]></MD5>\n"
-        f"  <SIZE><![CDATA[{image.size_mib}]]></SIZE>\n"
+        f"  <SIZE><![CDATA[{size_mib}]]></SIZE>\n"
         "  <FORMAT><![CDATA[qcow2]]></FORMAT>\n"
         "  <DISPOSE>YES</DISPOSE>\n"
         f"  <DISPOSE_CMD><![CDATA[{command}]]></DISPOSE_CMD>\n"

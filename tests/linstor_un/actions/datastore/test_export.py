@@ -11,7 +11,7 @@ from lxml import etree
 
 from linstor_sandbox.opennebula import ActionFailed
 from linstor_sandbox.opennebula.images import Image
-from tests.conftest import World
+from tests.conftest import CHECKOUT, World
 from tests.linstor_un.living import BLOCK, snapshots, start, write
 from tests.linstor_un.scenes import add_image, content, last, volume, volumes
 
@@ -71,5 +71,41 @@ def test_a_failure_leaves_no_file(world: World, broken: str) -> None:
     with pytest.raises(ActionFailed) as failed:
         world.cloud.export_image(image)
     assert failed.value.call.stdout == ""
-    for node in world.cloud.hosts:
-        assert list((world.sandbox.host(node) / "var/tmp").iterdir()) == []
+    assert staged(world) == []
+
+
+def staged(world: World) -> list[Path]:
+    """What lies in the staging directories of all hosts."""
+    return [path for node in world.cloud.hosts for path in (world.sandbox.host(node) / "var/tmp").iterdir()]
+
+
+def test_a_failure_behind_the_file_takes_it_back(world: World) -> None:
+    start(world)
+    image = world.cloud.images[1]
+    world.sandbox.faults.fail(f"DELETE .*/resource-definitions/{volume(image)}-", times=1)
+    with pytest.raises(ActionFailed):
+        world.cloud.export_image(image)
+    assert staged(world) == []
+    exported(world, image)
+    assert staged(world) == []
+
+
+def test_an_answer_that_nobody_reads_leaves_no_file(world: World) -> None:
+    image = add_image(world)
+    call = world.cloud.export_image(image)
+    assert len(staged(world)) == 1
+    process = subprocess.Popen(
+        [CHECKOUT / "datastore" / "linstor_un" / "export", *call.argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=world.cloud.scripts.environment,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    process.stdout.close()
+    process.stdin.write(call.stdin.encode())
+    process.stdin.close()
+    said = process.stderr.read().decode()
+    assert process.wait() == 1
+    assert "no longer waits for this action's answer" in said
+    assert len(staged(world)) == 1
