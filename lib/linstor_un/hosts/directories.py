@@ -100,7 +100,7 @@ _COPY_HERE = (
 make_directory "$2"
 if [ "$1" != "$2" ] && cd "$1" 2>/dev/null; then
     find . -mindepth 1 -maxdepth 1 ! -name '.linstor_un.*' \\( ! -type l -o ! -name 'disk.*' \\) \\
-        -exec cp -a --sparse=always -t "$2" -- {} +
+        -exec cp -a --remove-destination --sparse=always -t "$2" -- {} +
     cd /
 fi
 """
@@ -134,7 +134,7 @@ _WRITE_FILE = (
 make_directory "$1"
 new=$1/.${2##*/}.new
 trap 'rm -f "$new"' EXIT
-trap 'exit 1' HUP INT TERM
+trap 'exit 1' HUP INT TERM PIPE
 # Whatever lies there under that name, a link above all, is not written through.
 rm -f "$new"
 receive >"$new"

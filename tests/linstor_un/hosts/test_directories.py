@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, Optional
@@ -419,3 +419,43 @@ def test_a_link_in_the_way_of_a_new_file_is_not_written_through(sandbox: Sandbox
     assert other.read_bytes() == b"somebody's"
     assert (source / "disk.4").read_bytes() == b"new" and not (source / "disk.4").is_symlink()
     other.unlink()
+
+
+@pytest.mark.parametrize("transport", [directories.move, directories.copy])
+@pytest.mark.parametrize("target_host", ["node1", "node2"])
+def test_a_link_in_the_way_of_what_arrives_is_not_written_through(
+    sandbox: Sandbox, source: Path, transport: Callable[[Host, str, Host, str], object], target_host: str
+) -> None:
+    before = described(source)
+    target = below(sandbox, target_host, f"{DATASTORES}/101/7")
+    target.mkdir(parents=True)
+    other = below(sandbox, target_host, "/var/tmp/other")
+    other.write_bytes(b"somebody's")
+    for name in ("disk.4", "plain"):
+        (target / name).symlink_to(other)
+    transport(host(sandbox, "node1"), DIRECTORY, host(sandbox, target_host), f"{DATASTORES}/101/7")
+    assert other.read_bytes() == b"somebody's"
+    assert described(target) == before
+    other.unlink()
+
+
+@pytest.mark.parametrize("target_host", ["node1", "node2"])
+def test_a_link_in_the_way_of_a_folder_does_not_lead_what_is_in_it_elsewhere(
+    sandbox: Sandbox, source: Path, target_host: str
+) -> None:
+    target = below(sandbox, target_host, f"{DATASTORES}/101/7")
+    target.mkdir(parents=True)
+    other = below(sandbox, target_host, "/var/tmp/other")
+    other.mkdir()
+    (target / "folder").symlink_to(other)
+    there = host(sandbox, target_host)
+    if target_host == "node1":
+        # cp does not take a link away for a folder, and says so.
+        with pytest.raises(CommandFailed, match="folder"):
+            directories.move(there, DIRECTORY, there, f"{DATASTORES}/101/7")
+        assert source.exists()
+    else:
+        directories.move(host(sandbox, "node1"), DIRECTORY, there, f"{DATASTORES}/101/7")
+        assert (target / "folder" / "deeper").is_dir() and not (target / "folder").is_symlink()
+    assert list(other.iterdir()) == []
+    other.rmdir()
