@@ -95,7 +95,19 @@ def install(root: Path, nodes: Sequence[str], port: int) -> None:
         for tool in TOOLS:
             call = f"tools.main({tool!r}, {node!r}, {str(root)!r}, {port})"
             _write(host / "bin" / tool, library, "tools", call)
+        _let_pass(host / "bin", "dd", "[io]f=")
         _write(host / "bin" / "ssh", library, "shim", ssh)
+
+
+def _let_pass(directory: Path, tool: str, pattern: str) -> None:
+    """Keep what names no file from the wrapper of a tool, which takes as long to start as a MiB takes to copy."""
+    (directory / tool).rename(directory / f".{tool}")
+    wrapper = directory / tool
+    wrapper.write_text(
+        f'#!/bin/sh\nfor word; do case $word in {pattern}*) exec "${{0%/*}}/.{tool}" "$@" ;; esac; done\n'
+        f'exec /bin/{tool} "$@"\n'
+    )
+    wrapper.chmod(0o755)
 
 
 def install_watched(root: Path, directory: Path, node: str, command: str, port: int) -> None:

@@ -31,9 +31,10 @@ _WRITE = (
     + """
 device=$1 bytes=$2 seconds=$3 zeroed=$4
 wait_for_device "$device" "$bytes" "$seconds"
-sparse=
-[ "$zeroed" = no ] || sparse=,sparse
-report=$(receive | dd of="$device" bs=64k iflag=fullblock conv=notrunc,nocreat,fsync$sparse 2>&1) || {
+# A thin pool's chunk is the unit in which zeroes are skipped; a thick one likes long writes.
+block=1M sparse=
+[ "$zeroed" = no ] || block=64k sparse=,sparse
+report=$(receive | dd of="$device" bs="$block" iflag=fullblock conv=notrunc,nocreat,fsync$sparse 2>&1) || {
     printf '%s\\n' "$report" >&2
     exit 1
 }

@@ -33,8 +33,8 @@ receive() {
     while read -r length; do
         case $length in
         0) return 0 ;;
-        -*) head -c "${length#-}" /dev/zero ;;
-        *) head -c "$length" ;;
+        -*) dd if=/dev/zero bs=1M count="${length#-}" iflag=count_bytes status=none ;;
+        *) dd bs=1M count="$length" iflag=fullblock,count_bytes status=none ;;
         esac
     done
     kill -s TERM -- "-$$"
