@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable
 
 from tests import page
-from tests.faults.cells import WAIVED, Cell, cells, check
+from tests.faults.cells import EXPORTED, WAIVED, Cell, cells, check
 from tests.faults.scenes import SCENES
 from tests.faults.stage import Stage, die_with_parent, perform
 from tests.faults.steps import record
@@ -127,7 +127,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def waivers() -> str:
     """What may be left, and who takes it away."""
-    rows = [f"- `{pattern}`: {reason}." for pattern, reason in WAIVED.items()]
+    rows = [f"- `{pattern}`: {reason}." for pattern, reason in {**WAIVED, **EXPORTED}.items()]
     return "\n".join(["What a killed action may leave, until then:", "", *rows])
 
 
