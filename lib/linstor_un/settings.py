@@ -22,6 +22,9 @@ ALIASES = {"AUTO_PLACE": "REPLICA_COUNT", "CHECKPOINT_AUTO_PLACE": "CHECKPOINT_R
 # Settings of the bash scripts for the tools that they called: an old linstor_un.conf stays valid.
 OBSOLETE = frozenset({"LINSTOR", "JQ", "DD_BLOCK_SIZE", "DD_CONV", "LEGACY_MONITORING"})
 
+# What names a file with which the driver shows LINSTOR who it is, or knows LINSTOR.
+FILES = ("LS_CERTFILE", "LS_KEYFILE", "LS_CAFILE", "LS_TOKEN_FILE")
+
 # Values that no message may show.
 SECRET = frozenset({"LS_TOKEN"})
 

@@ -165,7 +165,8 @@ PATHS = (
             ("@IMAGES@", "must name a file"),
             ("plain.raw", "correct PATH"),
             ("/etc/passwd", "SAFE_DIRS"),
-            ("@IMAGES@/../linstor_un.conf", "SAFE_DIRS"),
+            ("@IMAGES@/../linstor_un.conf", "a file of the driver itself"),
+            ("@IMAGES@/../locks", "SAFE_DIRS"),
             ("@IMAGES@x/plain.raw", "SAFE_DIRS"),
             ("/dev/zero", "SAFE_DIRS"),
             ("/proc/self/environ", "SAFE_DIRS"),
@@ -192,6 +193,22 @@ PATHS = (
             ("/etc/passwd", "SAFE_DIRS"),
             ("@IMAGES@/none.raw", "correct PATH"),
             ("ssh://-oProxyCommand=x/y", "is no plain ssh:// URL"),
+        )
+    ]
+    + [
+        on(
+            verb,
+            f"{name} as an image, {verb}",
+            (path, "a file of the driver itself"),
+            document({"PATH": path}, {"RESTRICTED_DIRS": None, **allowed, **given}),
+            configuration=configuration,
+        )
+        for verb in ("cp", "stat")
+        for allowed in ({"SAFE_DIRS": None}, {"SAFE_DIRS": "/"})
+        for name, path, given, configuration in (
+            ("the token's file", "@IMAGES@/two_lines", {"LS_TOKEN_FILE": "@IMAGES@/two_lines"}, ""),
+            ("the key of linstor_un.conf", "@IMAGES@/plain.raw", {}, 'LS_KEYFILE="@IMAGES@/plain.raw"\n'),
+            ("linstor_un.conf", "@IMAGES@/../linstor_un.conf", {}, ""),
         )
     ]
     + [

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 from linstor_un import locks
 from linstor_un import settings as settings_room
 from linstor_un.cluster.gateway import Gateway
-from linstor_un.driver import Call, remotes
+from linstor_un.driver import Call, configuration_path, remotes
 from linstor_un.errors import InvalidInput, UnusableImage
 from linstor_un.hosts import sources
 from linstor_un.hosts.sources import ImageSource
@@ -21,12 +21,13 @@ from linstor_un.units import MIB
 
 
 class DatastoreAction(NamedTuple):
-    """The decoded input of a datastore action."""
+    """The decoded input of a datastore action; `own_files` are the driver's, which no image is made of."""
 
     image: Optional[Image]
     datastore: Datastore
     settings: Settings
     document: bytes
+    own_files: tuple[str, ...]
 
     @property
     def names(self) -> Names:
@@ -62,7 +63,13 @@ def decode(call: Call, image: str = "with id") -> DatastoreAction:
     if found is not None and image == "with id" and number != found.image_id:
         raise InvalidInput(f"The action is called for image {number} and its XML is of image {found.image_id}")
     own = settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
-    return DatastoreAction(found, datastore, own, document)
+    return DatastoreAction(found, datastore, own, document, _own_files(call.configuration, datastore.attributes))
+
+
+def _own_files(*templates: Mapping[str, str]) -> tuple[str, ...]:
+    """Return linstor_un.conf and what it and the datastore name for LINSTOR; what one overrides is a secret as well."""
+    named = {template.get(key, "").strip() for template in templates for key in settings_room.FILES}
+    return (configuration_path(), *sorted(named - {""}))
 
 
 def owner(action: DatastoreAction, image: Image) -> Mapping[str, str]:
@@ -82,7 +89,9 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
     if not scheme:
         if not image.path.startswith("/"):
             raise InvalidInput(f"PATH {image.path[:200]!r} is neither a URL nor an absolute path: correct PATH")
-        descriptor = paths.open_image(image.path, settings.safe_directories, settings.restricted_directories)
+        descriptor = paths.open_image(
+            image.path, settings.safe_directories, settings.restricted_directories, action.own_files
+        )
         return sources.from_file(
             image.path, descriptor, image.checksums, settings.limit_transfer_bandwidth, not settings.no_decompress
         )
@@ -96,7 +105,7 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
             "rename the file"
         )
     if scheme == "ssh":
-        paths.check_ssh_url(image.path, settings.safe_directories, settings.restricted_directories)
+        paths.check_ssh_url(image.path, settings.safe_directories, settings.restricted_directories, action.own_files)
     return sources.from_url(
         image.path,
         f"{remotes()}/datastore/downloader.sh",

@@ -1,4 +1,4 @@
-"""Which files of the front-end may become images: SAFE_DIRS and RESTRICTED_DIRS.
+"""Which files of the front-end may become images: SAFE_DIRS and RESTRICTED_DIRS, and none of the driver's own.
 
 Stricter than OpenNebula's own check (opennebula-contract.md, 12): whole components are compared, what cannot be
 resolved is refused, and the file that was checked is the file that is read.
@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from linstor_un.errors import ForbiddenPath, UnusableImage
 
 
-def open_image(path: str, safe: Sequence[str], restricted: Sequence[str]) -> int:
+def open_image(path: str, safe: Sequence[str], restricted: Sequence[str], own: Sequence[str] = ()) -> int:
     """Open the image file at `path` for reading and return its descriptor.
 
+    `own` are files of the driver that are no image's under whatever name, in SAFE_DIRS neither.
     Raises ForbiddenPath, and UnusableImage for what is absent or no regular file.
     """
     try:
@@ -27,6 +28,7 @@ def open_image(path: str, safe: Sequence[str], restricted: Sequence[str]) -> int
             f"Image file {path} cannot be read ({failure.strerror}): correct PATH or its permissions"
         ) from None
     try:
+        _check_is_not_own(descriptor, path, own)
         _check(os.path.realpath(f"/proc/self/fd/{descriptor}"), path, safe, restricted)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             what = "a directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "no regular file"
@@ -37,18 +39,36 @@ def open_image(path: str, safe: Sequence[str], restricted: Sequence[str]) -> int
     return descriptor
 
 
-def check_ssh_url(url: str, safe: Sequence[str], restricted: Sequence[str]) -> None:
+def _check_is_not_own(descriptor: int, path: str, own: Sequence[str]) -> None:
+    opened = os.fstat(descriptor)
+    for name in own:
+        try:
+            is_own = os.path.samestat(opened, os.stat(name))
+        except OSError:
+            continue
+        if is_own:
+            raise _is_own(path)
+
+
+def _is_own(path: str) -> ForbiddenPath:
+    return ForbiddenPath(f"Image path {path} is not allowed: it is a file of the driver itself; name an image's file")
+
+
+def check_ssh_url(url: str, safe: Sequence[str], restricted: Sequence[str], own: Sequence[str] = ()) -> None:
     """Check that a file of another host is none of those that must not become images here, by its path alone.
 
-    oneadmin's own key reads it. SAFE_DIRS may name directories of other hosts too (`ssh://host:/directory`). Raises
-    ForbiddenPath.
+    oneadmin's own key reads it, and the host may be the front-end. SAFE_DIRS may name directories of other hosts too
+    (`ssh://host:/directory`); `own` as with open_image. Raises ForbiddenPath.
     """
     directories = [directory.rstrip("/") + "/" for directory in safe if directory.startswith("ssh://")]
     path = url.partition("://")[2].partition(":")[2]
     if not path.startswith("/") or {".", "..", "~"} & set(path.split("/")):
         raise ForbiddenPath(f"Image path {url} is not allowed: name the file as ssh://host:/directory/file")
+    plain = "/" + "/".join(filter(None, path.split("/")))
+    if plain in {spelt for name in own for spelt in (os.path.normpath(name), os.path.realpath(name))}:
+        raise _is_own(url)
     if not url.startswith(tuple(directories)):
-        _check("/" + path.lstrip("/"), url, safe, restricted)
+        _check(plain, url, safe, restricted)
 
 
 def _check(resolved: str, path: str, safe: Sequence[str], restricted: Sequence[str]) -> None:

@@ -149,3 +149,25 @@ def test_no_descriptor_is_left_open(safe: Path, tmp_path: Path) -> None:
         with pytest.raises(DriverError):
             read(path, safe)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_drivers_own_files_are_no_images_by_any_name(safe: Path, tmp_path: Path) -> None:
+    own = safe / "token"
+    own.write_bytes(b"token")
+    (tmp_path / "link").symlink_to(own)
+    os.link(own, tmp_path / "second name")
+    absent = str(tmp_path / "absent")
+    spellings = (own, f"{safe}//../safe/./token", tmp_path / "link", tmp_path / "second name")
+    for path in spellings:
+        for named in (own, tmp_path / "link"):
+            with pytest.raises(ForbiddenPath, match="a file of the driver itself; name an image's file"):
+                open_image(str(path), [str(tmp_path)], [], [absent, str(named)])
+    os.close(open_image(str(safe / "image.raw"), [str(tmp_path)], [], [absent, str(own)]))
+
+
+def test_the_drivers_own_files_are_no_images_over_ssh_either(safe: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(safe / "image.raw")
+    for path in (safe / "image.raw", f"/{safe}//image.raw", tmp_path / "link"):
+        with pytest.raises(ForbiddenPath, match="a file of the driver itself"):
+            check_ssh_url(f"ssh://onefe:{path}", [f"ssh://onefe:{tmp_path}"], [], [str(tmp_path / "link")])
+    check_ssh_url(f"ssh://onefe:{safe}/other", [], [], [str(tmp_path / "link")])
