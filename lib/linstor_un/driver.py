@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import NamedTuple, NoReturn, Optional
 
-from linstor_un import late, log
+from linstor_un import hiding, late, log
 from linstor_un.errors import AnswerUnread, DriverError, MissingDependency
 from linstor_un.settings import read_configuration
 from linstor_un.undo import STOPPING_SIGNALS, Stopped, go_on_undisturbed
@@ -146,7 +146,7 @@ def _succeed() -> int:
 
 def _fail(sentence: str) -> int:
     """Print what oned attaches to the image or the VM, in the form of its release; return the exit status."""
-    sentence = " ".join(sentence.split())
+    sentence = hiding.urls(" ".join(sentence.split()))
     log.error(sentence)
     release = _release()
     lines = [sentence]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import syslog
 
+from linstor_un import hiding
+
 _PRIORITIES = {"ERROR": syslog.LOG_ERR, "WARN": syslog.LOG_WARNING, "INFO": syslog.LOG_INFO, "DEBUG": syslog.LOG_DEBUG}
 _lines: list[str] = []
 _name = "linstor_un"
@@ -18,7 +20,7 @@ def start(name: str) -> None:
 
 
 def _write(severity: str, text: str) -> None:
-    line = f"{severity}: {_name}: {' '.join(text.split())}"
+    line = f"{severity}: {_name}: {' '.join(hiding.urls(text).split())}"
     _lines.append(line)
     _to_system_log(severity, line)
 

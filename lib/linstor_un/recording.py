@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import NamedTuple, Optional
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from linstor_un import hiding
 from linstor_un.errors import InvalidInput
 from linstor_un.opennebula import decoding
 from linstor_un.settings import ALIASES, ATTRIBUTES, SECRET
 
-HIDDEN = b"(hidden)"
+HIDDEN = hiding.HIDDEN.encode()
 # Half of what rsyslog takes for one message; more lines than this nobody wants to have from one action.
 _LONGEST_LINE = 4000
 _MOST_LINES = 16
@@ -36,8 +37,6 @@ _DATASTORE = rb"(?s)<DATASTORE>.*?</DATASTORE>"
 _ELEMENT = rb"(?s)<([A-Z0-9_]+)>[^<]*(?:<!\[CDATA\[.*?\]\]>[^<]*)*</\1>"
 _USERS = rb"(?s)<(CONTEXT|USER_TEMPLATE|GRAPHICS|RAW)>.*?</\1>"
 _SECRET_NAME = rb"TOKEN(?!_FILE)|PASS|SECRET|CREDENTIAL|_KEY$|^KEY$"
-_USER_INFO = rb"//[^/@\s<\]]+@"
-_QUERY = rb"(://[^?<\]\s]*\?)[^<\]\s]+"
 
 
 class Recorded(NamedTuple):
@@ -58,7 +57,7 @@ def lines(arguments: Sequence[str], standard_input: bytes) -> list[str]:
     for argument in arguments:
         own = _document(argument.encode("utf-8", "surrogateescape")) if len(argument) > _SHORTEST_XML else b""
         document = document or own
-        words.append(_XML if own else _quoted(argument))
+        words.append(_XML if own else _quoted(hiding.urls(argument)))
     text = " ".join(words)
     if document:
         data = base64.b64encode(zlib.compress(hidden(document))).decode()
@@ -87,7 +86,8 @@ def hidden(document: bytes) -> bytes:
     document = re.sub(_USERS, rb"<\1>" + HIDDEN + rb"</\1>", document)
     document = re.sub(_DATASTORE, lambda found: _template_hidden(found.group()), document)
     document = re.sub(_ELEMENT, lambda found: _element_hidden(found, None), document)
-    return re.sub(_QUERY, rb"\1" + HIDDEN, re.sub(_USER_INFO, b"//" + HIDDEN + b"@", document))
+    # Byte by byte, whatever their encoding is.
+    return hiding.urls(document.decode("latin-1")).encode("latin-1")
 
 
 def _template_hidden(datastore: bytes) -> bytes:

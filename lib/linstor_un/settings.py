@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping
 from typing import Callable, NamedTuple, Optional
 
+from linstor_un import hiding
 from linstor_un.errors import InvalidSetting
 from linstor_un.naming import Names
 
@@ -104,7 +105,7 @@ class _Reader:
         self.origin = origin
 
     def refuse(self, key: str, allowed: str) -> InvalidSetting:
-        shown = "(hidden)" if key in SECRET else re.sub(r"//[^/@\s]*@", "//(hidden)@", self.values[key])
+        shown = "(hidden)" if key in SECRET else hiding.urls(self.values[key])
         return InvalidSetting(f'{key}="{shown}" of {self.origin} is not valid: set it to {allowed}')
 
     def text(self, key: str) -> str:

@@ -212,6 +212,19 @@ PATHS = (
         )
     ]
     + [
+        on(verb, f"a secret in {url}, {verb}", (shown,), document({"PATH": url.replace("SECRET", TOKEN)}))
+        for verb in ("cp", "stat")
+        for url, shown in (
+            ("http://user:SECRET@@NOBODY_ADDRESS@/x", "http://(hidden)@@NOBODY_ADDRESS@/x"),
+            ("@NOBODY@/x?X-Amz-Signature=SECRET", "@NOBODY@/x?(hidden)"),
+            ("http://user:a SECRET@@NOBODY_ADDRESS@/", "'http://(hidden)@@NOBODY_ADDRESS@/'"),
+            ("ftp://user:SECRET@@NOBODY_ADDRESS@/", "'ftp://(hidden)@@NOBODY_ADDRESS@/'"),
+            (f"http://user:{TOKEN}/x@NOBODY_ADDRESS/", "http://(hidden)@NOBODY_ADDRESS/"),
+            ("s3://bucket/image?a=b&aws_secret=SECRET", "s3://bucket/image?(hidden)"),
+            ("ssh://user:SECRET@host/x", "ssh://(hidden)@host/x"),
+        )
+    ]
+    + [
         on("cp", "PATH with a newline", ("PATH", "control characters", "correct PATH"), document({"PATH": "/a\nb"})),
         on("cp", "PATH with a tab", ("PATH", "control characters", "correct PATH"), document({"PATH": "/a\tb"})),
         on("cp", "an empty file", ("empty", "provide another file"), document({"PATH": "@IMAGES@/empty.raw"})),
@@ -769,6 +782,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             address = f"127.0.0.1:{server.server_address[1]}"
             made.places.update(
                 NOBODY=f"http://127.0.0.1:{nobody}",
+                NOBODY_ADDRESS=f"127.0.0.1:{nobody}",
                 HTML=f"http://{address}",
                 HTML_ADDRESS=address,
                 HANGING=f"http://127.0.0.1:{silent.getsockname()[1]}",

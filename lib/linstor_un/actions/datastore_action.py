@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Optional
 
-from linstor_un import locks
+from linstor_un import hiding, locks
 from linstor_un import settings as settings_room
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call, configuration_path, remotes
@@ -97,12 +97,13 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
         )
     if scheme not in sources.SCHEMES:
         raise InvalidInput(
-            f"PATH {image.path[:200]!r} has a scheme that is not allowed: use {', '.join(sorted(sources.SCHEMES))}"
+            f"PATH {hiding.url(image.path)[:200]!r} has a scheme that is not allowed: use "
+            f"{', '.join(sorted(sources.SCHEMES))}"
         )
     if not sources.is_plain_url(image.path):
         raise InvalidInput(
-            f"PATH {image.path[:200]!r} is no plain {scheme}:// URL: write blanks and special characters as %XX, or "
-            "rename the file"
+            f"PATH {hiding.url(image.path)[:200]!r} is no plain {scheme}:// URL: write blanks and special characters "
+            "as %XX, or rename the file"
         )
     if scheme == "ssh":
         paths.check_ssh_url(image.path, settings.safe_directories, settings.restricted_directories, action.own_files)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import click
 
-from linstor_un import __version__
+from linstor_un import __version__, hiding
 from linstor_un.errors import DriverError
 
 # Verb, module and test have the same name; the words are what --help says of each.
@@ -73,7 +73,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except DriverError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(hiding.urls(str(error))) from None
 
 
 @click.group(cls=Verbs, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})

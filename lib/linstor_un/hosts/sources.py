@@ -351,10 +351,13 @@ def from_url(
 
 def _http(url: str) -> tuple[Reader, Optional[int]]:
     import urllib.request
-    from http.client import HTTPException
+    from http.client import HTTPException, InvalidURL
 
     try:
         response = urllib.request.urlopen(url, timeout=30)
+    except InvalidURL:
+        # Its own words show what it takes for the port, which may be a part of a password.
+        raise UnusableImage(f"Image {url} cannot be fetched (its host or port is not valid): correct PATH") from None
     except (OSError, ValueError, HTTPException) as failure:
         raise UnusableImage(f"Image {url} cannot be fetched ({failure}): correct PATH") from None
     length = response.headers.get("Content-Length", "")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from linstor_un import hiding
 from linstor_un.errors import UnusableImage
 from linstor_un.hosts import sources
 from linstor_un.opennebula import decoding
@@ -152,7 +153,7 @@ def test_a_server_that_has_no_image_is_named(world: World, web: Web) -> None:
         web.url("circle", "disk"): "infinite loop",
         web.url("elsewhere", "disk"): "cannot be fetched",
         "http://127.0.0.1:1/disk": "Connection refused",
-        "http://127.0.0.1:port/disk": "nonnumeric port",
+        "http://127.0.0.1:port/disk": "its host or port is not valid",
         "http://name.invalid/disk": "cannot be fetched",
     }
     for url, reason in cases.items():
@@ -172,7 +173,7 @@ def test_a_length_that_is_no_number_is_none(web: Web, length: str) -> None:
 def test_what_only_the_downloader_can_fetch_needs_one(world: World) -> None:
     for url in ("s3://bucket/disk", "rbd://user@host/disk", "rsync://104//0:6a7238/disk"):
         for call in (stat(world, url), cp(world, url, 1)):
-            refused(call, f"Image {url} needs OpenNebula's downloader.sh for {url.partition(':')[0]}://")
+            refused(call, f"Image {hiding.url(url)} needs OpenNebula's downloader.sh for {url.partition(':')[0]}://")
     nothing_left(world)
 
 

@@ -30,7 +30,7 @@ def run(call: Call) -> None:
 
 
 def _open(action: DatastoreAction, image: Image) -> ImageSource:
-    if image.path.startswith(("http://", "https://")):
+    if image.path.startswith(("http://", "https://")) and sources.is_plain_url(image.path):
         # The server tells the length of what it offers; the downloader would have to fetch all of it.
         try:
             return sources.from_url(image.path, "", {}, {}, decompress=not action.settings.no_decompress)
