@@ -16,6 +16,7 @@ from linstor_un.settings import Settings, lock_directory
 
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.25
+_ATTACHED = b"attached"
 
 
 @contextmanager
@@ -84,7 +85,7 @@ class SharedGuest:
 
     def note_attached(self) -> None:
         """Remember, for whoever is the last, that the volume was not there before."""
-        os.pwrite(self._descriptor, b"attached", 0)
+        os.pwrite(self._descriptor, _ATTACHED, 0)
 
     def may_detach(self) -> bool:
         """Tell whether this was the last to share the volume, and one of them has attached it."""
@@ -94,7 +95,7 @@ class SharedGuest:
         except BlockingIOError:
             return False
         self.is_last = True
-        return os.pread(self._descriptor, 8, 0) == b"attached"
+        return os.pread(self._descriptor, len(_ATTACHED), 0) == _ATTACHED
 
 
 @contextmanager
@@ -112,12 +113,23 @@ def shared_guest(directory: str, resource: str, node: str, timeout_seconds: floa
         time.sleep(_LONGEST_WAIT_SECONDS)
     guest = SharedGuest(descriptor)
     try:
+        _reserve(path, guest, descriptor)
         yield guest
     finally:
         if guest.is_last:
             # Not before: whoever comes meanwhile would make a new file and begin at once.
             _unlink(path)
         os.close(descriptor)
+
+
+def _reserve(path: str, guest: SharedGuest, descriptor: int) -> None:
+    """Take the room for the note now: there may be none when the volume has been attached."""
+    try:
+        os.posix_fallocate(descriptor, 0, len(_ATTACHED))
+    except OSError as failure:
+        # So that the file goes, unless others share it.
+        guest.may_detach()
+        raise _full(path, failure) from None
 
 
 def _acquire(path: str, resource: str, timeout_seconds: float, interrupt_holder: bool) -> int:
@@ -175,8 +187,7 @@ def _try(path: str) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_nlink:
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, str(os.getpid()).encode())
+            _write_holder(path, descriptor)
             return descriptor
     except BlockingIOError:
         pass
@@ -194,6 +205,24 @@ def _try_to_share(path: str) -> int | None:
         pass
     os.close(descriptor)
     return None
+
+
+def _write_holder(path: str, descriptor: int) -> None:
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+    except OSError as failure:
+        # While it is still held, as when it is given back.
+        _unlink(path)
+        os.close(descriptor)
+        raise _full(path, failure) from None
+
+
+def _full(path: str, failure: OSError) -> InvalidSetting:
+    return InvalidSetting(
+        f"The lock {path} cannot be written ({failure.strerror}): free space there, or set LOCK_DIR in linstor_un.conf "
+        "to a directory that has some"
+    )
 
 
 def _holder(path: str) -> int:

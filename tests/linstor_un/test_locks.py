@@ -49,6 +49,20 @@ for _ in range(times):
 """
 
 
+FULL = """
+import resource, sys
+from linstor_un.errors import InvalidSetting
+from linstor_un.locks import shared_guest, volume_lock
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+for lock in (volume_lock(sys.argv[1], "one-image-1", 5), shared_guest(sys.argv[1], "one-image-1", "node1")):
+    try:
+        with lock:
+            print("held")
+    except InvalidSetting as error:
+        print(error)
+"""
+
+
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a Python that has the library."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib")}
@@ -158,6 +172,18 @@ def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     wanted = rf"{missing}/linstor_un-one-image-1.lock .*LOCK_DIR"
     with pytest.raises(InvalidSetting, match=wanted), locks.volume_lock(str(missing), "one-image-1", 0):
         pytest.fail("there is no lock")
+
+
+def test_a_directory_without_room_is_a_sentence_and_nothing_is_left(tmp_path: Path) -> None:
+    process = start(FULL, str(tmp_path))
+    output, errors = process.communicate(timeout=30)
+    remedy = "cannot be written (File too large): free space there, or set LOCK_DIR in linstor_un.conf to a directory"
+    names = ("linstor_un-one-image-1.lock", "linstor_un-one-image-1@node1.lock")
+    assert errors == ""
+    assert [line.partition(" that ")[0] for line in output.splitlines()] == [
+        f"The lock {tmp_path}/{name} {remedy}" for name in names
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_many_processes_never_hold_it_together_although_each_unlinks_it(tmp_path: Path) -> None:
