@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Optional
 
-from linstor_un import locks
+from linstor_un import locks, log
 from linstor_un.actions import new_volume
 from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.replicas import Replica
-from linstor_un.errors import NotFound
+from linstor_un.errors import DriverError, NotFound
 from linstor_un.hosts import devices, runner
 from linstor_un.hosts.runner import Host
+from linstor_un.locks import SharedGuest
 from linstor_un.naming import drbd_device
 from linstor_un.settings import lock_directory
+from linstor_un.undo import undisturbed
 
 
 class Reader(NamedTuple):
@@ -54,22 +56,33 @@ def offered(gateway: Gateway, resource: str, node: str, on: Sequence[str]) -> It
         return
     settings = gateway.settings
     with locks.shared_guest(lock_directory(settings), resource, node, settings.lock_timeout_seconds) as guest:
-        with locks.of_volume(settings, resource):
-            # LINSTOR answers alike for a tie-breaker, which becomes one again, and for another VM's attachment.
-            here = [item for item in replicas.of(gateway, resource) if item.node.lower() == node.lower()]
-            replicas.attach(gateway, resource, node)
-            if all(item.is_tie_breaker for item in here):
-                guest.note_attached()
         try:
+            with locks.of_volume(settings, resource):
+                # LINSTOR answers alike for a tie-breaker, which becomes one again, and for another VM's attachment.
+                here = [item for item in replicas.of(gateway, resource) if item.node.lower() == node.lower()]
+                if all(item.is_tie_breaker for item in here):
+                    # Before it is: LINSTOR may do it and answer with an error, or not at all.
+                    guest.note_attached()
+                replicas.attach(gateway, resource, node)
             yield
-        finally:
-            if guest.may_detach():
-                _detach(gateway, resource, node)
+        except BaseException:
+            # The reason for that must reach the user, not the failure to leave.
+            with suppress(DriverError):
+                _leave(gateway, guest, resource, node)
+            raise
+        _leave(gateway, guest, resource, node)
 
 
-def _detach(gateway: Gateway, resource: str, node: str) -> None:
-    """Detach the volume unless a VM has got it on this node meanwhile, which nothing would attach again."""
+def _leave(gateway: Gateway, guest: SharedGuest, resource: str, node: str) -> None:
+    """Detach the volume if nobody else reads it, and no VM has got it on this node: nothing would attach it again."""
+    if not guest.may_detach():
+        return
     settings = gateway.settings
-    with locks.of_volume(settings, resource):
-        if not devices.is_linked(runner.host(node, settings), drbd_device(resource), settings.datastore_location):
-            replicas.detach(gateway, resource, node)
+    try:
+        # Whoever asks the action to stop meanwhile wants it gone too.
+        with undisturbed(), locks.of_volume(settings, resource):
+            if not devices.is_linked(runner.host(node, settings), drbd_device(resource), settings.datastore_location):
+                replicas.detach(gateway, resource, node)
+    except DriverError as failure:
+        log.error(f"could not take back attachment of {resource} on {node}: {failure}")
+        raise

@@ -13,7 +13,7 @@ from linstor_sandbox.opennebula import ActionFailed
 from linstor_sandbox.opennebula.images import Image
 from tests.conftest import CHECKOUT, World
 from tests.linstor_un.living import BLOCK, snapshots, start, write
-from tests.linstor_un.scenes import add_image, content, last, volume, volumes
+from tests.linstor_un.scenes import add_image, content, last, replicas, volume, volumes
 
 
 def exported(world: World, image: Image) -> tuple[etree._Element, bytes]:
@@ -109,3 +109,17 @@ def test_an_answer_that_nobody_reads_leaves_no_file(world: World) -> None:
     assert process.wait() == 1
     assert "no longer waits for this action's answer" in said
     assert len(staged(world)) == 1
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_an_attachment_that_was_made_and_not_confirmed_is_taken_back(world: World, is_answered: bool) -> None:
+    image = add_image(world)
+    # LINSTOR knows its tie-breaker there, and makes it one again.
+    before = world.sandbox.snapshot_of_state()["resource_definitions"]
+    (away,) = set(world.cloud.hosts) - replicas(world, volume(image))
+    world.images.attributes["BRIDGE_LIST"] = away
+    break_off = world.sandbox.faults.fail if is_answered else world.sandbox.faults.drop
+    break_off("POST .*/make-available", after_work=True, times=1 if is_answered else 9)
+    with pytest.raises(ActionFailed):
+        world.cloud.export_image(image)
+    assert world.sandbox.snapshot_of_state()["resource_definitions"] == before
