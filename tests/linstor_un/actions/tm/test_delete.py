@@ -345,3 +345,12 @@ def test_what_parking_has_put_into_the_front_end_goes_also_after_a_failed_return
     world.cloud.recover_delete(vm)
     assert not parked.exists()
     assert what_is_left(world) == NOTHING
+
+
+def test_the_end_of_a_vm_takes_the_lock_file_that_a_killed_saving_has_left(world: World) -> None:
+    add_image(world)
+    vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", world.system)
+    left = world.folder.parent / "locks" / f"linstor_un-one-vm-{vm.identifier}-checkpoint.lock"
+    left.write_text("1")
+    world.cloud.terminate(vm)
+    assert not left.exists()
