@@ -83,6 +83,9 @@ class MachineOperations(ImageOperations):
         self.hypervisor.end(vm)
         vm.become(VmState.ACTIVE, LcmState.EPILOG)
         self._transfer(vm, transfers.epilog(vm, host), LcmState.EPILOG_FAILURE)
+        self._ended(vm)
+
+    def _ended(self, vm: VirtualMachine) -> None:
         vm.become(VmState.DONE)
         self._release_images(vm)
 
@@ -116,6 +119,9 @@ class MachineOperations(ImageOperations):
         failure = LcmState.PROLOG_RESUME_FAILURE if stopped else LcmState.PROLOG_UNDEPLOY_FAILURE
         vm.become(VmState.ACTIVE, step)
         self._transfer(vm, transfers.move(vm, (self.frontend, vm.previous), (vm.host, vm.current)), failure)
+        self._unparked(vm, stopped)
+
+    def _unparked(self, vm: VirtualMachine, stopped: bool) -> None:
         if stopped:
             self._restore(vm, LcmState.BOOT_STOPPED)
         else:
@@ -177,6 +183,9 @@ class MachineOperations(ImageOperations):
         vm.become(VmState.ACTIVE, step)
         ends = (vm.previous.host, vm.previous), (vm.host, vm.current)
         self._transfer(vm, transfers.move(vm, *ends), failure)
+        self._moved(vm, before)
+
+    def _moved(self, vm: VirtualMachine, before: VmState) -> None:
         if before != VmState.ACTIVE:
             vm.become(before)
         elif vm.is_saved:
@@ -290,11 +299,28 @@ class MachineOperations(ImageOperations):
             self._retry_move(vm, failed)
 
     def _retry_move(self, vm: VirtualMachine, failed: LcmState) -> None:
+        self._move(vm, self._before_move(vm), unknown=failed == LcmState.PROLOG_MIGRATE_UNKNOWN_FAILURE)
+
+    def _before_move(self, vm: VirtualMachine) -> VmState:
         befores = {failure: before for before, (_, failure) in _MIGRATIONS.items()}
         befores[LcmState.PROLOG_MIGRATE_UNKNOWN_FAILURE] = VmState.ACTIVE
-        if failed not in befores:
-            raise Refused(f"[one.vm.recover] VM {vm.identifier} cannot be retried in {failed.name}")
-        self._move(vm, befores[failed], unknown=failed == LcmState.PROLOG_MIGRATE_UNKNOWN_FAILURE)
+        if vm.lcm_state not in befores:
+            raise Refused(f"[one.vm.recover] VM {vm.identifier} cannot be recovered in {vm.lcm_state.name}")
+        return befores[vm.lcm_state]
+
+    def recover_success(self, vm: VirtualMachine) -> None:
+        """`onevm recover --success`: as if the failed transfer script had succeeded; nothing of it is run."""
+        failed = vm.lcm_state
+        if failed == LcmState.PROLOG_FAILURE:
+            self._boot(vm, LcmState.BOOT)
+        elif failed == LcmState.EPILOG_FAILURE:
+            self._ended(vm)
+        elif failed in (LcmState.EPILOG_STOP_FAILURE, LcmState.EPILOG_UNDEPLOY_FAILURE):
+            vm.become(VmState.STOPPED if failed == LcmState.EPILOG_STOP_FAILURE else VmState.UNDEPLOYED)
+        elif failed in (LcmState.PROLOG_RESUME_FAILURE, LcmState.PROLOG_UNDEPLOY_FAILURE):
+            self._unparked(vm, stopped=failed == LcmState.PROLOG_RESUME_FAILURE)
+        else:
+            self._moved(vm, self._before_move(vm))
 
     def recover_failure(self, vm: VirtualMachine) -> None:
         """`onevm recover --failure` of a move that failed: back to the host before, without a transfer script."""
@@ -303,10 +329,12 @@ class MachineOperations(ImageOperations):
         back = vm.previous
         vm.place(back.host, back.host_id, back.datastore)
         self._adopt(vm, back.datastore)
-        if before == VmState.ACTIVE:
-            self._boot(vm, LcmState.BOOT)
-        else:
+        if before != VmState.ACTIVE:
             vm.become(before)
+        elif vm.is_saved:
+            self._restore(vm, LcmState.BOOT_MIGRATE)
+        else:
+            self._boot(vm, LcmState.BOOT)
 
     def recover_delete(self, vm: VirtualMachine) -> None:
         """`onevm recover --delete`: delete of every disk on every host of the move; failures are ignored."""

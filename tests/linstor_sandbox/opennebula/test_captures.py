@@ -268,6 +268,35 @@ def test_a_failed_prolog_is_retried_from_its_first_line(cloud: Cloud, driver: St
     assert made_calls(cloud, before) == flow.calls("context-fails", "context-retry")
 
 
+def test_a_failed_prolog_is_taken_for_done(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("rec-prolog")
+    images = start(cloud, flow)
+    cloud.next_vm_id = 16
+    before = len(cloud.calls)
+    driver.fail_once("tm", "clone")
+    with pytest.raises(ActionFailed):
+        run_vm(cloud, images)
+    vm = cloud.machines[-1]
+    cloud.recover_success(vm)
+    assert vm.lcm_state.name == "RUNNING"
+    assert made_calls(cloud, before) == flow.calls("prolog-fails2", "recover-success")
+
+
+def test_a_failed_epilog_is_taken_for_done_and_the_rest_of_it_is_not_run(cloud: Cloud, driver: StubDriver) -> None:
+    flow = Flow("rec-epilog")
+    images = start(cloud, flow)
+    cloud.next_vm_id = 21
+    before = len(cloud.calls)
+    vm = run_vm(cloud, images)
+    driver.fail_once("tm", "delete")
+    with pytest.raises(ActionFailed):
+        cloud.terminate(vm)
+    assert vm.lcm_state.name == "EPILOG_FAILURE"
+    cloud.recover_success(vm)
+    assert vm.state.name == "DONE" and [image.vms for image in images] == [[], []]
+    assert made_calls(cloud, before) == flow.calls("create2", "delete-fails", "success")
+
+
 def test_failed_moves(cloud: Cloud, driver: StubDriver) -> None:
     flow = Flow("rec-migrate")
     vm = run_vm(cloud, start(cloud, flow))
