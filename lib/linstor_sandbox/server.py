@@ -178,7 +178,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
             return b"".join(pieces)
-        return self.rfile.read(_number((self.headers.get("Content-Length") or "0").encode(), 10))
+        length = _number((self.headers.get("Content-Length") or "0").encode(), 10)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            # Whoever asks was killed in the middle of it.
+            raise ValueError(f"{len(body)} of {length} bytes")
+        return body
 
     def _respond(self, raw: bytes) -> Response:
         path, _, query = self.path.partition("?")
