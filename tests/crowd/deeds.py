@@ -11,6 +11,7 @@ from typing import Callable, Optional
 
 from linstor_sandbox.opennebula import Image, ImageState, LcmState, VirtualMachine, VmState
 from linstor_sandbox.opennebula.machines import Disk
+from linstor_sandbox.opennebula.scripts import Call
 from tests.crowd.model import BLOCK, Model
 from tests.linstor_un.scenes import MIB, volume
 
@@ -292,9 +293,48 @@ def _simply(name: str) -> Callable[[Model, random.Random, VirtualMachine], Deed]
 
 def _recover(model: Model, draw: random.Random, vm: VirtualMachine) -> Deed:
     ways = ["retry", "retry", "retry", "delete", "recreate"]
-    if vm.lcm_state in (LcmState.PROLOG_MIGRATE_FAILURE, LcmState.PROLOG_MIGRATE_POWEROFF_FAILURE):
+    moves = (LcmState.PROLOG_MIGRATE_FAILURE, LcmState.PROLOG_MIGRATE_POWEROFF_FAILURE)
+    if vm.lcm_state in moves and not _was_killed(model, vm):
         ways.append("failure")
-    return _simply(f"recover_{draw.choice(ways)}")(model, draw, vm)
+    if vm.lcm_state == LcmState.EPILOG_FAILURE:
+        ways.append("success")
+    way = draw.choice(ways)
+    if way == "success":
+        return _give_up(model, vm)
+    return _go_back(model, vm) if way == "failure" else _simply(f"recover_{way}")(model, draw, vm)
+
+
+def _go_back(model: Model, vm: VirtualMachine) -> Deed:
+    """Give a move up, which is remembered among the calls: what had moved stays there, and nobody is called for it."""
+
+    def deed() -> None:
+        _remember(model, "recover-failure", vm)
+        model.world.cloud.recover_failure(vm)
+
+    deed.__qualname__ = "recover_failure"
+    return deed
+
+
+def _give_up(model: Model, vm: VirtualMachine) -> Deed:
+    """Take a VM's failed end for done, which is remembered among the calls: nobody is called for what is left of it."""
+
+    def deed() -> None:
+        _remember(model, "recover-success", vm)
+        model.world.cloud.recover_success(vm)
+
+    deed.__qualname__ = "recover_success"
+    return deed
+
+
+def _remember(model: Model, verb: str, vm: VirtualMachine) -> None:
+    argv = [f"{vm.host}:{vm.directory}", str(vm.identifier), str(vm.current.datastore_id)]
+    model.world.cloud.calls.append(Call("onevm", verb, argv, "", 0, "", "", 0.0))
+
+
+def _was_killed(model: Model, vm: VirtualMachine) -> bool:
+    """Whether its move was killed: it may have come to its end, so that there is nothing to go back to."""
+    moves = [call for call in model.world.cloud.calls if call.verb == "mv" and call.argv[-2] == str(vm.identifier)]
+    return moves[-1].exit_code == 255
 
 
 def _drawn_disk(draw: random.Random, vm: VirtualMachine, images_only: bool = False) -> Optional[Disk]:
