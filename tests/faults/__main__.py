@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable
 
 from tests import page
-from tests.faults.cells import EXPORTED, WAIVED, Cell, cells, check
+from tests.faults.cells import EXPORTED, WAIVERS, Cell, cells, check
 from tests.faults.scenes import SCENES
 from tests.faults.stage import Stage, die_with_parent, perform
 from tests.faults.steps import record
@@ -127,8 +127,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def waivers() -> str:
     """What may be left, and who takes it away."""
-    rows = [f"- `{pattern}`: {reason}." for pattern, reason in {**WAIVED, **EXPORTED}.items()]
-    return "\n".join(["What a killed action may leave, until then:", "", *rows])
+    rows = [f"- `{waiver.left}` in `{waiver.cells}`: {waiver.why}." for waiver in (*WAIVERS, EXPORTED)]
+    return "\n".join(
+        ["What an action that was killed, or failed at the step that is named, may leave until then:", "", *rows]
+    )
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
