@@ -207,7 +207,7 @@ def _is_waived(cell: Cell, line: str) -> bool:
 
 
 def _is_lock_of_another(cell: Cell, line: str, there: Picture) -> bool:
-    """Whether a lock file that SIGKILL has left is of a volume that was there: a later call need not have to do with it."""
+    """Whether a lock that SIGKILL has left is of a volume that was there: a later call need not touch that."""
     match = re.search(_LOCK, line) if cell.fault.kills else None
     return match is not None and match[1].partition("@")[0] in _volumes(there)
 

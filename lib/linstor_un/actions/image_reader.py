@@ -63,7 +63,8 @@ def offered(gateway: Gateway, resource: str, node: str, on: Sequence[str]) -> It
                 if all(item.is_tie_breaker for item in here):
                     # Before it is: LINSTOR may do it and answer with an error, or not at all.
                     guest.note_attached()
-                replicas.attach(gateway, resource, node)
+                with undisturbed():
+                    replicas.attach(gateway, resource, node)
             yield
         except BaseException:
             # The reason for that must reach the user, not the failure to leave.
