@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un.errors import Busy, InvalidSetting
@@ -35,9 +36,11 @@ def volume_lock(
     is_contended = descriptor is None
     if descriptor is None:
         descriptor = _acquire(path, resource, timeout_seconds, interrupt_holder)
+    log.show_in(descriptor)
     try:
         yield is_contended
     finally:
+        log.hide_from(descriptor)
         # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
         _unlink(path)
         os.close(descriptor)
@@ -228,9 +231,44 @@ def _full(path: str, failure: OSError) -> InvalidSetting:
 def _holder(path: str) -> int:
     try:
         with open(path, "rb") as file:
-            return int(file.read(20) or b"0")
+            return int((file.read(20).split() or [b"0"])[0])
     except (OSError, ValueError):
         return 0
+
+
+class Holder(NamedTuple):
+    """What the lock of a volume, in lower case, says of the process that has it; bytes are None where unknown."""
+
+    resource: str
+    process: int
+    done_bytes: Optional[int]
+    total_bytes: Optional[int]
+    step: str
+
+
+def holders(settings: Settings) -> list[Holder]:
+    """Return what the locks say, without touching them: one that a killed action has left says what that did."""
+    directory = lock_directory(settings)
+    found = []
+    for name in sorted(os.listdir(directory)):
+        match = re.fullmatch(r"linstor_un-([^@]+)\.lock", name)
+        said = _said(os.path.join(directory, name)) if match else []
+        if match and said and said[0].isdigit():
+            done, total, step = said[1:] if len(said) == len(Holder._fields) - 1 else ("-", "-", "")
+            found.append(Holder(match.group(1), int(said[0]), _number(done), _number(total), step))
+    return found
+
+
+def _said(path: str) -> list[str]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n").split(" ", 3)
+    except OSError:
+        return []
+
+
+def _number(text: str) -> Optional[int]:
+    return int(text) if text.isdigit() else None
 
 
 def _interrupt(process: int, resource: str) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import syslog
+from typing import Optional
 
 from linstor_un import hiding
 
 _PRIORITIES = {"ERROR": syslog.LOG_ERR, "WARN": syslog.LOG_WARNING, "INFO": syslog.LOG_INFO, "DEBUG": syslog.LOG_DEBUG}
 _lines: list[str] = []
 _name = "linstor_un"
+_LONGEST_STEP = 200
+# The locks that this process holds: who looks at them learns what it does.
+_locks: list[int] = []
+_step = ""
+_progress = "- -"
 
 
 def start(name: str) -> None:
@@ -56,6 +63,35 @@ def error(text: str) -> None:
 def record(text: str) -> None:
     """Note what is for the system log alone, and neither for oned nor for a user."""
     _to_system_log("INFO", f"INFO: {_name}: {text}")
+
+
+def show_in(lock: int) -> None:
+    """Let a lock file, by its descriptor, say from the next step on what is being done: see `doing`."""
+    _locks.append(lock)
+
+
+def hide_from(lock: int) -> None:
+    """Let a lock file be, before its descriptor is closed."""
+    _locks.remove(lock)
+
+
+def doing(step: str) -> None:
+    """Say which step begins, for `linstor-un actions`: in the locks that are held, as `PROCESS DONE TOTAL STEP`."""
+    global _step
+    _step = " ".join(step.split())[:_LONGEST_STEP]
+    progress()
+
+
+def progress(done_bytes: Optional[int] = None, total_bytes: Optional[int] = None) -> None:
+    """Say how far the step is, where that is known."""
+    global _progress
+    _progress = " ".join("-" if number is None else str(number) for number in (done_bytes, total_bytes))
+    for lock in _locks:
+        # A line in one piece: whoever reads takes what is before its end, and what was longer stays behind it.
+        try:
+            os.pwrite(lock, f"{os.getpid()} {_progress} {_step}\n".encode(), 0)
+        except OSError:
+            pass
 
 
 def lines() -> list[str]:

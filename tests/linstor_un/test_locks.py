@@ -17,6 +17,7 @@ import pytest
 
 from linstor_un import locks, log
 from linstor_un.errors import Busy, InvalidSetting
+from linstor_un.locks import Holder
 from linstor_un.settings import Settings
 from tests.conftest import CHECKOUT
 
@@ -101,6 +102,31 @@ def test_the_lock_is_a_file_while_it_is_held(tmp_path: Path) -> None:
         assert path.read_text() == str(os.getpid())
         assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_says_what_its_holder_does(tmp_path: Path) -> None:
+    settings = Settings(lock_directory=str(tmp_path))
+    with locks.volume_lock(str(tmp_path), "One-image-1", 0):
+        assert locks.holders(settings) == [Holder("one-image-1", os.getpid(), None, None, "")]
+        log.doing("Copying much\n of it to a\tdisk")
+        log.progress(5, 1 << 40)
+        assert locks.holders(settings) == [
+            Holder("one-image-1", os.getpid(), 5, 1 << 40, "Copying much of it to a disk")
+        ]
+        log.doing("Less")
+        assert locks.holders(settings) == [Holder("one-image-1", os.getpid(), None, None, "Less")]
+        with pytest.raises(Busy, match=f"process {os.getpid()}"), locks.volume_lock(str(tmp_path), "one-image-1", 0):
+            pytest.fail("two have the lock")
+    log.doing("More")
+    assert locks.holders(settings) == []
+
+
+def test_what_a_lock_cannot_say_stops_nobody(tmp_path: Path) -> None:
+    with locks.volume_lock(str(tmp_path), "one-image-1", 0), Path(os.devnull).open() as unwritable:
+        log.show_in(unwritable.fileno())
+        log.doing("Writing to what cannot be written to")
+        log.hide_from(unwritable.fileno())
+        assert locks.holders(Settings(lock_directory=str(tmp_path)))[0].step.startswith("Writing")
 
 
 def test_a_failing_action_gives_the_lock_back(tmp_path: Path) -> None:

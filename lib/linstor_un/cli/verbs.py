@@ -20,6 +20,7 @@ VERBS = {
     "status": "Show datastores with what still fits, nodes, volumes and snapshots.",
     "map": "Draw what is where, in the terminal or as a page for a browser.",
     "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",
+    "actions": "Show which actions of the driver run now, and what they do.",
     "place": "Put a replica of a volume on a node, or take it from there.",
     "replicas": "Give a volume so many replicas: LINSTOR places more, or some are taken.",
     "evacuate": "Move the replicas of all volumes off a node.",

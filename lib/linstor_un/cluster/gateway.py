@@ -311,6 +311,7 @@ class Gateway:
     def _once(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
         from linstor.errors import LinstorError, LinstorNetworkError, LinstorTimeoutError
 
+        log.doing(what)
         connection = self._connected()
         started = time.monotonic()
         try:

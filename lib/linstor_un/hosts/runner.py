@@ -84,11 +84,13 @@ class Host(NamedTuple):
         Raises HostUnreachable, MissingDependency and CommandFailed.
         """
         step = steps[0] if len(steps) == 1 else joined(steps)
+        log.doing(f"{what} on {self.name}")
         longest = None if step.is_long else self.settings.command_timeout_seconds
         return self._finish(what, self.start(step._replace(script=_WATCHED + step.script)), longest)
 
     def feed(self, what: str, step: Step) -> Feed:
         """Start the step with its stdin open for data, which it takes with `receive`."""
+        log.doing(f"{what} on {self.name}")
         return Feed(self, what, self.start(step))
 
     def start(self, step: Step) -> subprocess.Popen[bytes]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, Optional, Protocol
 
+from linstor_un import log
 from linstor_un.errors import MissingDependency, UnusableImage
 from linstor_un.hosts import formats
 
@@ -147,6 +148,7 @@ class _Meter:
     def _from_outside(self, size: int) -> bytes:
         block = self._reader.read(size)
         self._read += len(block)
+        log.progress(self._read, self._size_bytes)
         for item in self._hashes.values():
             item.update(block)
         if self._limit:
@@ -157,6 +159,8 @@ class _Meter:
     def finish(self) -> None:
         while self.read(_BLOCK_BYTES):
             pass
+        # What the host does with it from now on it does not say.
+        log.progress()
         self._reader.close()
         if self._size_bytes is not None and self._read != self._size_bytes:
             raise UnusableImage(

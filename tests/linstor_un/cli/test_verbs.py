@@ -138,7 +138,9 @@ def lines_to_type(*verbs: str) -> list[str]:
     return re.findall(rf"^    (linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", lines_to_type("status", "map", "audit", "place", "replicas", "evacuate", "datastore"))
+@pytest.mark.parametrize(
+    "line", lines_to_type("status", "map", "audit", "place", "replicas", "evacuate", "datastore", "actions")
+)
 def test_what_the_readme_types_works(
     estate: Estate, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

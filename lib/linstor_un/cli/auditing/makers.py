@@ -19,13 +19,13 @@ def state(mark: str) -> str:
     match = re.fullmatch(r"(.*):(\d+):(\d+)", mark.partition(" ")[0])
     if match is None or match.group(1) != os.uname().nodename:
         return UNKNOWN
-    began = _began_at(int(match.group(2)))
+    began = began_at(int(match.group(2)))
     if began is None or began > int(match.group(3)) / _NANOSECONDS + _TOLERANCE_SECONDS:
         return DEAD
     return ALIVE
 
 
-def _began_at(process: int) -> float | None:
+def began_at(process: int) -> float | None:
     """Return when a process began, in seconds since 1970, or None where there is none."""
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
