@@ -19,6 +19,12 @@ _OWN = r"(?:disk-\d+|checkpoint)"
 _LONGEST_SUCCESSION = 4
 _SUCCESSOR = rf"(?:-[2-{_LONGEST_SUCCESSION}])?"
 
+# The volumes of LINBIT's add-on that were adopted keep their names, since LINSTOR renames nothing: images, and VMs'
+# disks, whose names end with the VM and the disk.
+ADD_ON = "linstor"
+_ADD_ONS_IMAGE = r"OpenNebula-Image-(\d+)"
+_ADD_ONS_DISK = r"OpenNebula-(?:Image-\d+|Volatile)-vm(\d+)-disk(\d+)"
+
 # One kept snapshot per image from which VM disks are restored.
 BASE_SNAPSHOT = "linstor_un-base"
 
@@ -68,22 +74,28 @@ class Names(NamedTuple):
         """Return the resource definition that holds the memory of a suspended VM."""
         return f"{self.prefix}-vm-{vm_id}-checkpoint"
 
-    def snapshot(self, snapshot_id: int) -> str:
-        """Return the name of OpenNebula's snapshot of a disk or an image: the same for both."""
-        return f"snapshot-{snapshot_id}"
+    def snapshot(self, snapshot_id: int, resource: str) -> str:
+        """Return the name of OpenNebula's snapshot of a volume; an adopted volume's are named as the add-on does."""
+        is_add_ons = re.fullmatch(rf"{_ADD_ONS_IMAGE}|{_ADD_ONS_DISK}", resource, re.IGNORECASE)
+        return f"OpenNebula-Snap-{snapshot_id}" if is_add_ons else f"snapshot-{snapshot_id}"
 
     def snapshot_id_of(self, name: str) -> int:
         """Return OpenNebula's id of a snapshot, or -1 for one that is not OpenNebula's."""
-        match = re.fullmatch(r"snapshot-(\d+)", name, re.IGNORECASE)
+        match = re.fullmatch(r"(?:snapshot|OpenNebula-Snap)-(\d+)", name, re.IGNORECASE)
         return int(match.group(1)) if match else -1
 
     def is_of_vm(self, resource: str, vm_id: int) -> bool:
         """Tell whether `resource` is a disk or the checkpoint of that VM, by its name."""
-        pattern = rf"{re.escape(self.prefix)}-vm-{vm_id}-{_OWN}{_SUCCESSOR}"
-        return re.fullmatch(pattern, resource, re.IGNORECASE) is not None
+        return self.vm_id_of(self.first_name(resource)) == vm_id
 
     def first_name(self, resource: str) -> str:
-        """Return the name that a VM's own volume has where it need not be another one; any other name as it is."""
+        """Return the name that a VM's own volume has where it need not be another one; any other name as it is.
+
+        That of an adopted volume is the one that it would have, had it been made by this driver.
+        """
+        adopted = re.fullmatch(_ADD_ONS_DISK, resource, re.IGNORECASE)
+        if adopted:
+            return self.disk(int(adopted.group(1)), int(adopted.group(2)))
         match = re.fullmatch(rf"({re.escape(self.prefix)}-vm-\d+-{_OWN}){_SUCCESSOR}", resource, re.IGNORECASE)
         return match.group(1) if match else resource
 
@@ -144,6 +156,11 @@ class Names(NamedTuple):
         """Tell whether a volume's properties name an owner in this OpenNebula."""
         return any(key in properties for key in (self.vm_id, self.image_id, self.incomplete, self.run))
 
+    def is_owner_key(self, key: str) -> bool:
+        """Tell whether a property names an owner in this OpenNebula."""
+        match = _OWNER_KEY.fullmatch(key)
+        return match is not None and match.group(1) == self.prefix
+
     def is_foreign(self, properties: Mapping[str, str]) -> bool:
         """Tell whether a volume's properties name an owner, and that in another OpenNebula alone."""
         prefixes = {match.group(1) for match in map(_OWNER_KEY.fullmatch, properties) if match}
@@ -160,6 +177,22 @@ class Names(NamedTuple):
         is another.
         """
         return {self.image_id: str(image_id)}
+
+
+def add_ons_image_id_of(resource: str) -> Optional[int]:
+    """Return the image for which LINBIT's add-on has made a volume of this name, or None."""
+    match = re.fullmatch(_ADD_ONS_IMAGE, resource, re.IGNORECASE)
+    return int(match.group(1)) if match else None
+
+
+def add_ons_image(image_id: int) -> str:
+    """Return the volume that LINBIT's add-on has made for an image."""
+    return f"OpenNebula-Image-{image_id}"
+
+
+def add_ons_disk(source: str, vm_id: int, disk_id: int) -> str:
+    """Return the volume of a VM's own disk that LINBIT's add-on has made of an image, or of none (volatile)."""
+    return f"{source or 'OpenNebula-Volatile'}-vm{vm_id}-disk{disk_id}"
 
 
 def drbd_device(resource: str) -> str:

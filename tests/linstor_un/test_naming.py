@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linstor_un.errors import InvalidInput
-from linstor_un.naming import BASE_SNAPSHOT, Names, drbd_device, is_resource_name, resource_of, resource_of_source
+from linstor_un.naming import (
+    BASE_SNAPSHOT,
+    Names,
+    add_ons_disk,
+    add_ons_image,
+    add_ons_image_id_of,
+    drbd_device,
+    is_resource_name,
+    resource_of,
+    resource_of_source,
+)
 
 FIRST = string.ascii_letters + "_"
 REST = FIRST + string.digits + "-"
@@ -102,7 +112,7 @@ def test_names_are_those_that_users_of_linstor_un_have() -> None:
     assert names.image(7) == "one-image-7"
     assert names.disk(12, 3) == "one-vm-12-disk-3"
     assert names.checkpoint(12) == "one-vm-12-checkpoint"
-    assert names.snapshot(4) == "snapshot-4"
+    assert names.snapshot(4, "one-image-1") == "snapshot-4"
     assert names.disk_properties(12, 3, 100) == {"Aux/one/VM_ID": "12", "Aux/one/DISK_ID": "3", "Aux/one/DS_ID": "100"}
     assert drbd_device("one-image-7") == "/dev/drbd/by-res/one-image-7/0"
 
@@ -143,6 +153,30 @@ def test_every_successor_leads_back_to_the_first_name(first: str) -> None:
     assert {names.first_name(name) for name in names.successors(first)} == {first}
     for name in ("one-image-7", "one-vm-1-disk-0-5", "two-vm-1-disk-0-2"):
         assert names.first_name(name) == name
+
+
+ADOPTED = ["OpenNebula-Image-7-vm12-disk3", "OpenNebula-Volatile-vm12-disk3", "opennebula-image-7-VM12-disk3"]
+
+
+@pytest.mark.parametrize("resource", ADOPTED)
+def test_an_adopted_disk_is_the_vms_and_has_the_add_ons_names(resource: str) -> None:
+    names = Names()
+    assert names.first_name(resource) == "one-vm-12-disk-3"
+    assert names.is_of_vm(resource, 12) and not names.is_of_vm(resource, 1)
+    assert names.vm_id_of(resource) is None, "where it was not adopted it is not ours"
+    assert names.snapshot(4, resource) == "OpenNebula-Snap-4"
+
+
+def test_what_the_add_on_has_made_is_told_by_its_name() -> None:
+    names = Names()
+    assert add_ons_image(7) == "OpenNebula-Image-7" and add_ons_image_id_of("opennebula-image-7") == 7
+    assert add_ons_disk("OpenNebula-Image-7", 12, 3) == ADOPTED[0] and add_ons_disk("", 12, 3) == ADOPTED[1]
+    assert names.snapshot(4, "OpenNebula-Image-7") == "OpenNebula-Snap-4"
+    assert names.snapshot_id_of("OpenNebula-Snap-4") == names.snapshot_id_of("snapshot-4") == 4
+    for name in ("one-image-7", "OpenNebula-Image-7-vm1-disk0", "OpenNebula-Image-x", "xOpenNebula-Image-7"):
+        assert add_ons_image_id_of(name) is None
+    for name in ("OpenNebula-vm-context-vm1-disk0", "OpenNebula-Image-7-vm1-disk0x", "mine-vm1-disk0"):
+        assert names.first_name(name) == name and names.snapshot(1, name) == "snapshot-1"
 
 
 def test_what_one_version_of_the_driver_leaves_the_next_one_finds() -> None:

@@ -94,24 +94,52 @@ def create(
     identifier: int,
     template: str,
     release: Release,
-    tm_mad_conf: Mapping[str, str],
+    tm_mad_confs: Mapping[str, Mapping[str, str]],
     encrypted: frozenset[str] = frozenset(),
 ) -> Datastore:
-    """A datastore of a template's text, with the attributes of TM_MAD_CONF copied in as oned does at creation."""
+    """A datastore of a template's text, with the attributes of TM_MAD_CONF copied in as oned does at creation.
+
+    `tm_mad_confs` are the stanzas of oned.conf by their driver.
+    """
     given = templates.single(templates.parse(template))
     name, kind = given.pop("NAME", ""), given.get("TYPE", "IMAGE_DS")
     if not name:
         raise Refused("No NAME in template.")
     if kind not in _TYPES:
         raise Refused(f"datastore {name}: TYPE {kind!r} is none of {', '.join(_TYPES)}")
-    if given.get("TM_MAD") != tm_mad_conf["NAME"]:
-        raise Refused(f'TM_MAD named "{given.get("TM_MAD", "")}" is not defined in oned.conf')
+    tm_mad_conf = _conf(tm_mad_confs, given.get("TM_MAD", ""))
     if not {"SAFE_DIRS", "RESTRICTED_DIRS"} & given.keys():
         given.update(SAFE_DIRS="/var/tmp", RESTRICTED_DIRS="/")
     attributes = {**given, "TYPE": kind, **_copied(kind, release, tm_mad_conf)}
     if kind == "SYSTEM_DS":
         attributes = {"DISK_TYPE": "FILE", **attributes}
     return Datastore(identifier, name, kind, attributes, encrypted)
+
+
+def update(
+    datastore: Datastore,
+    template: str,
+    is_merged: bool,
+    release: Release,
+    tm_mad_confs: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Change a datastore's template; what a datastore cannot be without stays, and TM_MAD_CONF is copied in anew."""
+    given = templates.single(templates.parse(template))
+    kind, before = datastore.type, datastore.attributes
+    needed = ("TYPE", "TM_MAD", "DS_MAD", "DISK_TYPE")
+    wanted = {name: value for name, value in before.items() if is_merged or name in needed}
+    wanted.update(given)
+    copied = _copied(kind, release, _conf(tm_mad_confs, wanted["TM_MAD"]))
+    if (wanted["TM_MAD"], wanted.get("DS_MAD")) != (before["TM_MAD"], before.get("DS_MAD")):
+        datastore.total_mb = datastore.free_mb = datastore.used_mb = 0
+    foreign = ("LN_TARGET", "CLONE_TARGET", "DS_MAD") if kind == "SYSTEM_DS" else ("SHARED",)
+    datastore.attributes = {name: value for name, value in {**wanted, **copied}.items() if name not in foreign}
+
+
+def _conf(tm_mad_confs: Mapping[str, Mapping[str, str]], tm_mad: str) -> Mapping[str, str]:
+    if tm_mad not in tm_mad_confs:
+        raise Refused(f'TM_MAD named "{tm_mad}" is not defined in oned.conf')
+    return tm_mad_confs[tm_mad]
 
 
 def _copied(kind: str, release: Release, tm_mad_conf: Mapping[str, str]) -> dict[str, str]:

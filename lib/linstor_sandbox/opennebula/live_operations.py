@@ -29,7 +29,7 @@ class LiveOperations(SnapshotOperations):
         try:
             self._go(vm, argv, document)
         except (ActionFailed, HypervisorFailed):
-            vm.place(before.host, before.host_id, before.datastore)
+            vm.place(before.host, before.host_id, before.datastore, before.tm_mad)
             self._adopt(vm, before.datastore)
             raise
         finally:
@@ -53,4 +53,4 @@ class LiveOperations(SnapshotOperations):
             raise
 
     def _migration_action(self, vm: VirtualMachine, verb: str, argv: list[str], document: str) -> Call:
-        return self.scripts.migration(vm.current.datastore.tm_mad, verb, argv, document)
+        return self.scripts.migration(vm.current.tm_mad, verb, argv, document)

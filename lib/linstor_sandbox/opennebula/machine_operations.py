@@ -147,7 +147,7 @@ class MachineOperations(ImageOperations):
     def resume(self, vm: VirtualMachine) -> None:
         """`onevm resume` of a VM in POWEROFF or SUSPENDED: a new history record, and the context is made again."""
         was_off = vm.state == VmState.POWEROFF
-        vm.place(vm.host, vm.current.host_id, vm.current.datastore)
+        vm.place(vm.host, vm.current.host_id, vm.current.datastore, vm.current.tm_mad)
         if was_off:
             self._boot(vm, LcmState.BOOT_POWEROFF)
         else:
@@ -171,7 +171,7 @@ class MachineOperations(ImageOperations):
             try:
                 self._save(vm, LcmState.SAVE_MIGRATE, back)
             except (ActionFailed, HypervisorFailed):
-                vm.place(back.host, back.host_id, back.datastore)
+                vm.place(back.host, back.host_id, back.datastore, back.tm_mad)
                 raise
         self._adopt(vm, target)
         self._move(vm, before, unknown)
@@ -327,7 +327,7 @@ class MachineOperations(ImageOperations):
         befores = {failure: before for before, (_, failure) in _MIGRATIONS.items()}
         before = befores[vm.lcm_state]
         back = vm.previous
-        vm.place(back.host, back.host_id, back.datastore)
+        vm.place(back.host, back.host_id, back.datastore, back.tm_mad)
         self._adopt(vm, back.datastore)
         if before != VmState.ACTIVE:
             vm.become(before)

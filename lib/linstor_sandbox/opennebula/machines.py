@@ -137,6 +137,11 @@ class History:
     datastore: Datastore
     started: int
     ended: int = 0
+    # The driver that the datastore had when the record was opened: whatever it has by now, oned goes by this.
+    tm_mad: str = ""
+
+    def __post_init__(self) -> None:
+        self.tm_mad = self.tm_mad or self.datastore.tm_mad
 
     @property
     def datastore_id(self) -> int:
@@ -156,7 +161,7 @@ class History:
             markup.text("STIME", self.started),
             markup.text("ETIME", self.ended),
             markup.cdata("VM_MAD", "kvm"),
-            markup.cdata("TM_MAD", self.datastore.tm_mad),
+            markup.cdata("TM_MAD", self.tm_mad),
             markup.text("DS_ID", self.datastore_id),
             "<PLAN_ID>-2</PLAN_ID><ACTION_ID>-1</ACTION_ID>",
             *(markup.text(name, value) for name, value in times.items()),
@@ -209,12 +214,12 @@ class VirtualMachine:
         """Its directory in the system datastore, with oned's double slash."""
         return directory(self.identifier, self.current)
 
-    def place(self, host: str, host_id: int, datastore: Datastore) -> None:
-        """Open a new history record; the one before ends now."""
+    def place(self, host: str, host_id: int, datastore: Datastore, tm_mad: str = "") -> None:
+        """Open a new history record; the one before ends now. `tm_mad` is that of a record that is copied."""
         now = int(time.time())
         if self.history:
             self.current.ended = now
-        self.history.append(History(len(self.history), host, host_id, datastore, now))
+        self.history.append(History(len(self.history), host, host_id, datastore, now, tm_mad=tm_mad))
 
     def disk(self, disk_id: int) -> Disk:
         """The disk of an id."""
@@ -265,7 +270,7 @@ class VirtualMachine:
         )
 
     def _template(self) -> list[tuple[str, Value]]:
-        tm_mad = self.current.datastore.tm_mad if self.history else ""
+        tm_mad = self.current.tm_mad if self.history else ""
         entries: list[tuple[str, Value]] = [
             ("AUTOMATIC_DS_REQUIREMENTS", f'("CLUSTERS/ID" @> 0) & (TM_MAD = "{tm_mad}")'),
             ("AUTOMATIC_NIC_REQUIREMENTS", '("CLUSTERS/ID" @> 0)'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Callable, Optional, TypeVar, Union
@@ -13,7 +14,7 @@ from linstor_sandbox.opennebula import datastores, markup, templates
 from linstor_sandbox.opennebula.datastores import TM_MAD_CONF, Datastore
 from linstor_sandbox.opennebula.errors import ActionFailed, Refused
 from linstor_sandbox.opennebula.hypervisor import Hypervisor
-from linstor_sandbox.opennebula.images import Image
+from linstor_sandbox.opennebula.images import Image, ImageState
 from linstor_sandbox.opennebula.machines import VirtualMachine, VmState
 from linstor_sandbox.opennebula.releases import Release
 from linstor_sandbox.opennebula.rpc import Endpoint
@@ -54,13 +55,15 @@ class Registry:
         self.frontend = frontend
         self.var = var
         self.encrypted = encrypted
-        self.tm_mad_conf = dict(tm_mad_conf)
+        # Those of other drivers may be added.
+        self.tm_mad_confs = {tm_mad_conf["NAME"]: dict(tm_mad_conf)}
         self.configuration = configuration
         self.datastores: list[Datastore] = []
         self.images: list[Image] = []
         self.machines: list[VirtualMachine] = []
         self.first_datastore_id = FIRST_DATASTORE
-        self._last_datastore_id = 0
+        # oned gives no id twice.
+        self._deleted_datastores = 0
         self.next_image_id = self.next_vm_id = self.next_request_id = 0
         self.lock = threading.RLock()
         self.rpc = Endpoint(SESSION, self._methods())
@@ -80,13 +83,11 @@ class Registry:
     def create_datastore(self, template: str) -> Datastore:
         """`onedatastore create` with a template's text."""
         with self.lock:
-            # oned gives no id twice, whatever was deleted.
-            identifier = max(self.first_datastore_id, self._last_datastore_id + 1)
-            created = datastores.create(identifier, template, self.release, self.tm_mad_conf, self.encrypted)
+            identifier = self.first_datastore_id + len(self.datastores) + self._deleted_datastores
+            created = datastores.create(identifier, template, self.release, self.tm_mad_confs, self.encrypted)
             if any(datastore.name == created.name for datastore in self.datastores):
                 raise Refused(f"NAME is already taken by a datastore: {created.name}")
             self.datastores.append(created)
-            self._last_datastore_id = identifier
             return created
 
     def monitor(self, datastore: Datastore) -> Call:
@@ -135,6 +136,8 @@ class Registry:
         return {
             "one.datastore.allocate": ("cluster", self._allocate_datastore),
             "one.datastore.delete": ("datastore", self._delete_datastore),
+            "one.datastore.update": ("datastore", self._update_datastore),
+            "one.image.allocate": ("datastore", self._allocate_image),
             "one.vm.info": ("virtual machine", lambda vm_id, _decrypt=False: self._vm_xml(vm_id)),
             "one.datastore.info": ("datastore", self._datastore_xml),
             "one.image.info": ("image", lambda image_id, _decrypt=False: self._image_xml(image_id)),
@@ -158,7 +161,55 @@ class Registry:
             if found.images:
                 raise Refused(f"Cannot delete datastore. Datastore {identifier} is not empty.")
             self.datastores.remove(found)
+            self._deleted_datastores += 1
             return identifier
+
+    def _update_datastore(self, identifier: int, template: str, update_type: int) -> int:
+        """0 replaces the template, 1 merges into it."""
+        with self.lock:
+            datastores.update(self.datastore(identifier), template, update_type == 1, self.release, self.tm_mad_confs)
+            return identifier
+
+    def _allocate_image(self, template: str, datastore_id: int, _no_check_capacity: bool = False) -> int:
+        """Make an image of a SOURCE, for which no driver is asked; of a PATH only what `create_image` does."""
+        given = templates.single(templates.parse(template))
+        with self.lock:
+            datastore = self.datastore(datastore_id)
+            name = given.pop("NAME", "")
+            self._check_image(datastore, name, given)
+            image = Image(
+                self.next_image_id,
+                name,
+                datastore.identifier,
+                datastore.name,
+                type=given.pop("TYPE", "OS"),
+                persistent=given.pop("PERSISTENT", "").upper() == "YES",
+                source=given.pop("SOURCE"),
+                format=given.pop("FORMAT"),
+                size=int(given.pop("SIZE")),
+                disk_type=datastore.disk_type,
+                attributes={"DEV_PREFIX": "sd", **given},
+                registered=int(time.time()),
+            )
+            image.become(ImageState.READY)
+            self.next_image_id += 1
+            self.images.append(image)
+            datastore.images.append(image.identifier)
+            return image.identifier
+
+    def _check_image(self, datastore: Datastore, name: str, given: Mapping[str, str]) -> None:
+        error = "Error allocating a new image."
+        if datastore.type != "IMAGE_DS":
+            raise Refused(f"{error} New images cannot be allocated in a system datastore.")
+        taken = next((image.identifier for image in self.images if image.name == name), None)
+        if taken is not None:
+            raise Refused(f"{error} NAME is already taken by IMAGE {taken}.")
+        if not given.get("SOURCE") or given.get("PATH"):
+            raise Refused(f"{error} PATH and SOURCE cannot be both set.")
+        if not given.get("FORMAT"):
+            raise Refused(f"{error} SOURCE needs FORMAT to be set.")
+        if not given.get("SIZE", "").isdigit():
+            raise Refused(f"{error} Cannot parse SIZE")
 
     def _vm_xml(self, identifier: int) -> str:
         with self.lock:

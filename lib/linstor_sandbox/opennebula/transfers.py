@@ -8,11 +8,11 @@ from linstor_sandbox.opennebula.machines import Disk, History, VirtualMachine, d
 def prolog_line(vm: VirtualMachine, disk: Disk, frontend: str) -> str:
     """Make one disk on the VM's host: CLONE, LN, MKIMAGE or MKSWAP."""
     target = f"{vm.host}:{vm.directory}/disk.{disk.disk_id} {vm.identifier}"
-    system = vm.current.datastore
+    tm_mad, identifier = vm.current.tm_mad, vm.current.datastore_id
     if disk.type == "SWAP":
-        return f"MKSWAP {system.tm_mad} {disk.size} {target} {system.identifier}"
+        return f"MKSWAP {tm_mad} {disk.size} {target} {identifier}"
     if disk.type == "FS":
-        return f"MKIMAGE {system.tm_mad} {disk.size} {disk.attributes['FORMAT']} {target} {system.identifier}"
+        return f"MKIMAGE {tm_mad} {disk.size} {disk.attributes['FORMAT']} {target} {identifier}"
     verb = "CLONE" if disk.yes("CLONE") else "LN"
     source = disk.attributes["SOURCE"]
     if ":" not in source:
@@ -34,8 +34,7 @@ def move(vm: VirtualMachine, source: tuple[str, History], target: tuple[str, His
         for disk in vm.disks
         for tm_mad, datastore_id in [_driver(disk, target[1])]
     ]
-    system = target[1].datastore
-    return [*lines, f"MV {system.tm_mad} {ends[0]} {ends[1]} {vm.identifier} {system.identifier}"]
+    return [*lines, f"MV {target[1].tm_mad} {ends[0]} {ends[1]} {vm.identifier} {target[1].datastore_id}"]
 
 
 def epilog_line(vm: VirtualMachine, disk: Disk, host: str) -> str:
@@ -67,8 +66,7 @@ def _delete_line(vm: VirtualMachine, disk: Disk, host: str, record: History) -> 
 
 
 def _delete_directory(vm: VirtualMachine, host: str, record: History) -> str:
-    system = record.datastore
-    return f"DELETE {system.tm_mad} {host}:{directory(vm.identifier, record)} {vm.identifier} {system.identifier}"
+    return f"DELETE {record.tm_mad} {host}:{directory(vm.identifier, record)} {vm.identifier} {record.datastore_id}"
 
 
 def resize_line(vm: VirtualMachine, disk: Disk, size: int) -> str:
@@ -94,15 +92,14 @@ def save_line(vm: VirtualMachine, disk: Disk, host: str, source: str, snapshot: 
 
 def context_line(vm: VirtualMachine, context_file: str, disk_id: int) -> str:
     """Make the context disk where the VM boots."""
-    system = vm.current.datastore
     target = f"{vm.host}:{vm.directory}/disk.{disk_id}"
-    return f"CONTEXT {system.tm_mad} {context_file} {target} {vm.identifier} {system.identifier}"
+    return f"CONTEXT {vm.current.tm_mad} {context_file} {target} {vm.identifier} {vm.current.datastore_id}"
 
 
 def _driver(disk: Disk, record: History) -> tuple[str, int]:
     """The transfer driver and datastore id of a line: the image's, the system datastore's for a volatile disk."""
     if disk.volatile:
-        return record.datastore.tm_mad, record.datastore_id
+        return record.tm_mad, record.datastore_id
     return disk.attributes["TM_MAD"], int(disk.attributes["DATASTORE_ID"])
 
 

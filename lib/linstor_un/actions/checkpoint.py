@@ -39,8 +39,8 @@ class Checkpoint(NamedTuple):
     @property
     def is_ours(self) -> bool:
         """Tell whether the VM's system datastore and all its disks are this driver's."""
-        drivers = {self.datastore.transfer_driver, *(disk.transfer_driver for disk in self.vm.disks)}
-        return drivers - {""} == {transfer.DRIVER}
+        others = {disk.transfer_driver for disk in self.vm.disks} - {"", *transfer.OWN_DRIVERS}
+        return self.datastore.transfer_driver == transfer.DRIVER and not others
 
     @property
     def resource(self) -> str:

@@ -43,7 +43,8 @@ def begin(call: Call) -> DiskSnapshot:
     disk = action.need_disk(place.disk_id)
     if disk.is_volatile:
         raise InvalidInput(f"Disk {place.disk_id} of VM {place.vm_id} is volatile: only images' disks have snapshots")
-    return DiskSnapshot(action, place, disk, action.resource(disk), action.names.snapshot(snapshot_id))
+    resource = action.resource(disk)
+    return DiskSnapshot(action, place, disk, resource, action.names.snapshot(snapshot_id, resource))
 
 
 def take_live(action: Transfer, place: Place, resource: str, name: str) -> None:

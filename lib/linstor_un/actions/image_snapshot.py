@@ -60,5 +60,5 @@ def begin(call: Call) -> ImageSnapshot:
     if image.target_snapshot < 0:
         raise InvalidInput("<IMAGE/TARGET_SNAPSHOT> is missing from the action's XML: call it as OpenNebula does")
     resource = resource_of_source(image.source)
-    name = action.names.snapshot(image.target_snapshot)
+    name = action.names.snapshot(image.target_snapshot, resource)
     return ImageSnapshot(action, action.gateway(), resource, name, image.snapshot_ids)

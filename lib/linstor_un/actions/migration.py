@@ -60,9 +60,14 @@ def begin(call: Call) -> Migration:
     machine = model.virtual_machine(decoding.parse(decoding.decode(call.standard_input), "VM"))
     if machine.vm_id != vm_id:
         raise InvalidInput(f"The action is called for VM {vm_id} and its XML is of VM {machine.vm_id}")
-    disks = tuple(disk for disk in machine.disks if disk.transfer_driver == transfer.DRIVER)
-    wanted = [arguments.identifier(datastore, "DSID"), *(disk.datastore_id for disk in disks)]
+    may_be_ours = [disk for disk in machine.disks if disk.transfer_driver in transfer.OWN_DRIVERS]
+    wanted = [arguments.identifier(datastore, "DSID"), *(disk.datastore_id for disk in may_be_ours)]
     facts = oned.ask(vm_id, wanted)
+    disks = tuple(
+        disk
+        for disk in may_be_ours
+        if not disk.is_adopted or facts.datastores[disk.datastore_id].transfer_driver == transfer.DRIVER
+    )
     own = facts.datastores[wanted[0]]
     if own.transfer_driver != transfer.DRIVER and disks:
         own = facts.datastores[disks[0].datastore_id]
@@ -71,7 +76,7 @@ def begin(call: Call) -> Migration:
     known = facts.virtual_machine or machine._replace(hostnames=(source_host, target_host))
     action = transfer.of(vm_id, known, facts.datastores, own, settings)
     source = target._replace(host=arguments.hostname(source_host))
-    others = {disk.transfer_driver for disk in machine.disks} - {"", transfer.DRIVER}
+    others = {disk.transfer_driver for disk in machine.disks if disk not in disks} - {""}
     return Migration(action, source, target, disks, is_relayed, tuple(sorted(others)))
 
 

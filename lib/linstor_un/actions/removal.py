@@ -22,7 +22,7 @@ def remove_own(action: Transfer, place: Place) -> None:
         if linked is not None and not is_own and action.vm is None:
             # oned has forgotten the disk, and its link was to an image: that is detached, never deleted.
             transfer.release(action, place, None, linked, unlinked.device)
-        for volume in volumes.find_several(action.gateway, action.names.successors(resource)):
+        for volume in volumes.find_several(action.gateway, action.own_volumes.candidates(place.disk_id)):
             if volume is not None:
                 _remove(action, volume)
 

@@ -17,7 +17,7 @@ from linstor_un.errors import HostUnreachable, InvalidInput, NotFound
 from linstor_un.hosts import devices, runner
 from linstor_un.hosts.devices import Unlinked
 from linstor_un.hosts.runner import Host, Step
-from linstor_un.naming import Names, drbd_device, is_resource_name, resource_of
+from linstor_un.naming import ADD_ON, Names, drbd_device, is_resource_name, resource_of
 from linstor_un.opennebula import lifecycle, oned
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Datastore, Disk, VirtualMachine
@@ -27,6 +27,8 @@ from linstor_un.units import MIB
 
 DRIVER = "linstor_un"
 _WITHOUT_DISKS = lifecycle.UNBORN_STATES | lifecycle.DONE_STATES
+# Disks of VMs that were LINBIT's add-on's when they were made come to this driver by that name.
+OWN_DRIVERS = (DRIVER, ADD_ON)
 
 
 class Transfer(NamedTuple):
@@ -144,7 +146,7 @@ def of(
 ) -> Transfer:
     """Return what an action knows that has asked for it itself."""
     gateway = Gateway(settings)
-    own = OwnVolumes(gateway, vm_id, [disk.disk_id for disk in vm.disks if not disk.is_image] if vm else [])
+    own = OwnVolumes(gateway, vm_id, vm.disks if vm else ())
     return Transfer(vm_id, vm, datastores, datastore, settings, gateway, own)
 
 

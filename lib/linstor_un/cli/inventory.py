@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from linstor_un import settings as settings_room
-from linstor_un.actions import checkpoint
+from linstor_un.actions import checkpoint, own_volume
 from linstor_un.cluster import inventory as clusters
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.inventory import Cluster
 from linstor_un.errors import DriverError, InvalidSetting
-from linstor_un.naming import Names, resource_of
+from linstor_un.naming import Names, add_ons_image_id_of, resource_of
 from linstor_un.opennebula import pools
 from linstor_un.opennebula.model import Disk
 from linstor_un.opennebula.pools import Database, Image, KnownSnapshot, Machine
@@ -83,7 +83,11 @@ def read(configuration: Mapping[str, str]) -> Inventory:
     Argument: `configuration` from settings.read_configuration. Raises OnedUnreachable, ControllerUnreachable and
     InvalidSetting.
     """
-    database = pools.read()
+    return of(pools.read(), configuration)
+
+
+def of(database: Database, configuration: Mapping[str, str]) -> Inventory:
+    """Ask every LINSTOR cluster that a datastore of this database names; raises as `read`."""
     settings = {
         number: settings_room.for_datastore(configuration, datastore.attributes, datastore.label)
         for number, datastore in database.datastores.items()
@@ -151,12 +155,14 @@ def _wanted(inventory: Inventory, site: Site) -> Iterator[Wanted]:
 
 def own(inventory: Inventory, site: Site, machine: Machine, disk: Disk) -> str:
     """Return the volume of a VM's own disk, as transfer actions choose it."""
-    return _current(inventory, site, inventory.names.disk(machine.vm.vm_id, disk.disk_id))
+    adopted = [own_volume.adopted_name(machine.vm.vm_id, disk)] if disk.is_adopted else []
+    return _current(inventory, site, inventory.names.disk(machine.vm.vm_id, disk.disk_id), *adopted)
 
 
-def _current(inventory: Inventory, site: Site, resource: str) -> str:
+def _current(inventory: Inventory, site: Site, resource: str, *adopted: str) -> str:
     """Return the first of the names that a VM's own volume may have under which one is there to stay."""
-    found = (site.cluster.volumes.get(name.lower()) for name in inventory.names.successors(resource))
+    names = (*inventory.names.successors(resource), *adopted)
+    found = (site.cluster.volumes.get(name.lower()) for name in names)
     return next((volume.resource for volume in found if volume is not None and not volume.is_being_deleted), resource)
 
 
@@ -168,7 +174,7 @@ def datastore_of(inventory: Inventory, machine: Machine, disk: Disk) -> int:
 
 def _of_image(inventory: Inventory, image: Image, resource: str) -> Wanted:
     names = inventory.names
-    is_named = names.image_id_of(resource) == image.image_id
+    is_named = image.image_id in (names.image_id_of(resource), add_ons_image_id_of(resource))
     registration = {names.registration: str(image.registered)}
     ids = _ids(image.snapshots)
     return Wanted(

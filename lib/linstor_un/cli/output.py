@@ -11,8 +11,8 @@ import functools
 import io
 import json
 import sys
-from collections.abc import Sequence
-from typing import Callable, NamedTuple, Optional, Union
+from collections.abc import Iterator, Sequence
+from typing import Callable, NamedTuple, Optional, TypeVar, Union
 
 import click
 
@@ -45,6 +45,18 @@ class Report(NamedTuple):
             click.echo(_csv(columns, rows), nl=False)
         elif rows:
             click.echo("\n".join(_table(columns, rows, not self.is_quiet)))
+
+
+_Item = TypeVar("_Item")
+
+
+def progress(report: Report, items: Sequence[_Item], label: str) -> Iterator[_Item]:
+    """Yield the items with a bar that says how far it is, for people at a terminal."""
+    if not items or not report.is_for_people or report.is_quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield from items
+        return
+    with click.progressbar(items, label=label, file=sys.stderr) as bar:
+        yield from bar
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

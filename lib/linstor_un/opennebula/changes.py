@@ -9,6 +9,9 @@ from linstor_un.errors import OnedRefused
 from linstor_un.opennebula.oned import Client, Parameter
 
 DEFAULT_CLUSTER = -1
+_REPLACE = 0
+# A volume that is there already takes no room.
+_WITHOUT_CAPACITY_CHECK = True
 
 
 def allocate_datastore(attributes: Mapping[str, str], cluster_id: int = DEFAULT_CLUSTER) -> int:
@@ -22,6 +25,19 @@ def allocate_datastore(attributes: Mapping[str, str], cluster_id: int = DEFAULT_
 def delete_datastore(datastore_id: int) -> None:
     """Delete a datastore without images; raises OnedUnreachable and OnedRefused."""
     _change("one.datastore.delete", datastore_id)
+
+
+def update_datastore(datastore_id: int, attributes: Mapping[str, str]) -> None:
+    """Give a datastore exactly these attributes; raises OnedUnreachable and OnedRefused."""
+    _change("one.datastore.update", datastore_id, template(attributes), _REPLACE)
+
+
+def allocate_image(attributes: Mapping[str, str], datastore_id: int) -> int:
+    """Make an image, without asking its driver where it has a SOURCE, and return its id.
+
+    Raises OnedUnreachable, and OnedRefused for what oned does not take, for instance a NAME that is taken.
+    """
+    return int(_change("one.image.allocate", template(attributes), datastore_id, _WITHOUT_CAPACITY_CHECK))
 
 
 def template(attributes: Mapping[str, str]) -> str:

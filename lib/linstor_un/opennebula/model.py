@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from linstor_un.errors import InvalidInput
+from linstor_un.naming import ADD_ON
 from linstor_un.opennebula import decoding
 from linstor_un.opennebula.decoding import number, required_number, text
 
@@ -74,6 +75,11 @@ class Disk(NamedTuple):
     def is_volatile(self) -> bool:
         """Tell whether the disk was made for its VM and has no image."""
         return self.image_id is None
+
+    @property
+    def is_adopted(self) -> bool:
+        """Tell whether the disk was LINBIT's add-on's: oned believes that for as long as its VM has it."""
+        return self.transfer_driver == ADD_ON
 
     @property
     def is_image(self) -> bool:

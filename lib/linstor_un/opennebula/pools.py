@@ -7,7 +7,7 @@ not overlap the one before may have skipped something, and is asked for again fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from linstor_un.opennebula import decoding, lifecycle, model
@@ -48,6 +48,7 @@ class Image(NamedTuple):
     vm_ids: tuple[int, ...]
     snapshots: tuple[KnownSnapshot, ...]
     saved_from: Optional[SavedFrom] = None
+    format: str = ""
 
     @property
     def is_settled(self) -> bool:
@@ -120,8 +121,8 @@ class Machine(NamedTuple):
 
     @property
     def disks(self) -> tuple[Disk, ...]:
-        """Return the disks that are this driver's."""
-        return tuple(disk for disk in self.vm.disks if disk.transfer_driver == _DRIVER)
+        """Return the disks that are this driver's, or were LINBIT's add-on's: their datastores tell whose they are."""
+        return tuple(disk for disk in self.vm.disks if disk.transfer_driver == _DRIVER or disk.is_adopted)
 
 
 class Database(NamedTuple):
@@ -133,10 +134,10 @@ class Database(NamedTuple):
     hosts: tuple[str, ...]
 
 
-def read() -> Database:
-    """Return all that oned knows; raises OnedUnreachable."""
+def read(drivers: Collection[str] = (_DRIVER,)) -> Database:
+    """Return all that oned knows of the datastores of these transfer drivers; raises OnedUnreachable."""
     client = Client()
-    datastores = _datastores(client)
+    datastores = _datastores(client, drivers)
     images = {}
     for element in _paged(client, "one.imagepool.info", "IMAGE"):
         image = _image(element)
@@ -164,11 +165,11 @@ def again(known: Database, image_ids: Sequence[int], vm_ids: Sequence[int]) -> D
     )
 
 
-def _datastores(client: Client) -> dict[int, Datastore]:
-    """Return this driver's datastores, decrypted, which the pool is not."""
+def _datastores(client: Client, drivers: Collection[str]) -> dict[int, Datastore]:
+    """Return the datastores of these drivers, decrypted, which the pool is not."""
     pool = decoding.parse(client.call("one.datastorepool.info") or b"", "DATASTORE_POOL")
     own = [
-        required_number(element, "ID") for element in pool.iterfind("DATASTORE") if text(element, "TM_MAD") == _DRIVER
+        required_number(element, "ID") for element in pool.iterfind("DATASTORE") if text(element, "TM_MAD") in drivers
     ]
     answers = client.call_all([("one.datastore.info", (identifier, True)) for identifier in own]) if own else []
     found = [model.datastore(decoding.parse(answer, "DATASTORE")) for answer in answers if answer is not None]
@@ -207,6 +208,7 @@ def _image(tree: _Element) -> Image:
         vm_ids=tuple(int(item.text or 0) for item in tree.iterfind("VMS/ID")),
         snapshots=_snapshots(tree.find("SNAPSHOTS")),
         saved_from=None if None in saved else SavedFrom(*(int(item or 0) for item in saved)),
+        format=text(tree, "FORMAT"),
     )
 
 

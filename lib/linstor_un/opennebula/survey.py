@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from linstor_un.errors import OnedUnreachable
 from linstor_un.opennebula import decoding, model, oned
@@ -71,21 +71,28 @@ def take(driver: str) -> Survey:
 
 def named(names: Sequence[str]) -> dict[str, Store]:
     """Return the datastores of these names, whichever driver they have; raises OnedUnreachable."""
+    return {store.datastore.name: store for store in _stores(lambda element: text(element, "NAME") in names)}
+
+
+def of_drivers(*drivers: str) -> list[Store]:
+    """Return the datastores of these transfer drivers; raises OnedUnreachable."""
+    return _stores(lambda element: text(element, "TM_MAD") in drivers)
+
+
+def _stores(is_wanted: Callable[[_Element], bool]) -> list[Store]:
     [pool] = oned.call([("one.datastorepool.info", ())])
-    elements = {
-        text(element, "NAME"): element
-        for element in decoding.parse(_there(pool), "DATASTORE_POOL").iterfind("DATASTORE")
-        if text(element, "NAME") in names
-    }
-    calls: list[tuple[str, tuple[oned.Parameter, ...]]] = [
-        ("one.datastore.info", (required_number(element, "ID"), True)) for element in elements.values()
-    ]
-    answers = oned.call(calls) if calls else []
-    return {
-        name: _store(stored, decoding.parse(answer, "DATASTORE"))
-        for (name, stored), answer in zip(elements.items(), answers)
-        if answer
-    }
+    found = decoding.parse(_there(pool), "DATASTORE_POOL").iterfind("DATASTORE")
+    elements = [element for element in found if is_wanted(element)]
+    if not elements:
+        return []
+    answers = oned.call([("one.datastore.info", (required_number(item, "ID"), True)) for item in elements])
+    return [_store(stored, decoding.parse(clear, "DATASTORE")) for stored, clear in zip(elements, answers) if clear]
+
+
+def configuration() -> str:
+    """Return oned's configuration as it runs, written as in oned.conf; raises OnedUnreachable."""
+    [answer] = oned.call([("one.system.config", ())])
+    return _as_text(decoding.parse(_there(answer), "OPENNEBULA_CONFIGURATION"))
 
 
 def _there(answer: Optional[bytes]) -> bytes:

@@ -66,12 +66,13 @@ def test_every_verb_prints_for_people_and_for_programs(verb: str) -> None:
 
 
 def arguments_of(verb: str) -> list[str]:
-    """Return words for the arguments that a verb cannot do without."""
-    return [
-        "1" if isinstance(parameter.type, click.IntRange) else "-"
-        for parameter in parameters(verb).values()
-        if isinstance(parameter, click.Argument) and parameter.required
-    ]
+    """Return words for the arguments and options that a verb cannot do without."""
+    words = []
+    for parameter in parameters(verb).values():
+        if parameter.required:
+            words += [parameter.opts[0]] if isinstance(parameter, click.Option) else []
+            words.append("-" if isinstance(parameter.type, click.File) else "1")
+    return words
 
 
 def test_the_exit_codes_are_documented_and_true(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import Call
 from linstor_un.errors import AlreadyExists
-from linstor_un.naming import resource_of
+from linstor_un.naming import add_ons_disk, add_ons_image, resource_of
 from linstor_un.opennebula.model import Image
 
 
@@ -19,7 +19,7 @@ def run(call: Call) -> None:
     action = datastore_action.decode(call)
     image = action.need_image()
     resource = resource_of(image.source)
-    own = {action.names.image(image.image_id).lower(), f"opennebula-image-{image.image_id}"}
+    own = {action.names.image(image.image_id).lower(), add_ons_image(image.image_id).lower()}
     if resource is None or resource.lower() not in own:
         # Registered in place with SOURCE=: the volume was there before the image and stays.
         log.warning(f"{image.source} was not made for image {image.image_id} and is left alone")
@@ -41,8 +41,10 @@ def _forget_snapshots(action: DatastoreAction, gateway: Gateway, image: Image, r
     if image.saved_from is None:
         return
     vm_id, disk_id, image_id = image.saved_from
-    disk = own_volume.find(gateway, action.names, action.names.disk(vm_id, disk_id))
-    for source in (*([disk.resource] if disk is not None else []), action.names.image(image_id)):
+    adopted = add_ons_image(image_id)
+    clone = add_ons_disk(adopted, vm_id, disk_id)
+    disk = own_volume.find(gateway, action.names, action.names.disk(vm_id, disk_id), clone)
+    for source in (*([disk.resource] if disk is not None else []), action.names.image(image_id), adopted):
         if snapshots.find(gateway, source, action.names.save_as(resource)):
             snapshots.forget(gateway, source, action.names.save_as(resource))
 

@@ -14,7 +14,7 @@ def run(call: Call) -> None:
     is deleted last.
     """
     wanted = image_snapshot.begin(call)
-    names = [wanted.action.names.snapshot(number) for number in wanted.snapshot_ids]
+    names = [wanted.action.names.snapshot(number, wanted.resource) for number in wanted.snapshot_ids]
     with wanted.lock():
         there = {snapshot.name.lower() for snapshot in snapshots.of(wanted.gateway, wanted.resource)}
         if wanted.name.lower() not in there:

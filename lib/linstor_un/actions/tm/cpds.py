@@ -79,15 +79,15 @@ def _decode(call: Call) -> SaveAs:
     image_id = action.names.image_id_of(target)
     if image_id is None:
         raise InvalidInput(f"SOURCE {call.arguments[1][:200]!r} is not a new image's: it comes from datastore/mkfs")
-    name = ""
-    if call.arguments[2] != _CURRENT:
-        name = action.names.snapshot(arguments.identifier(call.arguments[2], "SNAPID"))
+    is_current = call.arguments[2] == _CURRENT
+    snapshot_id = -1 if is_current else arguments.identifier(call.arguments[2], "SNAPID")
     disk = action.need_disk(place.disk_id)
     if disk.is_volatile or not disk.size_mib:
         raise InvalidInput(f"Disk {place.disk_id} of VM {place.vm_id} cannot be saved: it is volatile or has no SIZE")
     theirs = action.settings_of(call, datastore_id)
     placement = placements.of(theirs, action.datastores[datastore_id].label)
     source = action.resource(disk)
+    name = "" if is_current else action.names.snapshot(snapshot_id, source)
     owner = action.names.image_properties(image_id)
     clone = Clone(source, disk.size_mib, target, disk.size_mib, placement, owner, is_disowned=True)
     moves_bytes = theirs.clone_mode == "copy" or cloning.differ(action.settings, theirs)

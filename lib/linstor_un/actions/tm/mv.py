@@ -87,7 +87,8 @@ def _detach(action: Transfer, source: Place) -> None:
 
     The move is done: what cannot be detached stays, and the volume's next action or its deletion sees to it.
     """
-    disks = [disk for disk in (action.vm.disks if action.vm else ()) if disk.transfer_driver in ("", transfer.DRIVER)]
+    own = ("", *transfer.OWN_DRIVERS)
+    disks = [disk for disk in (action.vm.disks if action.vm else ()) if disk.transfer_driver in own]
     # What only the source can tell of comes last: it may not answer.
     resources = {
         resource: disk

@@ -23,7 +23,7 @@ def examine(view: View) -> Iterator[Finding]:
             yield from _judge(view, wanted, snapshot)
         names = {item.name.lower() for item in there}
         for number in sorted(wanted.snapshot_ids):
-            if view.inventory.names.snapshot(number) not in names:
+            if view.inventory.names.snapshot(number, wanted.resource).lower() not in names:
                 yield _missing(wanted, number)
 
 
