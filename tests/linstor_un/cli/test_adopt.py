@@ -136,6 +136,25 @@ def test_an_adopted_vm_that_is_made_anew_gets_volumes_of_this_drivers_names(fron
     assert result.exit_code == 3 and "one-vm-0-disk-0" in result.output
 
 
+def test_an_adopted_disk_costs_no_request_more_than_one_of_this_driver(front_end: AddOn) -> None:
+    oned = front_end.cloud
+    [adopted] = oned.machines
+    done(front_end, "datastore", "100", "--yes")
+    own = oned.instantiate("DISK=[IMAGE_ID=0]", "node1", front_end.system)
+    oned.scripts.meters["rest"] = lambda: len(front_end.sandbox.requests)
+    costs: list[dict[str, int]] = []
+    for vm in (adopted, own):
+        since = len(oned.calls)
+        oned.resize_disk(vm, vm.disk(0), 16)
+        oned.snapshot_create(vm, vm.disk(0), "kept")
+        oned.poweroff(vm)
+        oned.recover_delete(vm)
+        lines = [call for call in oned.calls[since:] if call.verb != "delete" or "disk.0" in call.argv[0]]
+        costs.append({call.verb: call.counts["rest"] for call in lines})
+    assert costs[0] == costs[1]
+    assert {"resize", "snap_create_live", "delete"} <= set(costs[0])
+
+
 def prop(name: str, key: str, value: str) -> Callable[[AddOn], object]:
     return lambda front_end: front_end.sandbox.definition(name).props.update({key: value})
 
