@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Optional
@@ -26,7 +27,9 @@ from linstor_un.hosts.runner import Step
 from linstor_un.opennebula import arguments, decoding, model, oned
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
-from linstor_un.undo import Undo
+from linstor_un.undo import Undo, undisturbed
+
+_WAITS_SECONDS = (1, 3)
 
 
 class Migration(NamedTuple):
@@ -183,18 +186,37 @@ def _aliases(migration: Migration) -> list[Step]:
 def leave(migration: Migration, left: Place, stays: Place) -> None:
     """Let go of the VM on the host that it has left, or never came to; a host that does not answer keeps its files.
 
-    The directory and every disk are tried; then the first error is raised.
+    The directory and every disk are tried, and tried again where that fails, since oned asks only once; then the first
+    error is raised.
     """
     if migration.is_on_one_host:
         _leave_directory(migration, left, stays)
         return
+    unlinked: list[str] = []
+    # Two primaries that stay allowed are worth more than an action that stops at once.
+    with undisturbed():
+        for wait in (*_WAITS_SECONDS, 0):
+            failures = _try_to_leave(migration, left, stays, unlinked)
+            if not failures:
+                return
+            if not wait or all(isinstance(failure, HostUnreachable) for failure in failures):
+                raise failures[0]
+            log.warning(f"{failures[0]}; trying again")
+            time.sleep(wait)
+
+
+def _try_to_leave(migration: Migration, left: Place, stays: Place, unlinked: list[str]) -> list[DriverError]:
+    """Try it once and return what has failed; `unlinked` collects the devices that no VM on the host has any more."""
     action = migration.action
-    failures, unlinked = [], []
+    failures: list[DriverError] = []
     try:
-        unlinked = _remove_directory(migration, left, stays)
+        unlinked += _remove_directory(migration, left, stays)
     except DriverError as error:
         failures.append(error)
-    known = _known(migration)
+    try:
+        known = _known(migration)
+    except DriverError as error:
+        return [*failures, error]
     for disk in migration.disks:
         resource = action.resource(disk)
         may_detach = not disk.is_shared or action.device(disk) in unlinked
@@ -204,8 +226,7 @@ def leave(migration: Migration, left: Place, stays: Place) -> None:
         except DriverError as error:
             log.warning(f"disk {disk.disk_id} of VM {action.vm_id} is not let go of on {left.host}: {error}")
             failures.append(error)
-    if failures:
-        raise failures[0]
+    return failures
 
 
 def adopt(migration: Migration) -> None:

@@ -110,3 +110,22 @@ def test_a_directory_that_cannot_be_removed_does_not_keep_two_primaries(world: W
     rm.unlink()
     postmigrate_again(world)
     assert all(name.startswith("node2:") for name in links(world))
+
+
+@pytest.mark.parametrize("fault", ["GET .*view/resources", "PUT .*/resource-connections"])
+def test_oned_asks_once_and_one_error_of_linstor_is_no_reason_to_leave_two_primaries(world: World, fault: str) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=0] DISK=[IMAGE_ID=1] DISK=[IMAGE_ID=2]", "node3")
+    migrate = world.cloud.hypervisor.migrate
+
+    def and_fail(*arguments: object) -> None:
+        migrate(*arguments)  # type: ignore[arg-type]
+        world.sandbox.faults.fail(fault)
+
+    world.cloud.hypervisor.migrate = and_fail  # type: ignore[method-assign, assignment]
+    world.cloud.migrate_live(vm, "node2")
+    call = last(world, "postmigrate")
+    assert call.succeeded and "injected failure" in call.stderr and "trying again" in call.stderr
+    assert two_primaries(world) == {}
+    assert all(name.startswith("node2:") for name in links(world))
+    for image in world.cloud.images[1:3]:
+        assert attached(world, volume(image)) <= {"node2"}
