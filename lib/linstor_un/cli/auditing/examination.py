@@ -99,8 +99,9 @@ def mend(known: Inventory, finding: Finding) -> bool:
     if not finding.resource:
         return _make(_again(known, finding, frozenset()), finding)
     settings = known.common
-    with locks.volume_lock(lock_directory(settings), finding.resource, _REPAIR_WAIT_SECONDS):
-        return _make(_again(known, finding, locks.held(settings) - {finding.resource.lower()}), finding)
+    name = known.names.first_name(finding.resource)
+    with locks.volume_lock(lock_directory(settings), name, _REPAIR_WAIT_SECONDS):
+        return _make(_again(known, finding, locks.held(settings) - {name.lower()}), finding)
 
 
 def _again(known: Inventory, finding: Finding, held: frozenset[str]) -> Iterator[Finding]:

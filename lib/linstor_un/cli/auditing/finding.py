@@ -59,7 +59,8 @@ class View(NamedTuple):
     def is_busy(self, volume: Volume) -> bool:
         """Tell whether an action holds the volume, or the one that has made it still runs."""
         names = self.inventory.names
-        if volume.resource.lower() in self.held:
+        # A VM's disk has one lock, whichever its volume is.
+        if names.first_name(volume.resource).lower() in self.held:
             return True
         marks = [volume.properties.get(key, "") for key in (names.incomplete, names.run)]
         return any(makers.state(mark) == makers.ALIVE for mark in marks if mark)

@@ -26,7 +26,8 @@ def examine(view: View) -> Iterator[Finding]:
         elif wanted.is_settled:
             yield from _known(view, volume, wanted)
     for key, wanted in view.wanted.items():
-        if wanted.is_settled and wanted.is_required and key not in view.cluster.volumes and key not in view.held:
+        is_held = view.inventory.names.first_name(key).lower() in view.held
+        if wanted.is_settled and wanted.is_required and key not in view.cluster.volumes and not is_held:
             yield _missing(wanted)
 
 
