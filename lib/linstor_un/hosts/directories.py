@@ -54,7 +54,9 @@ if [ -e "$1/$2" ]; then
     exit 0
 fi
 if cd "$1" 2>/dev/null; then
-    find . -mindepth 1 ! -name '.linstor_un.*' \\( -type f -o -type d -o -type l ! -name 'disk.*' \\) -print0 |
+    # What find could not list tar would not miss, and it would be removed: a file that is not there lets tar fail too.
+    { find . -mindepth 1 ! -name '.linstor_un.*' \\( -type f -o -type d -o -type l ! -name 'disk.*' \\) -print0 ||
+        printf '%s\\0' ./.linstor_un.not-all; } |
         tar --create --sparse --null --no-recursion --files-from=- --file=- --totals
     cd /
 else
@@ -209,7 +211,7 @@ def _shake_hands(
     if last_word == _REMOVE_WORD:
         go_on_undisturbed()
     unlinked, errors = sender.communicate(last_word)
-    source.judge(f"Removing {directory}", sender.returncode, errors)
+    source.judge(f"Removing {directory}", sender.returncode, said + errors)
     log.info(f"took {directory} from {source.name} to {target.name}")
     return unlinked.decode("utf-8", "replace").splitlines()
 

@@ -173,6 +173,25 @@ def test_a_move_that_is_done_is_no_failure_whatever_stops_the_action_then(
     assert (target / "plain").is_file()
 
 
+def test_a_directory_that_cannot_be_read_to_its_end_is_not_removed(
+    sandbox: Sandbox, here: Host, there: Host, source: Path
+) -> None:
+    before = described(source)
+    # Before the sandbox's own, which is needed again.
+    tool = sandbox.host("node1") / "steps" / "find"
+    tool.write_text(
+        "#!/bin/sh\ncase $* in *-print0*) printf './plain\\0'; echo 'find: .: Input/output error' >&2; exit 1 ;; esac\n"
+        'exec /usr/bin/find "$@"\n'
+    )
+    tool.chmod(0o755)
+    try:
+        with pytest.raises(CommandFailed, match="Input/output error"):
+            directories.move(here, DIRECTORY, there, DIRECTORY)
+    finally:
+        tool.unlink()
+    assert described(source) == before
+
+
 def test_one_connection_to_each_host(sandbox: Sandbox, here: Host, there: Host, source: Path) -> None:
     sandbox.clear_connections()
     directories.move(here, DIRECTORY, there, DIRECTORY)
