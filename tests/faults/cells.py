@@ -55,7 +55,7 @@ WAIVERS = (
     ),
     Waiver(
         r"^(files/[^:]*|frontend/)datastores/\d+/\d+/[^:]*: \d+[^:]* instead of absent or ",
-        r"^tm/(mv|premigrate)/.*-(tar|cp)\d/|" + _KILLED_ON_HOST,
+        r"^tm/(mv|premigrate)/.*-(tar|cp|dd|rm)\d/|" + _KILLED_ON_HOST,
         "a file that has come to the VM's new directory in part: the next try overwrites it, and the directory's "
         "deletion removes it",
     ),
