@@ -1,1 +1,1 @@
-"""Which lines and branches of the driver the tests reach, and why not the others."""
+"""Which lines and branches of the driver the tests reach, in all its processes."""

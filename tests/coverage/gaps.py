@@ -40,10 +40,3 @@ def _in_function(found: Mapping[str, Any], lines: Sequence[str]) -> Iterator[str
     for start, end in found["missing_branches"]:
         if start not in missing and end not in missing:
             yield f"{lines[start - 1].strip()} -> {lines[end - 1].strip() if end > 0 else 'end'}"
-
-
-def is_there(gap: Gap) -> bool:
-    """Whether the lines that a gap names are still in its module."""
-    path = CHECKOUT / "lib" / "linstor_un" / gap.module
-    lines = {line.strip() for line in path.read_text(encoding="utf-8").splitlines()} if path.is_file() else set()
-    return {*gap.line.split(" -> ")} <= {*lines, "end"}

@@ -205,11 +205,13 @@ GOOD_CALLS = [
 
 def loaded(place: Bench, command: Sequence[object], stdin: bytes = b"") -> tuple[int, set[str], str]:
     """Run Python with these arguments; return its status, the modules that it has loaded, and what else it printed."""
+    environment = place.cloud.scripts.environment
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *map(str, command)],
         input=stdin,
         capture_output=True,
-        env=dict(place.cloud.scripts.environment),
+        # What measures the tests' coverage loads much by itself.
+        env={name: value for name, value in environment.items() if not name.startswith("COVERAGE")},
         cwd=place.cloud.scripts.directory,
         timeout=60,
         check=False,

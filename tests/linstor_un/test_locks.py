@@ -55,7 +55,7 @@ import resource, sys
 from linstor_un.errors import InvalidSetting
 from linstor_un.locks import shared_guest, volume_lock
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-for lock in (volume_lock(sys.argv[1], "one-image-1", 5), shared_guest(sys.argv[1], "one-image-1", "node1")):
+for lock in (volume_lock(sys.argv[1], "one-image-1", 5), shared_guest(sys.argv[1], "one-image-1", "node1", 5)):
     try:
         with lock:
             print("held")
