@@ -105,6 +105,7 @@ class Sandbox:
         self._reserved: Optional[socket.socket] = None
         self._started = False
         self._servers: list[server.Server] = []
+        self.ended_controllers = 0
         self._tools_server: Optional[server.Server] = None
         self.port = port
         self.tls = tls
@@ -237,6 +238,7 @@ class Sandbox:
 
     def _stop_listening(self) -> list[server.Server]:
         stopped, self._servers = self._servers, []
+        self.ended_controllers += 1
         self.cluster.passphrase.unlocked = False
         for listener in stopped:
             listener.shutdown()

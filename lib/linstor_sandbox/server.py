@@ -314,9 +314,13 @@ def _with_faults(sandbox: Sandbox, request: Request) -> Response:
         time.sleep(sandbox.faults.latency)
     if fault is None:
         return _work(sandbox, request)
+    ended = sandbox.ended_controllers
     spoiled = None if fault.after_work else _spoil(sandbox, fault)
     if spoiled is not None:
         return spoiled
+    if sandbox.ended_controllers != ended:
+        # What hung in a controller that has ended meanwhile is never done.
+        raise NoAnswer
     response = _work(sandbox, request)
     response.breaks_after = fault.breaks_after
     return (_spoil(sandbox, fault) or response) if fault.after_work else response

@@ -55,6 +55,21 @@ def test_a_controller_that_hangs_until_released(box: Sandbox, rest: Rest) -> Non
     assert names(rest) == ["vol"]
 
 
+def test_what_hangs_in_a_controller_that_ends_is_never_done(box: Sandbox) -> None:
+    fault = box.faults.hang("POST .*/spawn")
+    with pytest.raises(TimeoutError):
+        Rest(box, timeout=0.1)("POST", SPAWN, BODY)
+    box.stop_controller()
+    box.start_controller()
+    before = len(box.requests)
+    fault.release()
+    deadline = time.monotonic() + 2
+    while len(box.requests) == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert box.requests[-1].path == SPAWN
+    assert names(Rest(box)) == []
+
+
 def test_others_are_served_meanwhile(box: Sandbox, rest: Rest) -> None:
     box.faults.hang("POST .*/spawn", 0.3)
     other = threading.Thread(target=Rest(box), args=("POST", SPAWN, BODY))

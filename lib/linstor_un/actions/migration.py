@@ -272,7 +272,10 @@ def _leave_directory(migration: Migration, left: Place, stays: Place) -> None:
     vm = migration.action.vm
     was_there = vm is not None and left.datastore_id in vm.datastore_ids[:-1]
     steps = [directories.alias(stays.directory, left.directory)] if was_there else []
-    directories.remove(migration.action.host(left.host), left.directory, *steps)
+    try:
+        directories.remove(migration.action.host(left.host), left.directory, *steps)
+    except HostUnreachable as error:
+        log.warning(f"{error}; {left.directory} stays there")
 
 
 def _remove_directory(migration: Migration, left: Place, stays: Place) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import World
+from tests.conftest import SYSTEM_TEMPLATE, World
 from tests.linstor_un.hosts.hosts_in_a_box import replace_tool
 from tests.linstor_un.living import EVERY_KIND, places, start, two_primaries, write
 from tests.linstor_un.scenes import (
@@ -79,6 +79,23 @@ def test_a_source_that_does_not_answer_is_left_as_it_is(world: World) -> None:
         assert attached(world, resource) <= {"node2"}
     world.sandbox.refuse_ssh("node1", False)
     assert [name for name in files(world, "node1") if name.endswith("deployment.0")]
+
+
+def test_within_a_host_that_does_not_answer_the_directory_that_was_left_stays(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    other = world.cloud.create_datastore(SYSTEM_TEMPLATE.replace("linstor-system", "linstor-system2"))
+    relink = world.cloud.scripts.migration
+
+    def and_die(mad: str, verb: str, argv: list[str], stdin: str) -> object:
+        world.sandbox.refuse_ssh("node1", verb == "postmigrate")
+        return relink(mad, verb, argv, stdin)
+
+    world.cloud.scripts.migration = and_die  # type: ignore[method-assign, assignment]
+    world.cloud.migrate_live(vm, "node1", other)
+    call = last(world, "postmigrate")
+    assert call.succeeded and "stays there" in call.stderr
+    world.sandbox.refuse_ssh("node1", False)
+    assert link(world, vm, 0) == own(vm)
 
 
 def test_a_cdrom_leaves_a_host_that_shares_the_vms_directory(world: World) -> None:
