@@ -110,7 +110,7 @@ def shared_guest(directory: str, resource: str, node: str, timeout_seconds: floa
     """
     path = os.path.join(directory, f"linstor_un-{resource.lower()}@{node.lower()}.lock")
     deadline = time.monotonic() + timeout_seconds
-    while (descriptor := _try_to_share(path)) is None:
+    while (descriptor := _locked(path, fcntl.LOCK_SH)) is None:
         if time.monotonic() > deadline:
             raise _busy(resource, 0, timeout_seconds)
         time.sleep(_LONGEST_WAIT_SECONDS)
@@ -186,22 +186,17 @@ def _unlink(path: str) -> None:
 
 
 def _try(path: str) -> int | None:
-    descriptor = _open(path)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
-            _write_holder(path, descriptor)
-            return descriptor
-    except BlockingIOError:
-        pass
-    os.close(descriptor)
-    return None
+    descriptor = _locked(path, fcntl.LOCK_EX)
+    if descriptor is not None:
+        _write_holder(path, descriptor)
+    return descriptor
 
 
-def _try_to_share(path: str) -> int | None:
+def _locked(path: str, how: int) -> int | None:
+    """Return the lock file's descriptor, locked so, or None where it is held or has just been given back."""
     descriptor = _open(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_nlink:
             return descriptor
     except BlockingIOError:

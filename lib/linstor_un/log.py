@@ -15,7 +15,6 @@ _LONGEST_STEP = 200
 # The locks that this process holds: who looks at them learns what it does.
 _locks: list[int] = []
 _step = ""
-_progress = "- -"
 
 
 def start(name: str) -> None:
@@ -84,12 +83,11 @@ def doing(step: str) -> None:
 
 def progress(done_bytes: Optional[int] = None, total_bytes: Optional[int] = None) -> None:
     """Say how far the step is, where that is known."""
-    global _progress
-    _progress = " ".join("-" if number is None else str(number) for number in (done_bytes, total_bytes))
+    done = " ".join("-" if number is None else str(number) for number in (done_bytes, total_bytes))
     for lock in _locks:
         # A line in one piece: whoever reads takes what is before its end, and what was longer stays behind it.
         try:
-            os.pwrite(lock, f"{os.getpid()} {_progress} {_step}\n".encode(), 0)
+            os.pwrite(lock, f"{os.getpid()} {done} {_step}\n".encode(), 0)
         except OSError:
             pass
 

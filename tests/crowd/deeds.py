@@ -299,30 +299,19 @@ def _recover(model: Model, draw: random.Random, vm: VirtualMachine) -> Deed:
     if vm.lcm_state == LcmState.EPILOG_FAILURE:
         ways.append("success")
     way = draw.choice(ways)
-    if way == "success":
-        return _give_up(model, vm)
-    return _go_back(model, vm) if way == "failure" else _simply(f"recover_{way}")(model, draw, vm)
+    if way in ("success", "failure"):
+        return _remembered(model, vm, way)
+    return _simply(f"recover_{way}")(model, draw, vm)
 
 
-def _go_back(model: Model, vm: VirtualMachine) -> Deed:
-    """Give a move up, which is remembered among the calls: what had moved stays there, and nobody is called for it."""
-
-    def deed() -> None:
-        _remember(model, "recover-failure", vm)
-        model.world.cloud.recover_failure(vm)
-
-    deed.__qualname__ = "recover_failure"
-    return deed
-
-
-def _give_up(model: Model, vm: VirtualMachine) -> Deed:
-    """Take a VM's failed end for done, which is remembered among the calls: nobody is called for what is left of it."""
+def _remembered(model: Model, vm: VirtualMachine, way: str) -> Deed:
+    """Give up what has failed, which is remembered among the calls: nobody is called for what is left of it."""
 
     def deed() -> None:
-        _remember(model, "recover-success", vm)
-        model.world.cloud.recover_success(vm)
+        _remember(model, f"recover-{way}", vm)
+        getattr(model.world.cloud, f"recover_{way}")(vm)
 
-    deed.__qualname__ = "recover_success"
+    deed.__qualname__ = f"recover_{way}"
     return deed
 
 

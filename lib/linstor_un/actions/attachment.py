@@ -1,11 +1,13 @@
-"""Attaching a volume for an action that may still fail, and then takes that back."""
+"""Attaching a volume for an action that may still fail, and then takes that back; and what a rollback attaches."""
 
 from __future__ import annotations
 
 from typing import Callable, Optional
 
-from linstor_un.cluster import replicas
+from linstor_un import log
+from linstor_un.cluster import replicas, snapshots
 from linstor_un.cluster.gateway import Gateway
+from linstor_un.errors import DriverError
 from linstor_un.undo import Undo
 
 
@@ -22,3 +24,18 @@ def attach(gateway: Gateway, undo: Undo, resource: str, node: str, is_needed: Ca
 
     undo.push(f"attachment of {resource} on {node}", take_back)
     is_new = replicas.attach(gateway, resource, node)
+
+
+def roll_back(gateway: Gateway, resource: str, snapshot: str, detach: Callable[[], None]) -> None:
+    """Roll `resource` back; where that fails, or its end is not known, `detach` what it has attached."""
+    with Undo() as undo:
+        undo.push(f"attachments of {resource} by the rollback", detach)
+        snapshots.roll_back(gateway, resource, snapshot)
+
+
+def detach_rolled_back(gateway: Gateway, resource: str, kept_node: str = "") -> None:
+    """Make a tie-breaker again of what a rollback has attached; what fails is a warning: the content is changed."""
+    try:
+        replicas.detach_elsewhere(gateway, resource, kept_node)
+    except DriverError as error:
+        log.warning(f"{resource} may be attached where nobody needs it: {error}")

@@ -6,15 +6,12 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from linstor_un import log
-from linstor_un.actions import datastore_action
+from linstor_un.actions import attachment, datastore_action
 from linstor_un.actions.datastore_action import DatastoreAction
-from linstor_un.cluster import replicas, snapshots
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
-from linstor_un.errors import DriverError, InvalidInput, NotFound
+from linstor_un.errors import InvalidInput, NotFound
 from linstor_un.naming import resource_of_source
-from linstor_un.undo import Undo
 
 
 class ImageSnapshot(NamedTuple):
@@ -32,17 +29,12 @@ class ImageSnapshot(NamedTuple):
 
     def roll_back(self) -> None:
         """Roll the volume back, and detach it where that, even if its end is not known, has attached it."""
-        with Undo() as undo:
-            undo.push(f"attachments of {self.resource} by the rollback", self.detach)
-            snapshots.roll_back(self.gateway, self.resource, self.name)
+        attachment.roll_back(self.gateway, self.resource, self.name, self.detach)
         self.detach()
 
     def detach(self) -> None:
-        """Make a tie-breaker again of what a rollback has attached; what fails is a warning: the content is changed."""
-        try:
-            replicas.detach_elsewhere(self.gateway, self.resource)
-        except DriverError as error:
-            log.warning(f"{self.resource} may be attached where nobody needs it: {error}")
+        """Detach the volume, which no VM has, where a rollback has attached it."""
+        attachment.detach_rolled_back(self.gateway, self.resource)
 
     def refuse_unless_flattened(self, remaining: Collection[str]) -> None:
         """Raise NotFound where the snapshot to keep is gone and others are left: nothing can be flattened to it."""

@@ -12,7 +12,7 @@ import click
 
 from linstor_un import locks
 from linstor_un.cli.auditing import makers
-from linstor_un.cli.output import Cell, Report, reporting
+from linstor_un.cli.output import Cell, Report, repeatedly, reporting
 from linstor_un.driver import configuration_path, remotes
 from linstor_un.locks import Holder
 from linstor_un.settings import from_configuration, read_configuration
@@ -55,14 +55,7 @@ class Running(NamedTuple):
 @reporting
 def command(report: Report, watch: Optional[float]) -> None:
     """Show what runs."""
-    while True:
-        shown = look()
-        if watch is not None and report.is_for_people:
-            click.clear()
-        _print(report, shown)
-        if watch is None:
-            return
-        time.sleep(watch)
+    repeatedly(report, watch, look, lambda shown: _print(report, shown))
 
 
 def look() -> list[tuple[Cell, ...]]:

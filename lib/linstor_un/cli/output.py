@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Callable, NamedTuple, Optional, TypeVar, Union
 
@@ -19,6 +20,7 @@ import click
 Verb = Callable[..., None]
 Cell = Union[str, int, float, bool, None]
 _GAP = "  "
+_Seen = TypeVar("_Seen")
 
 
 class Report(NamedTuple):
@@ -115,6 +117,20 @@ def _with_options(function: Verb, *options: Callable[[Verb], Verb]) -> Verb:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def repeatedly(
+    report: Report, seconds: Optional[float], look: Callable[[], _Seen], show: Callable[[_Seen], object]
+) -> None:
+    """Look and show once, or again and again where there are `seconds` between; a terminal shows the last only."""
+    while True:
+        seen = look()
+        if seconds is not None and report.is_for_people:
+            click.clear()
+        show(seen)
+        if seconds is None:
+            return
+        time.sleep(seconds)
 
 
 def is_agreed(report: Report, question: str, dry_run: bool, yes: bool) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
@@ -12,7 +11,7 @@ import click
 
 from linstor_un.cli import inventory as inventories
 from linstor_un.cli.inventory import Inventory, Site, Wanted
-from linstor_un.cli.output import Cell, Report, reporting
+from linstor_un.cli.output import Cell, Report, repeatedly, reporting
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import pools
 from linstor_un.cluster.inventory import Placed
@@ -95,14 +94,7 @@ def command(
         raise click.UsageError("--csv needs one SECTION.")
     chosen = sections or SECTIONS[: len(SECTIONS) if report.form == "json" else -1]
     wanted = Filter(node, datastore, vm, image, syncing)
-    while True:
-        tables = look(chosen, wanted)
-        if watch is not None and report.is_for_people:
-            click.clear()
-        _print(report, tables)
-        if watch is None:
-            return
-        time.sleep(watch)
+    repeatedly(report, watch, lambda: look(chosen, wanted), lambda tables: _print(report, tables))
 
 
 def look(sections: Sequence[str], wanted: Filter) -> dict[str, Table]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
-from linstor_un.cluster import pools, replicas, snapshots, volumes
+from linstor_un.cluster import pools, replicas, snapshots, survey, volumes
 from linstor_un.cluster.pools import Pool
 from linstor_un.cluster.replicas import Replica
 from linstor_un.cluster.snapshots import Snapshot
+from linstor_un.cluster.survey import Group, Node
 from linstor_un.cluster.volumes import Volume
 
 if TYPE_CHECKING:
@@ -22,34 +23,6 @@ _IDENTITY = "Cluster/LocalID"
 AUTO_TIE_BREAKER = "DrbdOptions/auto-add-quorum-tiebreaker"
 _MOST_REQUESTS_FOR_RESOURCES = 8
 _SYNCING = frozenset({"SyncSource", "SyncTarget", "PausedSyncS", "PausedSyncT", "VerifyS", "VerifyT"})
-
-
-class Node(NamedTuple):
-    """A node; `connection` is ONLINE, OFFLINE and so on."""
-
-    name: str
-    connection: str
-    flags: frozenset[str]
-    properties: Mapping[str, str]
-
-    @property
-    def is_online(self) -> bool:
-        """Tell whether its satellite answers."""
-        return self.connection == "ONLINE"
-
-    @property
-    def is_leaving(self) -> bool:
-        """Tell whether LINSTOR takes its replicas away, has done so, or deletes it."""
-        return bool(self.flags & {"EVICTED", "EVACUATE", "DELETE"})
-
-
-class Group(NamedTuple):
-    """A resource group: how many replicas its volumes get, whether tie-breakers, and where (LINSTOR's filter)."""
-
-    name: str
-    place_count: Optional[int]
-    properties: Mapping[str, str]
-    select_filter: Mapping[str, Any]
 
 
 class Placed(NamedTuple):
@@ -121,13 +94,11 @@ class Cluster(NamedTuple):
 
 def read(gateway: Gateway) -> Cluster:
     """Return all that the cluster says."""
-    nodes = _nodes(gateway)
-    found = gateway.get("Looking at the resource groups", ("resource-groups",))
-    groups = [_group(item) for item in found]
+    nodes = survey.nodes(gateway)
     return Cluster(
         nodes={node.name.lower(): node for node in nodes},
-        groups={group.name.lower(): group for group in groups},
-        properties=dict(gateway.get("Looking at the controller's properties", ("controller", "properties"))),
+        groups={group.name.lower(): group for group in survey.groups(gateway)},
+        properties=survey.properties(gateway),
         pools=tuple(pools.of(gateway)),
         volumes={volume.resource.lower(): volume for volume in volumes.of_all(gateway)},
         resources=_resources(gateway, _shares([node.name for node in nodes])),
@@ -139,7 +110,7 @@ def again(gateway: Gateway, known: Cluster, resources: Sequence[str]) -> Cluster
     """Return what the cluster says by now of these volumes and of its nodes; nothing of other volumes."""
     found = [volumes.find(gateway, name) for name in resources]
     return known._replace(
-        nodes={node.name.lower(): node for node in _nodes(gateway)},
+        nodes={node.name.lower(): node for node in survey.nodes(gateway)},
         volumes={volume.resource.lower(): volume for volume in found if volume is not None},
         resources=placed(gateway, resources),
         snapshots={name.lower(): tuple(snapshots.of(gateway, name)) for name in resources},
@@ -149,24 +120,6 @@ def again(gateway: Gateway, known: Cluster, resources: Sequence[str]) -> Cluster
 def placed(gateway: Gateway, names: Sequence[str]) -> dict[str, tuple[Placed, ...]]:
     """Return where these volumes are, by their names in lower case; one request."""
     return _resources(gateway, [[("resources", name) for name in names]]) if names else {}
-
-
-def _nodes(gateway: Gateway) -> list[Node]:
-    return [
-        Node(
-            name=item["name"],
-            connection=item.get("connection_status", ""),
-            flags=frozenset(item.get("flags", ())),
-            properties=dict(item.get("props") or {}),
-        )
-        for item in gateway.get("Looking at the nodes", ("nodes",))
-    ]
-
-
-def _group(data: Mapping[str, Any]) -> Group:
-    chosen = data.get("select_filter") or {}
-    count = chosen.get("place_count")
-    return Group(data["name"], None if count is None else int(count), dict(data.get("props") or {}), chosen)
 
 
 def _shares(nodes: Sequence[str]) -> list[list[tuple[str, str]]]:

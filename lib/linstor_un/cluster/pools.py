@@ -113,10 +113,15 @@ def criteria(gateway: Gateway, placement: Placement) -> dict[str, Any]:
     return {**(group.get("select_filter") or {}), **placement.select_filter}
 
 
+def named_in(select_filter: Mapping[str, Any]) -> list[str]:
+    """Return the pools that a filter allows, none where it leaves that open: LINSTOR has two fields for them."""
+    one = select_filter.get("storage_pool")
+    return list(select_filter.get("storage_pool_list") or ([one] if one else []))
+
+
 def _matching(gateway: Gateway, chosen: Mapping[str, Any]) -> list[Pool]:
-    names = chosen.get("storage_pool_list") or ([chosen["storage_pool"]] if chosen.get("storage_pool") else [])
     providers = chosen.get("provider_list")
-    pools = of(gateway, names, chosen.get("node_name_list") or ())
+    pools = of(gateway, named_in(chosen), chosen.get("node_name_list") or ())
     return [pool for pool in pools if not providers or pool.provider in providers]
 
 

@@ -1,21 +1,22 @@
-"""What a controller says of the whole cluster: its nodes, its storage pools, its resource groups, its properties."""
+"""What a controller says of the cluster without its volumes: nodes, storage pools, resource groups, properties."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
+from linstor_un.cluster import pools
 from linstor_un.errors import NotFound
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
 
 _PASSPHRASE_SINCE = (1, 25)
-_FAILING_FLAGS = frozenset({"EVICTED", "EVACUATE", "DELETE"})
+_LEAVING_FLAGS = frozenset({"EVICTED", "EVACUATE", "DELETE"})
 
 
 class Node(NamedTuple):
-    """A satellite; `without_drbd` is why it cannot have DRBD volumes, empty where it can."""
+    """A satellite; `connection` is ONLINE, OFFLINE and so on, `without_drbd` why it has no DRBD, empty where it has."""
 
     name: str
     kind: str
@@ -23,6 +24,7 @@ class Node(NamedTuple):
     flags: frozenset[str]
     addresses: tuple[str, ...]
     without_drbd: str
+    properties: Mapping[str, str]
 
     @property
     def is_online(self) -> bool:
@@ -31,8 +33,8 @@ class Node(NamedTuple):
 
     @property
     def is_leaving(self) -> bool:
-        """Tell whether LINSTOR takes its replicas away or has done so."""
-        return bool(self.flags & _FAILING_FLAGS)
+        """Tell whether LINSTOR takes its replicas away, has done so, or deletes it."""
+        return bool(self.flags & _LEAVING_FLAGS)
 
 
 class StoragePool(NamedTuple):
@@ -48,13 +50,22 @@ class StoragePool(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A resource group: its replica count and pools, empty where it leaves them open, and its properties."""
+    """A resource group: how many replicas its volumes get, and where (LINSTOR's filter)."""
 
     name: str
     place_count: Optional[int]
-    pools: tuple[str, ...]
-    layers: tuple[str, ...]
     properties: Mapping[str, str]
+    select_filter: Mapping[str, Any]
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Return the pools that its volumes may be in, none where it leaves that open."""
+        return tuple(pools.named_in(self.select_filter))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Return the layers of its volumes, none where it leaves them open."""
+        return tuple(self.select_filter.get("layer_stack") or ())
 
 
 class Survey(NamedTuple):
@@ -82,17 +93,32 @@ def take(gateway: Gateway) -> Survey:
     version = gateway.get("Asking for the version", ("controller", "version"))
     return Survey(
         version=str(version.get("version", "")),
-        nodes=tuple(map(_node, gateway.get("Looking at the nodes", ("nodes",)))),
+        nodes=tuple(nodes(gateway)),
         pools=tuple(
             _pool(data)
             for data in gateway.get("Looking at the storage pools", ("view", "storage-pools"))
             if data.get("provider_kind") != "DISKLESS"
         ),
-        groups=tuple(map(_group, gateway.get("Looking at the resource groups", ("resource-groups",)))),
-        properties=gateway.get("Looking at the properties", ("controller", "properties")),
+        groups=tuple(groups(gateway)),
+        properties=properties(gateway),
         passphrase=_passphrase(gateway),
         certificate_days=gateway.certificate_days(),
     )
+
+
+def nodes(gateway: Gateway) -> list[Node]:
+    """Return the satellites."""
+    return [_node(data) for data in gateway.get("Looking at the nodes", ("nodes",))]
+
+
+def groups(gateway: Gateway) -> list[Group]:
+    """Return the resource groups."""
+    return [_group(data) for data in gateway.get("Looking at the resource groups", ("resource-groups",))]
+
+
+def properties(gateway: Gateway) -> dict[str, str]:
+    """Return the properties of the whole cluster."""
+    return dict(gateway.get("Looking at the controller's properties", ("controller", "properties")))
 
 
 def _node(data: Mapping[str, Any]) -> Node:
@@ -105,6 +131,7 @@ def _node(data: Mapping[str, Any]) -> Node:
         flags=frozenset(data.get("flags", ())),
         addresses=tuple(str(item.get("address", "")) for item in data.get("net_interfaces", ())),
         without_drbd="" if has_drbd else "; ".join(filter(None, reasons)) or "it has no DRBD 9",
+        properties=dict(data.get("props") or {}),
     )
 
 
@@ -122,14 +149,8 @@ def _pool(data: Mapping[str, Any]) -> StoragePool:
 
 def _group(data: Mapping[str, Any]) -> Group:
     chosen = data.get("select_filter") or {}
-    pools = chosen.get("storage_pool_list") or [chosen.get("storage_pool")]
-    return Group(
-        name=data["name"],
-        place_count=chosen.get("place_count"),
-        pools=tuple(filter(None, pools)),
-        layers=tuple(chosen.get("layer_stack") or ()),
-        properties=data.get("props") or {},
-    )
+    count = chosen.get("place_count")
+    return Group(data["name"], None if count is None else int(count), dict(data.get("props") or {}), chosen)
 
 
 def _passphrase(gateway: Gateway) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
-from linstor_un.opennebula import decoding, lifecycle, model
+from linstor_un.opennebula import decoding, lifecycle, model, survey
 from linstor_un.opennebula.decoding import number, required_number, text
 from linstor_un.opennebula.model import Datastore, Disk, SavedFrom, VirtualMachine
 from linstor_un.opennebula.oned import Client
@@ -137,7 +137,7 @@ class Database(NamedTuple):
 def read(drivers: Collection[str] = (_DRIVER,)) -> Database:
     """Return all that oned knows of the datastores of these transfer drivers; raises OnedUnreachable."""
     client = Client()
-    datastores = _datastores(client, drivers)
+    datastores = {store.datastore.datastore_id: store.datastore for store in survey.of_drivers(*drivers)}
     images = {}
     for element in _paged(client, "one.imagepool.info", "IMAGE"):
         image = _image(element)
@@ -163,17 +163,6 @@ def again(known: Database, image_ids: Sequence[int], vm_ids: Sequence[int]) -> D
         images={image.image_id: image for image in images if image.datastore_id in known.datastores},
         machines={item.vm.vm_id: item for item in machines if item.vm.state not in lifecycle.DONE_STATES},
     )
-
-
-def _datastores(client: Client, drivers: Collection[str]) -> dict[int, Datastore]:
-    """Return the datastores of these drivers, decrypted, which the pool is not."""
-    pool = decoding.parse(client.call("one.datastorepool.info") or b"", "DATASTORE_POOL")
-    own = [
-        required_number(element, "ID") for element in pool.iterfind("DATASTORE") if text(element, "TM_MAD") in drivers
-    ]
-    answers = client.call_all([("one.datastore.info", (identifier, True)) for identifier in own]) if own else []
-    found = [model.datastore(decoding.parse(answer, "DATASTORE")) for answer in answers if answer is not None]
-    return {datastore.datastore_id: datastore for datastore in found}
 
 
 def _paged(client: Client, method: str, kind: str, *more: int) -> Iterator[_Element]:

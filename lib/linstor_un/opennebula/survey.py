@@ -60,12 +60,11 @@ def take(driver: str) -> Survey:
         for element in decoding.parse(datastores, "DATASTORE_POOL").iterfind("DATASTORE")
         if text(element, "TM_MAD") == driver
     ]
-    clear = oned.call([("one.datastore.info", (required_number(item, "ID"), True)) for item in elements])
     return Survey(
         release.decode("utf-8", "replace").strip(),
         _as_text(decoding.parse(configuration, "OPENNEBULA_CONFIGURATION")),
         tuple(_host(element) for element in decoding.parse(hosts, "HOST_POOL").iterfind("HOST")),
-        tuple(_store(stored, decoding.parse(answer, "DATASTORE")) for stored, answer in zip(elements, clear) if answer),
+        tuple(_opened(elements)),
     )
 
 
@@ -82,7 +81,11 @@ def of_drivers(*drivers: str) -> list[Store]:
 def _stores(is_wanted: Callable[[_Element], bool]) -> list[Store]:
     [pool] = oned.call([("one.datastorepool.info", ())])
     found = decoding.parse(_there(pool), "DATASTORE_POOL").iterfind("DATASTORE")
-    elements = [element for element in found if is_wanted(element)]
+    return _opened([element for element in found if is_wanted(element)])
+
+
+def _opened(elements: Sequence[_Element]) -> list[Store]:
+    """Return datastores of the pool with their attributes decrypted too, which the pool's are not."""
     if not elements:
         return []
     answers = oned.call([("one.datastore.info", (required_number(item, "ID"), True)) for item in elements])

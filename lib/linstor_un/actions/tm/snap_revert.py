@@ -6,9 +6,9 @@ Arguments: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import cloning, disk_snapshot, transfer
+from linstor_un.actions import attachment, cloning, disk_snapshot, transfer
 from linstor_un.actions.disk_snapshot import DiskSnapshot
-from linstor_un.cluster import replicas, snapshots
+from linstor_un.cluster import snapshots
 from linstor_un.driver import Call
 from linstor_un.errors import DriverError
 from linstor_un.undo import Undo
@@ -25,9 +25,7 @@ def run(call: Call) -> None:
         snapshots.check_can_roll_back(action.gateway, action.names, wanted.resource, wanted.name)
         if wanted.disk.is_image:
             cloning.forget_base(action.gateway, wanted.resource)
-        with Undo() as undo:
-            undo.push(f"attachments of {wanted.resource} by the rollback", lambda: _detach(wanted))
-            snapshots.roll_back(action.gateway, wanted.resource, wanted.name)
+        attachment.roll_back(action.gateway, wanted.resource, wanted.name, lambda: _detach(wanted))
         try:
             if not action.is_parked(wanted.place.host):
                 with Undo() as undo:
@@ -38,9 +36,6 @@ def run(call: Call) -> None:
 
 
 def _detach(wanted: DiskSnapshot) -> None:
-    """Make a tie-breaker again of what the rollback has attached; another VM may have a shared image anywhere."""
-    try:
-        if not wanted.disk.is_shared:
-            replicas.detach_elsewhere(wanted.action.gateway, wanted.resource, wanted.place.host)
-    except DriverError as error:
-        log.warning(f"{wanted.resource} may be attached where nobody needs it: {error}")
+    """Detach the volume elsewhere, where the rollback has attached it; another VM may have a shared image anywhere."""
+    if not wanted.disk.is_shared:
+        attachment.detach_rolled_back(wanted.action.gateway, wanted.resource, wanted.place.host)

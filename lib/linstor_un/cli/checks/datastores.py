@@ -133,10 +133,15 @@ def monitored(facts: Facts) -> Iterator[Finding]:
 
 def placements_possible(facts: Facts) -> Iterator[Finding]:
     """Can LINSTOR place what the attributes ask for?"""
+    for cluster, configured in _placed(facts):
+        yield from of_placement(cluster, configured)
+
+
+def _placed(facts: Facts) -> Iterator[tuple[Survey, Configured]]:
+    """Yield the datastores with their clusters, where those answer."""
     for site in facts.sites:
-        for configured in site.stores if site.cluster else ():
-            assert site.cluster is not None
-            yield from of_placement(site.cluster, configured)
+        if site.cluster is not None:
+            yield from ((site.cluster, configured) for configured in site.stores)
 
 
 def of_placement(cluster: Survey, configured: Configured) -> Iterator[Finding]:
@@ -217,10 +222,8 @@ def _abilities(wanted: Wanted) -> Iterator[Finding]:
 
 def free_space(facts: Facts) -> Iterator[Finding]:
     """Have the pools that datastores use room?"""
-    for site in facts.sites:
-        for configured in site.stores if site.cluster else ():
-            assert site.cluster is not None
-            yield from of_room(site.cluster, configured)
+    for cluster, configured in _placed(facts):
+        yield from of_room(cluster, configured)
 
 
 def of_room(cluster: Survey, configured: Configured) -> Iterator[Finding]:

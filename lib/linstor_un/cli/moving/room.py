@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from linstor_un.cli.moving.scene import Scene, gib, listed
-from linstor_un.cluster.inventory import Node, Placed
+from linstor_un.cluster.inventory import Placed
 from linstor_un.cluster.pools import Pool
+from linstor_un.cluster.survey import Node
 from linstor_un.errors import NoRoom, NotFound
 
 # What actions have promised to a pool since it was last asked, in KiB, by node and pool.

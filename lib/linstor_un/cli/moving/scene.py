@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from linstor_un.cli import inventory as inventories
@@ -10,8 +10,9 @@ from linstor_un.cli.auditing import makers
 from linstor_un.cli.inventory import Inventory, Site, Wanted
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import pools
-from linstor_un.cluster.inventory import Node, Placed
+from linstor_un.cluster.inventory import Placed
 from linstor_un.cluster.placement import BALANCE_PROPERTY, Placement
+from linstor_un.cluster.survey import Node
 from linstor_un.cluster.volumes import Volume
 from linstor_un.errors import Busy, DriverError, InvalidInput, NotFound, NotReady
 from linstor_un.naming import resource_of
@@ -76,9 +77,8 @@ class Scene(NamedTuple):
         """Return LINSTOR's filter for its replicas: that of its group, and what its datastore says over it."""
         group = self.site.cluster.groups.get(self.volume.group.lower())
         found = dict(group.select_filter if group else {})
-        if found.get("storage_pool") and not found.get("storage_pool_list"):
-            found["storage_pool_list"] = [found["storage_pool"]]
-        found.pop("storage_pool", None)
+        if found.pop("storage_pool", None) and group is not None:
+            found["storage_pool_list"] = list(group.pools)
         placement = self._placement
         if placement is not None and placement.group.lower() == self.volume.group.lower():
             found.update(placement.select_filter)
@@ -112,14 +112,10 @@ class Scene(NamedTuple):
 
     def without(self, node: str) -> Scene:
         """Return the volume as it would be without what there is of it on a node."""
-        cluster = self.site.cluster
-        left = tuple(item for item in self.placed if item.node.lower() != node.lower())
-        resources = {**cluster.resources, self.resource.lower(): left}
-        return self._replace(site=self.site._replace(cluster=cluster._replace(resources=resources)))
+        return self._placed_at(item for item in self.placed if item.node.lower() != node.lower())
 
     def with_copy(self, node: str) -> Scene:
         """Return the volume as it would be with all copied that is being copied, and a replica more on a node."""
-        cluster = self.site.cluster
         there = [
             item._replace(disk_state="UpToDate", is_syncing=False) if item.is_syncing else item for item in self.placed
         ]
@@ -127,7 +123,11 @@ class Scene(NamedTuple):
             first = self.good[0]
             there = [item for item in there if item.node.lower() != node.lower()]
             there.append(first._replace(replica=first.replica._replace(node=node, in_use=False)))
-        resources = {**cluster.resources, self.resource.lower(): tuple(there)}
+        return self._placed_at(there)
+
+    def _placed_at(self, placed: Iterable[Placed]) -> Scene:
+        cluster = self.site.cluster
+        resources = {**cluster.resources, self.resource.lower(): tuple(placed)}
         return self._replace(site=self.site._replace(cluster=cluster._replace(resources=resources)))
 
     def snapshots_missing_on(self, node: str) -> list[str]:
