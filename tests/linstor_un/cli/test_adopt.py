@@ -312,6 +312,20 @@ def test_a_package_of_the_add_on_that_comes_again_is_kept_again(front_end: AddOn
     assert script.read_text() == "#!/bin/sh\n# newer\n"
 
 
+def test_after_an_upgrade_of_this_driver_the_add_ons_scripts_are_kept_still(front_end: AddOn) -> None:
+    before = front_end.state()
+    own = front_end.tree.remotes / "tm/linstor_un"
+    done(front_end, "datastore", "100", "--yes")
+    for script in (own / "mv", own / "ln"):
+        script.write_text(f"{script.read_text()}# newer\n")
+        done(front_end, "datastore", "100", "--yes")
+        assert (front_end.tree.remotes / "tm/linstor" / script.name).read_bytes() == script.read_bytes()
+    for script in (own / "mv", own / "ln"):
+        script.write_text(script.read_text().removesuffix("# newer\n"))
+    done(front_end, "datastore", "100", "--undo", "--yes")
+    assert front_end.state() == before
+
+
 def test_disks_of_the_add_on_that_were_not_adopted_stay_the_add_ons(front_end: AddOn) -> None:
     ours = front_end.cloud.create_datastore(
         'NAME="ours" TYPE="SYSTEM_DS" RESOURCE_GROUP="opennebula" REPLICA_COUNT="2" TM_MAD="linstor_un"'

@@ -11,6 +11,8 @@ from linstor_un.errors import NotInstalled, NotWritable
 from linstor_un.naming import ADD_ON
 
 _OWN = "tm/linstor_un"
+# What every entry script of this driver has in it, of whatever release.
+_OWN_ENTRY = b"from linstor_un.driver import main"
 
 
 class Scripts:
@@ -46,13 +48,21 @@ class Scripts:
             shutil.rmtree(made, ignore_errors=True)
             shutil.copytree(self._own, made, ignore=shutil.ignore_patterns("__pycache__"))
             _give_to(owner(self._own), made)
-            if os.path.isdir(self._place):
-                os.makedirs(os.path.dirname(self._kept), exist_ok=True)
-                shutil.rmtree(self._kept, ignore_errors=True)
-                os.rename(self._place, self._kept)
+            self._keep()
+            shutil.rmtree(self._place, ignore_errors=True)
             os.rename(made, self._place)
         except OSError as failure:
             raise NotWritable(f"{self._place} cannot be replaced ({failure}): run this as root") from None
+
+    def _keep(self) -> None:
+        """Keep what is the add-on's: the folder as it was found, and later what its package has put there again."""
+        theirs = [name for name, text in _content(self._place).items() if _OWN_ENTRY not in text]
+        if theirs and not self.are_kept:
+            os.makedirs(os.path.dirname(self._kept), exist_ok=True)
+            os.rename(self._place, self._kept)
+            return
+        for name in theirs:
+            shutil.copy2(os.path.join(self._place, name), os.path.join(self._kept, name))
 
     def put_back(self) -> None:
         """Put back what was in the folder; raises NotWritable."""
