@@ -147,9 +147,17 @@ def objections(takeover: Takeover) -> Iterator[str]:
         yield from _of_volume(takeover, site, wanted)
 
 
+def _is_unsettled(machine: Machine) -> bool:
+    return not machine.is_settled or machine.has_failed
+
+
+def _unsettled(machine: Machine) -> str:
+    return f"An action works on {machine.label}, or has failed: wait for its end, or recover the VM"
+
+
 def _of_machine(takeover: Takeover, machine: Machine) -> Iterator[str]:
-    if not machine.is_settled or machine.has_failed:
-        yield f"An action works on {machine.label}, or has failed: wait for its end, or recover the VM"
+    if _is_unsettled(machine):
+        yield _unsettled(machine)
     elif machine.is_on_host and machine.datastore_id not in takeover.identifiers:
         yield (
             f"{machine.label} lies in system datastore {machine.datastore_id} of another driver, which this driver "
@@ -192,8 +200,8 @@ def _of_volume(takeover: Takeover, site: Site, wanted: Wanted) -> Iterator[str]:
 def objections_to_undo(takeover: Takeover) -> Iterator[str]:
     """Yield what the add-on would not find its way with: what was made since, a sentence each."""
     for machine in takeover.machines():
-        if not machine.is_settled or machine.has_failed:
-            yield f"An action works on {machine.label}, or has failed: wait for its end, or recover the VM"
+        if _is_unsettled(machine):
+            yield _unsettled(machine)
         new = [str(disk.disk_id) for disk in machine.disks if not disk.is_adopted]
         if new:
             yield f"{machine.label} has got disk {', '.join(new)} since: terminate it, or detach the disk"

@@ -112,7 +112,7 @@ class Scene(NamedTuple):
 
     def without(self, node: str) -> Scene:
         """Return the volume as it would be without what there is of it on a node."""
-        return self._placed_at(item for item in self.placed if item.node.lower() != node.lower())
+        return self.placed_at(item for item in self.placed if item.node.lower() != node.lower())
 
     def with_copy(self, node: str) -> Scene:
         """Return the volume as it would be with all copied that is being copied, and a replica more on a node."""
@@ -123,9 +123,10 @@ class Scene(NamedTuple):
             first = self.good[0]
             there = [item for item in there if item.node.lower() != node.lower()]
             there.append(first._replace(replica=first.replica._replace(node=node, in_use=False)))
-        return self._placed_at(there)
+        return self.placed_at(there)
 
-    def _placed_at(self, placed: Iterable[Placed]) -> Scene:
+    def placed_at(self, placed: Iterable[Placed]) -> Scene:
+        """Return the volume as it would be if these were its places."""
         cluster = self.site.cluster
         resources = {**cluster.resources, self.resource.lower(): tuple(placed)}
         return self._replace(site=self.site._replace(cluster=cluster._replace(resources=resources)))

@@ -62,10 +62,8 @@ def do_take(scene: Scene, wanted: Removal) -> None:
 
 def placed_now(scene: Scene) -> Scene:
     """Return the volume with its places as they are by now, all else as before."""
-    cluster = scene.site.cluster
     found = clusters.placed(scene.site.gateway, [scene.resource])
-    resources = {**cluster.resources, scene.resource.lower(): found.get(scene.resource.lower(), ())}
-    return scene._replace(site=scene.site._replace(cluster=cluster._replace(resources=resources)))
+    return scene.placed_at(found.get(scene.resource.lower(), ()))
 
 
 def leave_unbalanced(scene: Scene, count: int) -> None:
