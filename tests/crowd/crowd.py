@@ -137,6 +137,7 @@ class Crowd:
                 self.wrong.append(f"{name} failed: {_reason(failure)}")
             if vm is not None and not vm.lcm_state.name.endswith("_FAILURE"):
                 self.model.again[vm.identifier] = deed
+                self._find_running(vm)
 
     # --- at rest ------------------------------------------------------------------------------------------------------
 
@@ -190,20 +191,23 @@ class Crowd:
 
     def _monitor(self, vm: VirtualMachine) -> bool:
         """What oned's monitoring finds out about a VM; whether that is not what oned had believed."""
-        cloud, hosts = self.world.cloud, [name.split("/")[0] for name in self._domains(vm)]
-        if vm.lcm_state in (LcmState.RUNNING, LcmState.UNKNOWN) and vm.host not in hosts:
-            cloud.poweroff(vm)
+        if vm.lcm_state in (LcmState.RUNNING, LcmState.UNKNOWN) and vm.host not in self._hosts(vm):
+            self.world.cloud.poweroff(vm)
             return True
-        if vm.state in (VmState.POWEROFF, VmState.SUSPENDED) and vm.host in hosts:
-            vm.is_saved = False
-            cloud.hypervisor.restored(vm)
-            vm.become(VmState.ACTIVE, LcmState.RUNNING)
-            return True
-        return False
+        return self._find_running(vm)
 
-    def _domains(self, vm: VirtualMachine) -> list[str]:
+    def _find_running(self, vm: VirtualMachine) -> bool:
+        """Whether a VM runs that oned has believed at rest: its monitoring says so long before anybody uses the VM."""
+        if vm.state not in (VmState.POWEROFF, VmState.SUSPENDED) or vm.host not in self._hosts(vm):
+            return False
+        vm.is_saved = False
+        self.world.cloud.hypervisor.restored(vm)
+        vm.become(VmState.ACTIVE, LcmState.RUNNING)
+        return True
+
+    def _hosts(self, vm: VirtualMachine) -> list[str]:
         domains = list(self.world.sandbox.domains.all.values())
-        return [f"{domain.node}/{domain.name}" for domain in domains if domain.name == f"one-{vm.identifier}"]
+        return [domain.node for domain in domains if domain.name == f"one-{vm.identifier}"]
 
     def _must(self, what: str, act: Callable[[T], object], whom: T) -> None:
         try:

@@ -25,8 +25,10 @@ def run(call: Call) -> None:
         log.warning(f"{image.source} was not made for image {image.image_id} and is left alone")
         return
     gateway = action.gateway()
-    with action.lock(resource, interrupt_holder=True):
-        volume, passing = volumes.find_several(gateway, [resource, action.names.passing(resource)])
+    passing_name = action.names.passing(resource)
+    # An export has the lock of the volume that it reads from, and may have left its file.
+    with action.lock(resource, interrupt_holder=True), action.lock(passing_name, interrupt_holder=True):
+        volume, passing = volumes.find_several(gateway, [resource, passing_name])
         if passing is not None:
             volumes.remove(gateway, passing.resource)
         if volume is None or action.names.incomplete in volume.properties:

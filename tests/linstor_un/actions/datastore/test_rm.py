@@ -106,3 +106,11 @@ def test_oned_removes_an_image(world: World) -> None:
     world.cloud.delete_image(image)
     nothing_left(world)
     assert [call.verb for call in world.cloud.calls][-2:] == ["rm", "monitor"]
+
+
+def test_the_lock_of_an_export_that_was_killed_goes_with_its_image(world: World) -> None:
+    succeeded(mkfs(world, 5), f"{source(7)}\n")
+    left = world.folder.parent / "locks" / "linstor_un-one-image-7-saved.lock"
+    left.write_text("999999")
+    succeeded(remove(world, source(7)), "")
+    assert not left.exists()
