@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from linstor_un import log
 from linstor_un.actions import transfer
 from linstor_un.actions.transfer import Transfer
-from linstor_un.cluster import volumes
+from linstor_un.cluster import replicas, volumes
 from linstor_un.cluster.volumes import Volume
+from linstor_un.hosts import devices
 from linstor_un.naming import drbd_device, resource_of
 from linstor_un.opennebula import lifecycle
 from linstor_un.opennebula.arguments import Place
@@ -25,6 +28,21 @@ def remove_own(action: Transfer, place: Place) -> None:
         for volume in volumes.find_several(action.gateway, action.own_volumes.candidates(place.disk_id)):
             if volume is not None:
                 _remove(action, volume)
+
+
+def detach_leftovers(action: Transfer, place: Place, unlinked: Sequence[str]) -> None:
+    """Detach the images that were linked in the VM's directory to its end: a line before has failed to.
+
+    `recover --delete` goes on behind a failure, and does not repeat it. `unlinked` are the devices that no VM on the
+    host has any more.
+    """
+    for device in unlinked:
+        resource = resource_of(device)
+        if resource is None or action.names.is_of_vm(resource, action.vm_id):
+            continue
+        with action.lock(resource):
+            if not devices.is_linked(action.host(place.host), device, place.datastores):
+                replicas.detach(action.gateway, resource, place.host)
 
 
 def remove_leftovers(action: Transfer) -> None:

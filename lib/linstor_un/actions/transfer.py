@@ -191,13 +191,15 @@ def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: st
 
     An image that only one VM can have is detached wherever a failed migration may have left it.
     """
+    # Asked before the link goes: where LINSTOR does not answer, the deletion of the VM's directory finds it still.
+    there = replicas.of(transfer.gateway, resource)
     unlinked = unlink(transfer, place, device)
     if unlinked.is_used_by_others:
         log.info(f"{resource} stays attached on {place.host}, where another VM has it")
         return
     if disk is not None and not disk.is_shared and transfer.vm is not None and len(transfer.vm.hostnames) > 1:
         primaries.forget(transfer.gateway, resource)
-    for replica in replicas.of(transfer.gateway, resource):
+    for replica in there:
         is_here = replica.node.lower() == place.host.lower()
         is_left = disk is not None and not disk.is_shared and replica.in_use is False
         if is_here or is_left:

@@ -45,9 +45,11 @@ def _directory(action: Transfer, place: Place) -> None:
     if not action.host(place.host).is_frontend:
         _remove_parked(action, place)
     try:
-        directories.remove(action.host(place.host), place.directory)
+        unlinked = directories.remove(action.host(place.host), place.directory)
     except HostUnreachable as error:
         log.warning(f"{error}; {place.directory} stays there")
+        unlinked = []
+    removal.detach_leftovers(action, place, unlinked)
     removal.remove_leftovers(action)
 
 

@@ -119,6 +119,18 @@ def test_recover_delete_of_a_failed_move_cleans_both_hosts(world: World) -> None
     assert what_is_left(world) == NOTHING
 
 
+def test_an_image_whose_line_has_failed_is_detached_with_the_vms_directory(world: World) -> None:
+    image = volume(add_image(world, persistent=True))
+    host = stranger(world, image)
+    vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", host, world.system)
+    world.cloud.poweroff(vm)
+    world.sandbox.faults.fail(rf"GET .*/{image}/resources", 998)
+    call = run(world, DISK.format(host, vm.identifier, 0, vm.identifier, world.images.identifier))
+    assert not call.succeeded and attached(world, image) == {host}
+    succeed(world, DIRECTORY.format(host, vm.identifier, vm.identifier))
+    assert attached(world, image) == set()
+
+
 def test_recreate_makes_the_disks_anew_on_another_host(world: World) -> None:
     vm = full_vm(world)
     world.sandbox.write(own(vm), b"of the first life", 0)
