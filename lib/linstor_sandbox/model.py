@@ -89,11 +89,12 @@ def now_ms() -> int:
 
 @dataclass(frozen=True)
 class Stored:
-    """A volume or a snapshot of one in a pool; size in KiB."""
+    """A volume or a snapshot of one in a pool; size in KiB, `thin_id` as a thin pool numbers it."""
 
     size: int
     content: Content
-    snapshot: bool = False
+    snapshot: bool
+    thin_id: int
 
 
 @dataclass
@@ -109,6 +110,9 @@ class StoragePool:
     withheld: int = 0
     zeroes: bool = True
     members: dict[tuple[str, int], Stored] = field(default_factory=dict)
+    # The thin ids that were there when the meta-data of a thin pool were reserved.
+    metadata_snapshot: Optional[frozenset[int]] = None
+    last_thin_id: int = 0
 
     @property
     def diskless(self) -> bool:
@@ -123,6 +127,13 @@ class StoragePool:
     def driver(self) -> str:
         """What it is on its node: a volume group, a thin pool, a directory."""
         return self.props.get("StorDriver/StorPoolName", "")
+
+    def keep(self, key: tuple[str, int], size: int, content: Content, snapshot: bool = False) -> None:
+        """Book a volume, or book it anew with another size (KiB)."""
+        known = self.members.get(key)
+        if known is None:
+            self.last_thin_id += 1
+        self.members[key] = Stored(size, content, snapshot, known.thin_id if known else self.last_thin_id)
 
     def reserved(self) -> int:
         """What LINSTOR counts as promised: the volumes' sizes and, as snapshots stay "pending" for it, theirs twice."""
@@ -432,6 +443,8 @@ class Cluster:
     def __init__(self, root: Path, version: str = "1.27.0") -> None:
         self.root = root
         self.lock = threading.Condition(threading.RLock())
+        # Whoever has it has suspended all guests' writes; nobody who has it waits for anything else.
+        self.suspended_io = threading.Lock()
         self.version = version
         self.nodes: Registry[Node] = Registry()
         self.groups: Registry[ResourceGroup] = Registry()

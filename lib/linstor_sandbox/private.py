@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable
 
 from . import script
 from .controller import Request, Response
-from .hosts import status
+from .hosts import lvm, status, zfs
 
 if TYPE_CHECKING:
     from .sandbox import Sandbox
@@ -104,14 +104,19 @@ class Private:
         return f"device {device.content.size} {'zeroed' if zeroed else 'dirty'} {file}"
 
     def _tool(self, request: Request) -> Response:
-        node_name, tool, count, *rest = self._lines(request)
+        node_name, tool, user, count, *rest = self._lines(request)
         arguments, text = rest[: int(count)], "\n".join(rest[int(count) :])
-        node = self.sandbox.cluster.nodes[node_name]
+        node, is_root = self.sandbox.cluster.nodes[node_name], user == "root"
         if tool == "virsh":
             code, output, errors = self.sandbox.virsh.run(node, arguments, text)
         else:
             with self.sandbox.cluster.lock:
-                code, output, errors = status.run(self.sandbox.satellites, node, tool, arguments)
+                if tool in ("lvs", "dmsetup", "thin_delta"):
+                    code, output, errors = lvm.run(self.sandbox.cluster, node, tool, arguments, is_root)
+                elif tool == "zfs":
+                    code, output, errors = zfs.run(self.sandbox.cluster, node, arguments, is_root)
+                else:
+                    code, output, errors = status.run(self.sandbox.satellites, node, tool, arguments)
         return self._text(str(code), str(len(output)), output + errors)
 
     def _step(self, request: Request) -> Response:

@@ -23,7 +23,7 @@ from .controller.pending import catch_up
 from .faults import Faults
 from .hosts.domains import Domains
 from .hosts.guests import Guest
-from .hosts.install import install, install_watched
+from .hosts.install import install, install_watched, uninstall
 from .hosts.virsh import Virsh
 from .model import KINDS, Cluster, Failure, Node, Pool, Resource, ResourceDefinition, version_tuple
 from .openings import Opening
@@ -316,6 +316,7 @@ class Sandbox:
         with self.cluster.lock:
             content = self._content(resource, volume)
             content.written = True
+            content.stamp(offset, len(data))
             self.cluster.touch([resource])
             with content.path.open("r+b") as file:
                 file.seek(offset)
@@ -388,6 +389,14 @@ class Sandbox:
         """A host whose sshd does not answer while its satellite does."""
         (self.refusing_hosts.add if refuse else self.refusing_hosts.discard)(node.lower())
 
+    def refuse_sudo(self, node: str, *commands: str) -> None:
+        """A host whose sudo has no rule for these commands, or with `ALL` for none; without any it allows all."""
+        (self.host(node) / "etc" / "sudo-refused").write_text("\n".join(commands))
+
+    def remove_tool(self, node: str, tool: str) -> None:
+        """A host that lacks a tool, thin_delta for instance."""
+        uninstall(self.host(node), tool)
+
     def hang_satellite(self, node: str, hung: bool = True) -> None:
         """A satellite that does not answer while its connection stays: an uncached pool list is an error then."""
         names = self.controller.hung_satellites
@@ -451,6 +460,12 @@ class Sandbox:
                 "open": sorted(
                     [opening.node, opening.definition.name, "w" if opening.write else "r"]
                     for opening in self.openings.all()
+                ),
+                "metadata_snapshots": sorted(
+                    f"{node.name}/{pool.name}"
+                    for node in self.cluster.nodes
+                    for pool in node.pools
+                    if pool.metadata_snapshot is not None
                 ),
                 "domains": sorted(f"{domain.node}/{domain.name}" for domain in self.domains.all.values()),
                 "files": {node.name: _files(self.host(node.name) / "var") for node in self.cluster.nodes},

@@ -65,7 +65,7 @@ class Satellites:
         content = resource.content(volume.number)
         if content is not None and not resource.diskless:
             key = (resource.definition.uuid, volume.number)
-            resource.pool.members[key] = Stored(drbd.Sizes(resource, volume).storage, content)
+            resource.pool.keep(key, drbd.Sizes(resource, volume).storage, content)
 
     @staticmethod
     def _describe(resource: Resource, volume: VolumeDefinition) -> None:
@@ -144,8 +144,8 @@ class Satellites:
                     name = f"{snapshot.definition.name}_{volume.number:05d}_{snapshot.name}"
                     snapshot.contents[key] = self.cluster.store.copy(content, name)
                 if content is not None:
-                    stored = Stored(drbd.Sizes(resource, volume).storage, snapshot.contents[key], snapshot=True)
-                    resource.pool.members[(snapshot.uuid, number)] = stored
+                    size = drbd.Sizes(resource, volume).storage
+                    resource.pool.keep((snapshot.uuid, number), size, snapshot.contents[key], snapshot=True)
 
     @staticmethod
     def fits(resource: Resource) -> bool:

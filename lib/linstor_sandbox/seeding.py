@@ -13,7 +13,6 @@ from .model import (
     Snapshot,
     SnapshotReplica,
     StoragePool,
-    Stored,
     VolumeDefinition,
     new_uuid,
 )
@@ -75,7 +74,7 @@ def place(
         content = cluster.store.promise(definition.name, drbd.device_size(definition, volume))
         definition.contents[0] = content
         for resource in definition.diskful():
-            resource.pool.members[(definition.uuid, 0)] = Stored(drbd.Sizes(resource, volume).storage, content)
+            resource.pool.keep((definition.uuid, 0), drbd.Sizes(resource, volume).storage, content)
         cluster.definitions[definition.name] = definition
         return definition
 
@@ -99,7 +98,7 @@ def _snapshot(sandbox: Sandbox, definition: ResourceDefinition, volume: VolumeDe
     made.contents[("", 0)] = content
     for resource in definition.diskful():
         made.replicas[resource.node.name] = _replica(resource)
-        resource.pool.members[(made.uuid, 0)] = Stored(drbd.Sizes(resource, volume).storage, content, snapshot=True)
+        resource.pool.keep((made.uuid, 0), drbd.Sizes(resource, volume).storage, content, snapshot=True)
     return made
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional
@@ -21,6 +23,8 @@ CHUNK = 64 * KIB
 """What a thin pool allocates at once (bytes): copies of one another differ by so much or more."""
 LARGEST_FILE = (16 << 40) - 4096
 """More bytes has no file on ext4: what a volume has beyond is not there to be read or written."""
+SECTOR = 4 * KIB
+"""What is remembered of guests' writes (bytes): the smallest block that any pool has is larger."""
 _FICLONE = 0x40049409
 
 
@@ -29,12 +33,14 @@ class Content:
     """The bytes of a volume or snapshot; `family` is the first of those that were copied from one another.
 
     `written` says that somebody opened it for writing: as long as nobody has, its blocks need no counting.
+    `stamps` are those of the latest writes of guests, by sector: copies with unlike stamps have been written since.
     """
 
     path: Path
     size: int
     family: Path
     written: bool = True
+    stamps: dict[int, int] = field(default_factory=dict)
     _allocated: int = 0
     _chunks: dict[tuple[int, int], int] = field(default_factory=dict)
     _chunks_of: int = 0
@@ -49,6 +55,19 @@ class Content:
     def settled(self) -> int:
         """Allocated bytes, counted anew only where somebody may have written."""
         return self.allocated() if self.written else self._allocated
+
+    def stamp(self, offset: int, length: int) -> None:
+        """Remember that these bytes were written just now, whatever they were before."""
+        now = time.monotonic_ns()
+        self.stamps.update(dict.fromkeys(range(offset // SECTOR, -(-(offset + length) // SECTOR)), now))
+
+    def mapped(self, block: int) -> set[int]:
+        """The numbers of the blocks of so many bytes that are not holes."""
+        if not self.path.exists():
+            return set()
+        with self.path.open("rb") as file:
+            extents = list(data_extents(file.fileno(), min(self.size, LARGEST_FILE)))
+        return {number for start, end in extents for number in range(start // block, -(-end // block))}
 
     def settle(self) -> Content:
         """Count its blocks now and not again until it is written to."""
@@ -79,6 +98,24 @@ def taken(contents: Iterable[Content]) -> int:
         else sum({chunk: size for content in family for chunk, size in content.chunks().items()}.values())
         for family in families.values()
     )
+
+
+def differences(left: Content, right: Content, block: int) -> Iterator[tuple[int, str]]:
+    """(number, same, different, left_only or right_only) of each block of so many bytes that one of two copies has.
+
+    What was not written by a guest, but by a tool of a host, differs only where its bytes do.
+    """
+    mine, theirs = left.mapped(block), right.mapped(block)
+    with ExitStack() as stack:
+        files = [stack.enter_context(one.path.open("rb")).fileno() for one in (left, right) if one.path.exists()]
+        for number in sorted(mine | theirs):
+            if number in mine and number in theirs:
+                one, other = (os.pread(file, block, number * block) for file in files)
+                sectors = range(number * block // SECTOR, (number + 1) * block // SECTOR)
+                same = one == other and all(left.stamps.get(at) == right.stamps.get(at) for at in sectors)
+                yield number, "same" if same else "different"
+            else:
+                yield number, "left_only" if number in mine else "right_only"
 
 
 class Store:
@@ -129,7 +166,7 @@ class Store:
     def copy(self, origin: Content, name: str, size: Optional[int] = None) -> Content:
         """A copy with the same holes, as a snapshot or a clone has it."""
         content = self._new(name, origin.size)
-        content.family = origin.family
+        content.family, content.stamps = origin.family, dict(origin.stamps)
         self.ensure(origin)
         copy_sparse(origin.path, content.path)
         if size is not None and size != content.size:
@@ -139,6 +176,13 @@ class Store:
     def remove(self, content: Content) -> None:
         """Delete the bytes."""
         content.path.unlink(missing_ok=True)
+
+
+def punch(content: Content, offset: int, length: int) -> None:
+    """Make a hole."""
+    subprocess.run(
+        ["fallocate", "--punch-hole", "--offset", str(offset), "--length", str(length), str(content.path)], check=True
+    )
 
 
 def _fill(descriptor: int, start: int, end: int) -> None:

@@ -156,6 +156,22 @@ def test_qemu_img_converts_into_a_device(ssh: Ssh, box: Sandbox, vol: str, tmp_p
     assert info["virtual-size"] == SIZE
 
 
+def test_qemu_io_reads_and_writes_devices_and_images(ssh: Ssh, box: Sandbox, vol: str) -> None:
+    done = ssh("node1", "nice", "-n19", "ionice", "-c3", "qemu-io", "-f", "raw", "-c", "'write -P 7 64k 4k'", DEVICE)
+    assert done.returncode == 0 and b"wrote 4096/4096 bytes" in done.stdout, done.stderr
+    assert box.read("vol", 65535, 2) == b"\0\7"
+    beyond = ssh("node1", "qemu-io", "-f", "raw", "-c", f"'write {SIZE} 4k'", DEVICE)
+    assert b"wrote" not in beyond.stdout
+    box.open("node2", "vol", "w")
+    refused = ssh("node1", "qemu-io", "-f", "raw", "-c", "'write 0 4k'", DEVICE)
+    assert refused.returncode == 1 and b"Read-only file system" in refused.stderr
+    image = "/var/tmp/image.qcow2"
+    assert ssh("node1", "nice", "qemu-img", "create", "-f", "qcow2", image, "1M").returncode == 0
+    assert ssh("node1", "qemu-io", "-c", "'write -P 9 0 4k'", "-c", "'read -P 9 0 4k'", image).returncode == 0
+    mapped = json.loads(ssh("node1", "qemu-img", "map", "--output=json", image).stdout)
+    assert [(part["start"], part["data"]) for part in mapped] == [(0, True), (65536, False)]
+
+
 def test_target_is_zero_leaves_old_data_on_a_thick_pool(ssh: Ssh, box: Sandbox, rest: Rest, tmp_path: Path) -> None:
     """What a driver may not do: promise zeroes that are not there."""
     rest.spawn("vol", group="fat")

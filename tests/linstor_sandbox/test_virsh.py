@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import Callable
 
 import pytest
 
 from linstor_sandbox import Sandbox
 from linstor_sandbox.hosts.guests import GuestHeld
+from linstor_sandbox.model import Snapshot
+from linstor_sandbox.storage import MIB
 
 from .rest import Rest
 
@@ -90,6 +93,48 @@ def test_a_suspended_guest_waits_with_what_it_writes(ssh: Ssh, hosts: Sandbox) -
     virsh(ssh, "resume", UUID)
     writer.join(5)
     assert hosts.read("disk", 0, 4) == b"late"
+
+
+def test_a_guest_gives_blocks_back(ssh: Ssh, hosts: Sandbox) -> None:
+    start(ssh)
+    guest = hosts.guest("one-7")
+    guest.write("vda", b"x" * MIB)
+    guest.discard("vda", 0, MIB)
+    assert hosts.allocated("disk") == 0
+    virsh(ssh, "suspend", UUID)
+    with pytest.raises(GuestHeld):
+        guest.discard("vda", 0, MIB)
+
+
+def test_snapshots_of_several_disks_are_of_one_instant(ssh: Ssh, hosts: Sandbox, rest: Rest) -> None:
+    other = "<disk type='block'><source dev='/dev/drbd/by-res/memory/0'/><target dev='vdb'/></disk></devices>"
+    done = ssh("node1", "virsh", "create", "/dev/stdin", stdin=xml().replace(b"</devices>", other.encode()))
+    assert done.returncode == 0, done.stderr
+    guest, ended = hosts.guest("one-7"), threading.Event()
+
+    def count() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            for target in ("vda", "vdb"):
+                guest.write(target, number.to_bytes(8, "big"))
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    for number in range(6):
+        both = [{"resource_name": name, "name": f"snap{number}"} for name in ("disk", "memory")]
+        rest.ok("POST", "/v1/actions/snapshot/multi", {"snapshots": both})
+    ended.set()
+    counter.join()
+    for number in range(6):
+        snapshots = [hosts.definition(name).snapshots[f"snap{number}"] for name in ("disk", "memory")]
+        first, second = (int.from_bytes(_content(found).read_bytes()[:8], "big") for found in snapshots)
+        assert first - second in (0, 1)
+
+
+def _content(snapshot: Snapshot) -> Path:
+    (content,) = snapshot.contents.values()
+    return content.path
 
 
 def test_what_a_file_system_writes_together_is_never_frozen_half_way(ssh: Ssh, hosts: Sandbox) -> None:

@@ -140,10 +140,11 @@ class Taking:
         }
         full = self.controller.satellites.without_room(replicas)
         broken.update(dict.fromkeys(full, "Volume group has insufficient free space"))
-        for plan, snapshot in zip(self.plans, self.snapshots):
-            if not broken:
-                self.controller.satellites.take_snapshot(snapshot, plan.replicas)
-            snapshot.flags = {"FAILED_DEPLOYMENT"} if broken else {"SUCCESSFUL"}
+        with self.controller.cluster.suspended_io:
+            for plan, snapshot in zip(self.plans, self.snapshots):
+                if not broken:
+                    self.controller.satellites.take_snapshot(snapshot, plan.replicas)
+                snapshot.flags = {"FAILED_DEPLOYMENT"} if broken else {"SUCCESSFUL"}
         self._took(broken)
         if broken:
             self._step("Aborted snapshot and resumed IO of '{names}' on '{node}'")

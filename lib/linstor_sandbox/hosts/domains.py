@@ -119,7 +119,7 @@ class Domains:
 
     def guest(self, name: str) -> Guest:
         """The guest of a VM, also before its domain is started: its agent can be chosen then."""
-        return self.guests.setdefault(name, Guest(name, self.stopping))
+        return self.guests.setdefault(name, Guest(name, self.stopping, self.cluster.suspended_io))
 
     def fail(
         self, command: str, step: str = "", message: str = "internal error: injected failure", times: int = 1
@@ -185,8 +185,7 @@ class Domains:
 
     def run_in(self, domain: Domain) -> None:
         """The guest writes to what this domain has opened, whatever its links lead to by now."""
-        files = {target: content.path for target, content in domain.contents.items()}
-        domain.guest.disks = files.get
+        domain.guest.disks = dict(domain.contents).get
 
     def _open(self, node: Node, domain: Domain, target: str, path: str, write: bool) -> None:
         inside = self.inside(node, path)

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Callable, Optional
+
+from ..storage import Content, punch
 
 AGENTS = ("on", "off", "hung", "late")
 """It answers; there is none; it never answers; it freezes, but long after it was asked."""
@@ -30,7 +31,7 @@ class Guest:
     `agent_seconds` is how long a late agent takes to freeze, and how long libvirt waits for a hung one.
     """
 
-    def __init__(self, name: str, stopping: threading.Event) -> None:
+    def __init__(self, name: str, stopping: threading.Event, suspended_io: threading.Lock) -> None:
         self.name = name
         self.agent = "on"
         self.agent_seconds = 5.0
@@ -38,8 +39,9 @@ class Guest:
         self.seed = b""
         self.state = "off"
         self.frozen = False
-        self.disks: Callable[[str], Optional[Path]] = lambda _target: None
+        self.disks: Callable[[str], Optional[Content]] = lambda _target: None
         self._stopping = stopping
+        self._suspended_io = suspended_io
         self._free = threading.Condition(threading.RLock())
         self._agent_busy = threading.Lock()
 
@@ -111,19 +113,32 @@ class Guest:
 
     def write(self, target: str, data: bytes, offset: int = 0, wait: bool = False) -> None:
         """Write to a disk (`vda`); a guest that is held waits, or is GuestHeld: nothing is ever written meanwhile."""
+        with self._held_disk(target, wait) as content:
+            descriptor = os.open(content.path, os.O_WRONLY)
+            try:
+                os.pwrite(descriptor, data, offset)
+            finally:
+                os.close(descriptor)
+            content.stamp(offset, len(data))
+
+    def discard(self, target: str, offset: int, length: int, wait: bool = False) -> None:
+        """Give blocks of a disk back to the pool, as fstrim does; held as a write is."""
+        with self._held_disk(target, wait) as content:
+            punch(content, offset, length)
+
+    @contextmanager
+    def _held_disk(self, target: str, wait: bool) -> Iterator[Content]:
+        """A disk that nobody freezes meanwhile."""
         with self._free:
             while self.frozen or self.state != "running":
                 if not wait or self._stopping.is_set() or self.state == "off":
                     raise GuestHeld(f"{self.name} is {'frozen' if self.frozen else self.state} and cannot write")
                 self._free.wait(_TICK)
-            path = self.disks(target)
-            if path is None:
+            content = self.disks(target)
+            if content is None:
                 raise GuestHeld(f"{self.name} has no disk {target}")
-            descriptor = os.open(path, os.O_WRONLY)
-            try:
-                os.pwrite(descriptor, data, offset)
-            finally:
-                os.close(descriptor)
+            with self._suspended_io:
+                yield content
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -16,6 +16,7 @@ TOOLS = (
     "cmp",
     "cp",
     "dd",
+    "dmsetup",
     "drbdadm",
     "drbdsetup",
     "e2fsck",
@@ -25,6 +26,7 @@ TOOLS = (
     "head",
     "hexdump",
     "lsblk",
+    "lvs",
     "md5sum",
     "mke2fs",
     "mkfs",
@@ -36,17 +38,22 @@ TOOLS = (
     "mkswap",
     "od",
     "qemu-img",
+    "qemu-io",
     "readlink",
     "resize2fs",
     "sha1sum",
     "sha256sum",
     "sudo",
     "tail",
+    "thin_delta",
     "tune2fs",
     "udevadm",
     "virsh",
     "wipefs",
     "xxd",
+    "zfs",
+    "zstream",
+    "zstreamdump",
 )
 DIRECTORIES = (
     "bin",
@@ -108,6 +115,14 @@ def _let_pass(directory: Path, tool: str, pattern: str) -> None:
         f'exec /bin/{tool} "$@"\n'
     )
     wrapper.chmod(0o755)
+
+
+def uninstall(host: Path, tool: str) -> None:
+    """Take a tool off a host, also where this machine has its own of that name."""
+    (host / "bin" / tool).unlink(missing_ok=True)
+    if shutil.which(tool, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"):
+        (host / "bin" / tool).write_text(f'#!/bin/sh\necho "sh: 1: {tool}: not found" >&2\nexit 127\n')
+        (host / "bin" / tool).chmod(0o755)
 
 
 def install_watched(root: Path, directory: Path, node: str, command: str, port: int) -> None:

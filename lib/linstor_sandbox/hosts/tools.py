@@ -184,6 +184,23 @@ def qemu_img(host: Host, arguments: list[str]) -> NoReturn:
     host.run(words)
 
 
+def qemu_io(host: Host, arguments: list[str]) -> NoReturn:
+    """qemu-io: its device is opened for writing, but with -r."""
+    words = list(arguments)
+    values = ("-f", "-c", "-t", "-d", "-i", "-T", "--format", "--cmd", "--cache", "--discard", "--aio", "--object")
+    places = [
+        index
+        for index, word in enumerate(words)
+        if not word.startswith("-") and (index == 0 or words[index - 1] not in values)
+    ]
+    read_only = "-r" in words or "--read-only" in words
+    host.open([(words[index], "r" if read_only else "w") for index in places])
+    host.limit([words[index] for index in places])
+    for index in places:
+        words[index] = host.file(words[index])
+    host.run(words)
+
+
 def plain(host: Host, arguments: list[str]) -> NoReturn:
     """Readers and writers that take devices as plain words."""
     mode = "w" if host.tool.startswith(WRITERS) else "r"
@@ -350,7 +367,7 @@ def find(host: Host, arguments: list[str]) -> NoReturn:
 
 
 def remote(host: Host, arguments: list[str]) -> NoReturn:
-    """virsh, drbdsetup, drbdadm: the sandbox itself knows the answer."""
+    """virsh, drbdsetup, lvs and the like: the sandbox itself knows the answer."""
     text = ""
     files = _xml_files(arguments) if host.tool == "virsh" else []
     if files:
@@ -363,6 +380,7 @@ def remote(host: Host, arguments: list[str]) -> NoReturn:
         "tool",
         host.node,
         host.tool,
+        os.environ.get("LINSTOR_SANDBOX_USER", ""),
         str(len(arguments)),
         *[word.replace("\n", " ") for word in arguments],
         text,
@@ -384,21 +402,55 @@ def _xml_files(arguments: list[str]) -> list[str]:
     return []
 
 
-def sudo(_host: Host, arguments: list[str]) -> NoReturn:
-    """sudo: everybody may do everything on a host."""
+def sudo(host: Host, arguments: list[str]) -> NoReturn:
+    """sudo: everybody may do everything on a host, but for the commands in its etc/sudo-refused (`ALL`: for all)."""
     words = list(arguments)
+    only_asks = False
     while words and words[0].startswith("-"):
         option = words.pop(0)
+        only_asks = only_asks or option in ("-l", "--list")
         if option in ("-u", "-g", "--user", "--group") and words:
             words.pop(0)
         if option == "--":
             break
+    if {os.path.basename(words[0]) if words else "", "ALL"} & _refused(host):
+        sys.stderr.write("sudo: a password is required\n")
+        os._exit(1)
+    if only_asks:
+        os._exit(0)
     shim.restore_signals()
     try:
-        os.execvp(words[0], words)
+        os.execvpe(words[0], words, {**os.environ, "LINSTOR_SANDBOX_USER": "root"})
     except (OSError, IndexError):
         sys.stderr.write(f"sudo: {' '.join(words[:1])}: command not found\n")
         os._exit(1)
+
+
+def _refused(host: Host) -> set[str]:
+    try:
+        with open(host.prefix + "/etc/sudo-refused", encoding="utf-8") as file:
+            return set(file.read().split())
+    except OSError:
+        return set()
+
+
+def zstream(host: Host, arguments: list[str]) -> NoReturn:
+    """`zstream dump [-v]` and, in the lines of older releases, `zstreamdump [-v]`: what `zfs send` has written."""
+    lines = sys.stdin.read().splitlines()
+    if lines[:1] != ["BEGIN record"]:
+        sys.stderr.write("Invalid stream (bad magic number)\n")
+        os._exit(1)
+    records = [line for line in lines[1:] if line[:1].isupper() and not line.startswith("END")]
+    shown = [line for line in lines if line not in records] if "-v" not in arguments else lines
+    if host.tool == "zstreamdump":
+        shown = [line.partition(" salt")[0].replace(" flags = 0 offset", "\n    offset") for line in shown]
+    counts = [f"\tTotal DRR_{kind} records = {sum(line.startswith(kind + ' ') for line in lines)}" for kind in _RECORDS]
+    print("\n".join([*shown, "SUMMARY:", *counts, f"\tTotal records = {len(records) + 2}"]))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+_RECORDS = ("BEGIN", "END", "OBJECT", "FREEOBJECTS", "WRITE", "WRITE_BYREF", "WRITE_EMBEDDED", "FREE", "SPILL")
 
 
 def udevadm(_host: Host, _arguments: list[str]) -> NoReturn:
@@ -420,6 +472,13 @@ _SPECIAL: dict[str, Callable[[Host, list[str]], NoReturn]] = {
     "virsh": remote,
     "drbdsetup": remote,
     "drbdadm": remote,
+    "lvs": remote,
+    "dmsetup": remote,
+    "thin_delta": remote,
+    "zfs": remote,
+    "zstream": zstream,
+    "zstreamdump": zstream,
+    "qemu-io": qemu_io,
 }
 
 
