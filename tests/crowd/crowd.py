@@ -172,6 +172,16 @@ class Crowd:
             else:
                 self._must(f"image {image.identifier}, deleted", cloud.delete_image, image)
         self.model.doomed.clear()
+        self._end_zombies()
+
+    def _end_zombies(self) -> None:
+        """What operators do with domains whose VMs recover-success has ended in oned alone: hosts report them."""
+        domains = self.world.sandbox.domains
+        ended = {f"one-{call.argv[-2]}" for call in self.world.cloud.calls if call.kind == "onevm"}
+        ended -= {f"one-{vm.identifier}" for vm in self.model.machines()}
+        for domain in list(domains.all.values()):
+            if domain.name in ended:
+                domains.stop(domain)
 
     def _try_again(self, vm: VirtualMachine) -> None:
         deed = self.model.again.pop(vm.identifier, None)

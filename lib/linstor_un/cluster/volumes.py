@@ -14,7 +14,7 @@ from linstor_un.cluster.codes import (
     WARN_SAME_SIZE,
     Entry,
 )
-from linstor_un.errors import AlreadyExists, ControllerFailed, InUse, NoRoom, NotFound
+from linstor_un.errors import AlreadyExists, ControllerFailed, InUse, NoRoom, NotFound, NotReady
 from linstor_un.units import KIB_PER_GIB, KIB_PER_MIB
 
 if TYPE_CHECKING:
@@ -239,7 +239,15 @@ def _delete(gateway: Gateway, resource: str) -> Sequence[Entry]:
         if error.code != EXISTS_SNAPSHOT:
             raise
     snapshots.remove_all(gateway, resource)
-    return gateway.delete_resource_definition(resource)
+    try:
+        return gateway.delete_resource_definition(resource)
+    except AlreadyExists as error:
+        if error.code != EXISTS_SNAPSHOT:
+            raise
+        raise NotReady(
+            f"{resource} cannot be deleted before its snapshots, which wait for an offline node: bring that back "
+            "(`linstor node list`), or give it up with `linstor node lost`, and retry"
+        ) from None
 
 
 def _who_uses(gateway: Gateway, resource: str, error: InUse) -> str:

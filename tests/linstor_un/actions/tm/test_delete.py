@@ -26,6 +26,7 @@ from tests.linstor_un.scenes import (
     own,
     path,
     refuse_all,
+    replicas,
     run,
     sentence,
     state,
@@ -164,6 +165,20 @@ def test_a_dead_host_with_a_replica_gives_it_up_when_it_is_back(world: World) ->
     assert all(call.succeeded for call in world.cloud.calls[-2:])
     world.sandbox.set_node(holder, online=True)
     assert volumes(world) == set()
+
+
+def test_a_disk_whose_snapshots_wait_for_a_node_is_a_sentence_and_the_retry_deletes_it(world: World) -> None:
+    add_image(world)
+    vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", world.system)
+    world.cloud.poweroff(vm)
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    away = next(node for node in homes(world, own(vm)) if node != "node1" and node in replicas(world, own(vm)))
+    world.sandbox.set_node(away, online=False)
+    call = run(world, DISK.format("node1", vm.identifier, 0, vm.identifier, world.images.identifier))
+    assert not call.succeeded and "before its snapshots, which wait for an offline node" in sentence(call)
+    world.sandbox.set_node(away, online=True)
+    succeed(world, DISK.format("node1", vm.identifier, 0, vm.identifier, world.images.identifier))
+    assert own(vm) not in volumes(world)
 
 
 def test_a_host_without_ssh_keeps_its_files_and_nothing_else(world: World) -> None:
