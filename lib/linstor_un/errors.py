@@ -80,6 +80,10 @@ class NotReady(DriverError):
     """A replica or a node is not (yet) in the state that is needed: wait for it or bring it back."""
 
 
+class ChangesUnknown(DriverError):
+    """Nobody says what has changed since the increment before: let the pool be asked, compare, or begin a new chain."""
+
+
 class Busy(DriverError):
     """Another action holds the volume: wait for it to end."""
 

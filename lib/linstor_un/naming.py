@@ -25,8 +25,27 @@ ADD_ON = "linstor"
 _ADD_ONS_IMAGE = r"OpenNebula-Image-(\d+)"
 _ADD_ONS_DISK = r"OpenNebula-(?:Image-\d+|Volatile)-vm(\d+)-disk(\d+)"
 
+_BACKUP = r"backup-(\d+)-(\d+)-(\d+)-(\d+)"
+
 # One kept snapshot per image from which VM disks are restored.
 BASE_SNAPSHOT = "linstor_un-base"
+
+
+class BackupSnapshot(NamedTuple):
+    """What the name of a backup's snapshot says: whose it is, which increment, when it was taken, how large the disk.
+
+    `taken` is in seconds since the epoch: oned's own record of its increments tells by it which of them this is.
+    """
+
+    vm_id: int
+    increment_id: int
+    taken: int
+    size_mib: int
+
+    @property
+    def name(self) -> str:
+        """Return the snapshot's name in LINSTOR."""
+        return f"backup-{self.vm_id}-{self.increment_id}-{self.taken}-{self.size_mib}"
 
 
 class Names(NamedTuple):
@@ -70,6 +89,24 @@ class Names(NamedTuple):
         match = re.fullmatch(r"save-as-(.+)", snapshot, re.IGNORECASE)
         return self.image_id_of(match.group(1)) if match else None
 
+    def backup(self, vm_id: int) -> str:
+        """Return the name under which what a VM's backups change is locked."""
+        return f"{self.prefix}-vm-{vm_id}-backup"
+
+    def backup_copy(self, vm_id: int, disk_id: int) -> str:
+        """Return the volume that a snapshot of a VM's disk needs for as long as a backup reads it."""
+        return f"{self.disk(vm_id, disk_id)}-backup"
+
+    def older_backup_copy(self, vm_id: int, disk_id: int) -> str:
+        """Return the volume that the earlier snapshot needs for as long as a backup compares the two."""
+        return f"{self.disk(vm_id, disk_id)}-earlier"
+
+    def backup_copy_vm_id_of(self, resource: str) -> Optional[int]:
+        """Return the VM whose backup reads a volume of this name, or None where it is no such volume."""
+        pattern = rf"{re.escape(self.prefix)}-vm-(\d+)-disk-\d+-(?:backup|earlier)"
+        match = re.fullmatch(pattern, resource, re.IGNORECASE)
+        return int(match.group(1)) if match else None
+
     def checkpoint(self, vm_id: int) -> str:
         """Return the resource definition that holds the memory of a suspended VM."""
         return f"{self.prefix}-vm-{vm_id}-checkpoint"
@@ -85,8 +122,8 @@ class Names(NamedTuple):
         return int(match.group(1)) if match else -1
 
     def is_of_vm(self, resource: str, vm_id: int) -> bool:
-        """Tell whether `resource` is a disk or the checkpoint of that VM, by its name."""
-        return self.vm_id_of(self.first_name(resource)) == vm_id
+        """Tell whether `resource` is a disk or the checkpoint of that VM, or read by its backup, by its name."""
+        return vm_id in (self.vm_id_of(self.first_name(resource)), self.backup_copy_vm_id_of(resource))
 
     def first_name(self, resource: str) -> str:
         """Return the name that a VM's own volume has where it need not be another one; any other name as it is.
@@ -177,6 +214,17 @@ class Names(NamedTuple):
         is another.
         """
         return {self.image_id: str(image_id)}
+
+
+def backup_snapshot_of(name: str) -> Optional[BackupSnapshot]:
+    """Return what the name of a backup's snapshot says, or None for any other snapshot."""
+    match = re.fullmatch(_BACKUP, name, re.IGNORECASE)
+    return BackupSnapshot(*map(int, match.groups())) if match else None
+
+
+def restore_snapshot(vm_id: int) -> str:
+    """Return the snapshot to which a VM's disk goes back where restoring it from a backup fails."""
+    return f"restore-{vm_id}"
 
 
 def add_ons_image_id_of(resource: str) -> Optional[int]:

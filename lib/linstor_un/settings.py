@@ -73,6 +73,7 @@ class Settings(NamedTuple):
     freeze_timeout_seconds: int = 10
     hold_timeout_seconds: int = 30
     command_timeout_seconds: int = 300
+    backup_compare: bool = False
     ssh: tuple[str, ...] = ("ssh",)
     ssh_connect_timeout_seconds: int = 10
     frontend_hostname: str = ""
@@ -256,6 +257,7 @@ ATTRIBUTES: dict[str, tuple[str, _Parser]] = {
     "REPLICAS_ON_DIFFERENT": ("replicas_on_different", _Reader.properties),
     "DO_NOT_PLACE_WITH": ("do_not_place_with", _Reader.names),
     "DO_NOT_PLACE_WITH_REGEX": ("do_not_place_with_regex", _Reader.regular_expression),
+    "BACKUP_COMPARE": ("backup_compare", _Reader.yes_or_no),
     "PREFER_NODE": ("prefer_node", _Reader.yes_or_no),
     "THIN_POOL_ZERO": ("thin_pool_zero", lambda reader, key: not reader.text(key) or reader.yes_or_no(key)),
     "CLONE_MODE": ("clone_mode", _Reader.clone_mode),

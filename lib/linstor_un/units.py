@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+BYTES_PER_KIB = 1024
 KIB_PER_MIB = 1024
 KIB_PER_GIB = 1024 * KIB_PER_MIB
 MIB = 1 << 20

@@ -108,8 +108,8 @@ _EXCUSES = (
     ),
     _Excuse(
         r"-checkpoint: ",
-        r"vmm/save_linstor_un",
-        (*_UNFINISHED, "not as tidy"),
+        r"vmm/(save|restore)_linstor_un",
+        (*_UNFINISHED, "not as tidy", "Deleting {name} failed"),
         r"vmm/restore_linstor_un|tm/delete",
         "memory that nobody restores: the VM's next memory, or its end, removes it",
     ),

@@ -18,7 +18,7 @@ from linstor_sandbox.hosts.domains import Event
 from linstor_sandbox.hosts.guests import Guest
 from linstor_sandbox.opennebula import VirtualMachine
 from linstor_sandbox.opennebula.scripts import Call
-from tests.conftest import CHECKOUT, World
+from tests.conftest import World
 from tests.linstor_un.scenes import add_image, definition, state
 
 TWO_DISKS = "DISK=[IMAGE_ID=0] DISK=[IMAGE_ID=1]"
@@ -146,7 +146,7 @@ def drivers(world: World) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
-            is_script = len(words) > 1 and words[1].startswith(f"{CHECKOUT}/".encode())
+            is_script = len(words) > 1 and words[1].startswith(f"{world.cloud.scripts.remotes}/".encode())
             if is_script and home in (process / "environ").read_bytes().split(b"\0"):
                 found.append(int(process.name))
         except OSError:

@@ -10,14 +10,13 @@ from linstor_un import hiding, locks
 from linstor_un import settings as settings_room
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call, configuration_path, remotes
-from linstor_un.errors import InvalidInput, UnusableImage
+from linstor_un.errors import InvalidInput
 from linstor_un.hosts import sources
 from linstor_un.hosts.sources import ImageSource
 from linstor_un.naming import Names
 from linstor_un.opennebula import arguments, decoding, model, paths
 from linstor_un.opennebula.model import Datastore, Image
 from linstor_un.settings import Settings
-from linstor_un.units import MIB
 
 
 class DatastoreAction(NamedTuple):
@@ -128,20 +127,3 @@ def _without_token(document: bytes) -> str:
     for token in tokens:
         token.clear()
     return binascii.b2a_base64(etree.tostring(tree) if tokens else document, newline=False).decode()
-
-
-def check_fits(source: ImageSource, size_mib: int) -> None:
-    """Check that the disk in the image fits into `size_mib` as far as its format says; raises UnusableImage."""
-    known = source.format.virtual_bytes
-    if known is None and source.format.is_raw and not source.is_compressed:
-        known = source.size_bytes
-    if known is not None and known > size_mib * MIB:
-        raise does_not_fit(source.name, known, size_mib)
-
-
-def does_not_fit(name: str, size_bytes: int, size_mib: int) -> UnusableImage:
-    """Return the error for an image that is larger than its volume."""
-    return UnusableImage(
-        f"Image {name} has {size_bytes} bytes and does not fit into {size_mib} MiB: give the image a SIZE of at least "
-        f"{-(-size_bytes // MIB)} MiB"
-    )

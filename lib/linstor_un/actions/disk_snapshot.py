@@ -5,6 +5,7 @@ Arguments of all of them: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from linstor_un.actions import transfer
@@ -47,12 +48,12 @@ def begin(call: Call) -> DiskSnapshot:
     return DiskSnapshot(action, place, disk, resource, action.names.snapshot(snapshot_id, resource))
 
 
-def take_live(action: Transfer, place: Place, resource: str, name: str) -> None:
-    """Take a snapshot of a running VM's volume: the VM is held for the one request alone.
+def take_live(action: Transfer, place: Place, wanted: Mapping[str, str], how: str = virsh.TRY) -> None:
+    """Take snapshots of a running VM's volumes, by their names: the VM is held, as `how` says, for the one request.
 
     The connection to LINSTOR is made before, and what the answer means is found out afterwards; a controller that goes
-    away meanwhile is waited for while the VM runs, and the VM held once more. Where any of it fails the snapshot is the
-    caller's to remove.
+    away meanwhile is waited for while the VM runs, and the VM held once more. Where any of it fails the snapshots are
+    the caller's to remove.
     Raises CommandFailed where the VM can be neither held nor let go, and as snapshots.take.
     """
     if action.vm is None or not action.vm.deploy_id:
@@ -60,8 +61,8 @@ def take_live(action: Transfer, place: Place, resource: str, name: str) -> None:
     gateway, host, domain = action.gateway, action.host(place.host), arguments.domain(action.vm.deploy_id)
 
     def hold_and_take() -> Optional[bool]:
-        with virsh.held(host, domain, gateway.connect):
-            attempt = snapshots.attempt(gateway, resource, name)
+        with virsh.held(host, domain, gateway.connect, how):
+            attempt = snapshots.attempt(gateway, wanted)
         return attempt.judge(gateway)
 
     gateway.once_connected(lambda: snapshots.until_judged(hold_and_take))

@@ -52,9 +52,10 @@ def remove_leftovers(action: Transfer) -> None:
         log.info(f"VM {action.vm_id} is not ending: its volumes are not looked for")
         return
     names = action.names
-    with action.lock(names.checkpoint(action.vm_id), interrupt_holder=True):
-        # A saving that was killed may have left the lock's file, and no volume.
-        pass
+    for left in (names.checkpoint(action.vm_id), names.backup(action.vm_id)):
+        with action.lock(left, interrupt_holder=True):
+            # A saving or a backup goes on where oned has given up on it; one that was killed has left the lock's file.
+            pass
     for volume in volumes.with_property(action.gateway, names.vm_id, str(action.vm_id)):
         if names.is_of_vm(volume.resource, action.vm_id):
             log.warning(f"{volume.resource} was left behind by an earlier action, or for an offline node")

@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 from linstor_un import locks, log
 from linstor_un import settings as settings_room
-from linstor_un.actions import attachment, new_volume
+from linstor_un.actions import attachment, backup_chain, new_volume
 from linstor_un.actions.own_volume import OwnVolumes
 from linstor_un.cluster import primaries, replicas
 from linstor_un.cluster.gateway import Gateway
@@ -189,8 +189,11 @@ def unlink(transfer: Transfer, place: Place, device: str) -> Unlinked:
 def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: str, device: str) -> None:
     """Take an image's volume from the VM: unlink it and detach it, unless another VM on the host has it.
 
-    An image that only one VM can have is detached wherever a failed migration may have left it.
+    An image that only one VM can have is detached wherever a failed migration may have left it. What backups of the VM
+    have kept of it goes: no increment will be made from it.
     """
+    if transfer.vm is not None and transfer.vm.has_backups:
+        backup_chain.forget(transfer.gateway, resource, transfer.vm_id)
     # Asked before the link goes: where LINSTOR does not answer, the deletion of the VM's directory finds it still.
     there = replicas.of(transfer.gateway, resource)
     unlinked = unlink(transfer, place, device)

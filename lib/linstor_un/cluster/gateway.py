@@ -132,11 +132,16 @@ class Gateway:
         """Set the size of volume 0."""
         return self._ask(f"Resizing {resource}", lambda c: c.volume_dfn_modify(resource, 0, size=size_kib), True)
 
-    def create_snapshot(self, resource: str, snapshot: str) -> list[Entry]:
-        """Take a snapshot on all nodes with a replica."""
-        return self._ask(
-            f"Taking snapshot {snapshot} of {resource}", lambda c: c.snapshot_create([], resource, snapshot)
-        )
+    def create_snapshots(self, wanted: Mapping[str, str]) -> list[Entry]:
+        """Take a snapshot of each volume, by its name, on all nodes with a replica: all at one instant, or none."""
+        if len(wanted) == 1:
+            ((resource, snapshot),) = wanted.items()
+            return self._ask(
+                f"Taking snapshot {snapshot} of {resource}", lambda c: c.snapshot_create([], resource, snapshot)
+            )
+        items = [{"resource_name": resource, "name": snapshot} for resource, snapshot in wanted.items()]
+        what = f"Taking snapshots of {', '.join(wanted)}"
+        return self._send(what, "POST", ("actions", "snapshot", "multi"), {"snapshots": items})
 
     def delete_snapshot(self, resource: str, snapshot: str) -> list[Entry]:
         """Delete a snapshot; absent is done."""

@@ -36,12 +36,18 @@ class Placement(NamedTuple):
     thin_pool_zero: bool = True
     # What to fall back to where this is only a wish.
     otherwise: Optional[Placement] = None
+    # Whether the volume has fewer replicas than others of its group, and is to keep so few.
+    is_exception: bool = False
 
     @property
     def properties(self) -> dict[str, str]:
         """Return what the resource definition needs so that balancing leaves its replica count as asked."""
-        overrides = not self.is_own_group and self.replica_count is not None
+        overrides = self.is_exception or (not self.is_own_group and self.replica_count is not None)
         return {BALANCE_PROPERTY: "false"} if overrides else {}
+
+    def with_one_replica(self) -> Placement:
+        """Return this placement for a volume that is there to be read once."""
+        return self._replace(replica_count=1, is_exception=True)
 
     def on(self, nodes: Sequence[str]) -> Placement:
         """Return this placement with its replicas on exactly these nodes where there is room, else as it is."""

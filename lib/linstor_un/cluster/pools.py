@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
 _DEFAULT_OVERSUBSCRIPTION = 20.0
 _DEFAULT_PLACE_COUNT = 2
+# As LINSTOR calls it now, and as it did for ZFS before.
+_BACKINGS = ("StorDriver/StorPoolName", "StorDriver/ZPoolThin", "StorDriver/ZPool")
 
 
 class Pool(NamedTuple):
-    """A storage pool on a node; `oversubscription` is how often a thin pool may promise its free space."""
+    """A storage pool on a node; `oversubscription` is how often a thin pool may promise its free space.
+
+    `backing` is the volume group, with the thin pool, or the zpool that it is.
+    """
 
     node: str
     name: str
@@ -24,6 +29,7 @@ class Pool(NamedTuple):
     free_kib: int
     total_kib: int
     oversubscription: float = 1.0
+    backing: str = ""
 
     @property
     def is_thin(self) -> bool:
@@ -58,7 +64,8 @@ def of(gateway: Gateway, names: Sequence[str] = (), nodes: Sequence[str] = ()) -
 
 def _pool(data: Mapping[str, Any]) -> Pool:
     is_thin = (data.get("static_traits") or {}).get("Provisioning") == "Thin"
-    ratio = float((data.get("props") or {}).get("MaxOversubscriptionRatio", _DEFAULT_OVERSUBSCRIPTION))
+    properties = data.get("props") or {}
+    ratio = float(properties.get("MaxOversubscriptionRatio", _DEFAULT_OVERSUBSCRIPTION))
     return Pool(
         node=data["node_name"],
         name=data["storage_pool_name"],
@@ -66,6 +73,7 @@ def _pool(data: Mapping[str, Any]) -> Pool:
         free_kib=data["free_capacity"],
         total_kib=data["total_capacity"],
         oversubscription=ratio if is_thin else 1.0,
+        backing=next((properties[key] for key in _BACKINGS if key in properties), ""),
     )
 
 

@@ -55,10 +55,11 @@ def of(gateway: Gateway, resource: str) -> list[Snapshot]:
     return [from_json(item) for item in data]
 
 
-def of_all(gateway: Gateway) -> dict[str, tuple[Snapshot, ...]]:
-    """Return the snapshots of all volumes, by the volumes' names in lower case."""
+def of_all(gateway: Gateway, resources: Sequence[str] = ()) -> dict[str, tuple[Snapshot, ...]]:
+    """Return the snapshots of these volumes, without any of all, by the volumes' names in lower case."""
     found: dict[str, list[Snapshot]] = {}
-    for item in gateway.get("Looking for snapshots", ("view", "snapshots")):
+    query = [("resources", resource) for resource in resources]
+    for item in gateway.get("Looking for snapshots", ("view", "snapshots"), query):
         found.setdefault(item["resource_name"].lower(), []).append(from_json(item))
     return {name: tuple(items) for name, items in found.items()}
 
@@ -107,9 +108,12 @@ def take(gateway: Gateway, resource: str, name: str, may_be_partial: bool = Fals
     A failed one would keep its name for ever, so that it is deleted again, as is a partial one unless it may be.
     Raises NotReady where a replica is away or not up to date, ControllerFailed where the pool cannot take snapshots.
     """
-    return gateway.once_connected(
-        lambda: until_judged(lambda: attempt(gateway, resource, name).judge(gateway, may_be_partial))
-    )
+    return take_together(gateway, {resource: name}, may_be_partial)
+
+
+def take_together(gateway: Gateway, wanted: Mapping[str, str], may_be_partial: bool = False) -> bool:
+    """Take snapshots of several volumes, by their names, at one instant: all or none; otherwise as `take`."""
+    return gateway.once_connected(lambda: until_judged(lambda: attempt(gateway, wanted).judge(gateway, may_be_partial)))
 
 
 def until_judged(trial: Callable[[], Optional[bool]]) -> bool:
@@ -131,53 +135,68 @@ def until_judged(trial: Callable[[], Optional[bool]]) -> bool:
 
 
 class Attempt(NamedTuple):
-    """The answer to the one request for a snapshot, not yet judged, as that may cost more requests."""
+    """The answer to the one request for snapshots, not yet judged, as that may cost more requests.
 
-    resource: str
-    name: str
+    `wanted` has volumes and the snapshots' names; LINSTOR makes several at one instant, and all or none.
+    """
+
+    wanted: Mapping[str, str]
     entries: Sequence[Entry]
     error: Optional[DriverError]
 
     def judge(self, gateway: Gateway, may_be_partial: bool = False) -> Optional[bool]:
-        """Return whether the request made the snapshot, or None where it is worth another; raises as `take`."""
-        resource, name = self.resource, self.name
+        """Return whether the request made the snapshots, or None where it is worth another; raises as `take`."""
         if isinstance(self.error, AlreadyExists) and self.error.code == EXISTS_SNAPSHOT:
-            return False if _settled(gateway, resource, name) else None
+            return self._judge_existing(gateway)
         if self.error is not None:
             if self.error.code or isinstance(self.error, (AnswerLost, AnswerOverdue)):
-                _forget_failed(gateway, resource, name)
+                self._forget(gateway)
             raise self.error
-        if any(item.is_warning for item in self.entries) and not may_be_partial:
+        warning = next((item.message for item in self.entries if item.is_warning), None)
+        if warning is not None and not may_be_partial:
             # LINSTOR leaves replicas on offline nodes out and reports success.
-            gateway.delete_snapshot(resource, name)
-            warning = next(item.message for item in self.entries if item.is_warning)
+            for resource, name in self.wanted.items():
+                gateway.delete_snapshot(resource, name)
             raise NotReady(
-                f"A snapshot of {resource} would miss replicas ({warning.rstrip('.')}): "
+                f"A snapshot of {', '.join(self.wanted)} would miss replicas ({warning.rstrip('.')}): "
                 "bring the offline nodes back and retry"
             )
         if not may_be_partial:
             self._confirm(gateway)
-        log.info(f"took snapshot {name} of {resource}")
+        for resource, name in self.wanted.items():
+            log.info(f"took snapshot {name} of {resource}")
         return True
+
+    def _judge_existing(self, gateway: Gateway) -> Optional[bool]:
+        if all(_settled(gateway, resource, name) for resource, name in self.wanted.items()):
+            return False
+        # What is left of several would keep the next request from making the others.
+        if len(self.wanted) > 1:
+            self._forget(gateway)
+        return None
 
     def _confirm(self, gateway: Gateway) -> None:
         """Look whether there is what LINSTOR reports; whoever may do with less looks by itself what there is."""
-        made = find(gateway, self.resource, self.name)
-        if made is None or not made.is_usable:
-            if made is not None:
-                _forget_failed(gateway, self.resource, self.name)
-            raise ControllerFailed(
-                f"LINSTOR reported that it took snapshot {self.name} of {self.resource} and "
-                f"{'has none' if made is None else 'has one that failed'}: see its log and retry"
-            )
+        for resource, name in self.wanted.items():
+            made = find(gateway, resource, name)
+            if made is None or not made.is_usable:
+                self._forget(gateway)
+                raise ControllerFailed(
+                    f"LINSTOR reported that it took snapshot {name} of {resource} and "
+                    f"{'has none' if made is None else 'has one that failed'}: see its log and retry"
+                )
+
+    def _forget(self, gateway: Gateway) -> None:
+        for resource, name in self.wanted.items():
+            _forget_failed(gateway, resource, name)
 
 
-def attempt(gateway: Gateway, resource: str, name: str) -> Attempt:
-    """Ask for a snapshot, in exactly one request: a VM may be held meanwhile."""
+def attempt(gateway: Gateway, wanted: Mapping[str, str]) -> Attempt:
+    """Ask for snapshots of volumes by these names, in exactly one request: a VM may be held meanwhile."""
     try:
-        return Attempt(resource, name, gateway.create_snapshot(resource, name), None)
+        return Attempt(wanted, gateway.create_snapshots(wanted), None)
     except DriverError as error:
-        return Attempt(resource, name, (), error)
+        return Attempt(wanted, (), error)
 
 
 def _settled(gateway: Gateway, resource: str, name: str) -> bool:
@@ -235,12 +254,17 @@ def restore(gateway: Gateway, resource: str, snapshot: str, target: str, nodes: 
     log.info(f"restored {target} from snapshot {snapshot} of {resource}")
 
 
+def rolls_back_to_any(gateway: Gateway) -> bool:
+    """Tell whether LINSTOR can go back to any snapshot, and not to the newest only."""
+    return gateway.rest_version >= _ROLLS_BACK_TO_ANY_SINCE
+
+
 def check_can_roll_back(gateway: Gateway, names: Names, resource: str, name: str) -> None:
     """Raise NotReady where LINSTOR can go back to the newest snapshot only, and this one is older than another.
 
     Our ids say which is newer; a snapshot that is not there is left for LINSTOR to refuse.
     """
-    if gateway.rest_version >= _ROLLS_BACK_TO_ANY_SINCE:
+    if rolls_back_to_any(gateway):
         return
     wanted = names.snapshot_id_of(name)
     younger = [item.name for item in of(gateway, resource) if names.snapshot_id_of(item.name) > wanted]

@@ -102,6 +102,12 @@ def is_linked(host: Host, device: str, datastores: str, besides: int = -1) -> bo
     return bool(host.run(f"Looking for links to {device}", step).strip())
 
 
+def is_link(host: Host, path: str) -> bool:
+    """Tell whether there is a link at `path`, wherever it leads."""
+    step = Step('[ ! -L "$1" ] || echo "$1"\n', (path,))
+    return bool(host.run(f"Looking for {path}", step).strip())
+
+
 def wait(host: Host, device: str, size_bytes: int) -> None:
     """Wait until the device is there and has at least `size_bytes`; raises CommandFailed."""
     script = WAIT_FOR_DEVICE + 'wait_for_device "$1" "$2" "$3"\n'

@@ -17,12 +17,19 @@ uri=${LIBVIRT_URI:-qemu:///system}
 """
 RUNNING, HALTED, SAVED, GONE, UNKNOWN = "running", "halted", "saved", "gone", "unknown"
 _UNFROZEN = "unfrozen"
+# How a VM is held, in the words of FS_FREEZE; TRY is what snapshots of disks do.
+AGENT, SUSPEND, TRY = "AGENT", "SUSPEND", "TRY"
 # Holds the VM until a word comes, or the end of stdin, or the time is up: no driver that is killed, and no front-end
 # that loses its power, leaves a frozen VM behind.
 _HOLD = (
     LIBVIRT
     + """
-domain=$1 seconds=$2 limit=$3 held= late=
+domain=$1 seconds=$2 limit=$3 how=$4 held= late=
+freeze() {
+    [ "$how" != SUSPEND ] || return 1
+    held=frozen
+    timeout "$seconds" virsh --connect "$uri" domfsfreeze "$domain" >/dev/null 2>&1
+}
 release() {
     status=$?
     trap '' HUP INT TERM PIPE
@@ -42,23 +49,22 @@ release() {
 }
 trap release EXIT
 trap 'exit 1' HUP INT TERM PIPE
-held=frozen
-timeout "$seconds" virsh --connect "$uri" domfsfreeze "$domain" >/dev/null 2>&1 || {
+freeze || {
     [ "$?" -ne 124 ] || late=yes
     [ -z "$late" ] || timeout "$seconds" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
     held=
     # The agent may have taken its time: the driver makes ready again before the VM stands still.
     echo unfrozen
     read -r word
-    held=suspended
-    timeout "$limit" virsh --connect "$uri" suspend "$domain" >/dev/null || {
+    [ "$how" = AGENT ] || held=suspended
+    [ "$how" = AGENT ] || timeout "$limit" virsh --connect "$uri" suspend "$domain" >/dev/null || {
         timeout "$limit" virsh --connect "$uri" resume "$domain" >/dev/null 2>&1 || true
         held=
         echo "virsh suspend $domain failed or took more than $limit s" >&2
         exit 1
     }
 }
-echo "$held"
+echo "${held:-running}"
 word=$(timeout "$limit" head -n 1) || true
 [ -n "$word" ] || { echo "$domain was held for $limit s without an answer and is let go" >&2; exit 1; }
 """
@@ -66,15 +72,16 @@ word=$(timeout "$limit" head -n 1) || true
 
 
 @contextmanager
-def held(host: Host, domain: str, make_ready: Callable[[], object]) -> Iterator[None]:
+def held(host: Host, domain: str, make_ready: Callable[[], object], how: str = TRY) -> Iterator[None]:
     """Keep the VM's file systems frozen through the guest agent for the length of the block, else the VM suspended.
 
+    With `how` AGENT a VM whose agent does not answer runs on, with SUSPEND no agent is asked.
     Thawed or resumed always, at the latest after HOLD_TIMEOUT; `make_ready` is called before the VM is touched, and
     again before it is suspended for an agent that has not answered. Raises CommandFailed where the VM can be neither
     held nor let go, or was let go before the block had ended.
     """
     settings = host.settings
-    values = (domain, settings.freeze_timeout_seconds, settings.hold_timeout_seconds)
+    values = (domain, settings.freeze_timeout_seconds, settings.hold_timeout_seconds, how)
     make_ready()
     feed = host.feed(f"Holding {domain} for a snapshot", Step(_HOLD, values))
     state = feed.line()
@@ -86,6 +93,8 @@ def held(host: Host, domain: str, make_ready: Callable[[], object]) -> Iterator[
     if not state:
         feed.finish()
         raise CommandFailed(f"{domain} on {host.name} could not be held for a snapshot: see its libvirt log and retry")
+    if state == RUNNING:
+        log.warning(f"the guest agent of {domain} does not freeze its file systems: their snapshots are as of a crash")
     log.info(f"{domain} is {state}")
     try:
         yield

@@ -98,7 +98,10 @@ class Disk(NamedTuple):
 
 
 class VirtualMachine(NamedTuple):
-    """A VM with its disks; `hostnames` and `datastore_ids` are its history, in order, the last is now."""
+    """A VM with its disks; `hostnames` and `datastore_ids` are its history, in order, the last is now.
+
+    `has_backups` where there may be what backups of it have kept.
+    """
 
     vm_id: int
     state: int
@@ -108,6 +111,7 @@ class VirtualMachine(NamedTuple):
     disks: tuple[Disk, ...]
     hostnames: tuple[str, ...]
     datastore_ids: tuple[int, ...]
+    has_backups: bool = False
 
     def disk(self, disk_id: int) -> Optional[Disk]:
         """Return the disk with that id, or None where the VM has none (any more)."""
@@ -195,6 +199,8 @@ def virtual_machine(tree: _Element) -> VirtualMachine:
         disks=tuple(_disk(element) for element in tree.iterfind("TEMPLATE/DISK")),
         hostnames=tuple(text(element, "HOSTNAME") for element in history),
         datastore_ids=tuple(number(element, "DS_ID") or 0 for element in history),
+        has_backups=tree.find("BACKUPS/BACKUP_IDS/ID") is not None
+        or text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT",
     )
 
 

@@ -112,7 +112,7 @@ def _take(wanted: SaveAs, name: str) -> None:
     # What an earlier run has left under this name is older than what is to be saved.
     snapshots.forget(action.gateway, wanted.source, name)
     if wanted.is_written_to:
-        disk_snapshot.take_live(action, wanted.place, wanted.source, name)
+        disk_snapshot.take_live(action, wanted.place, {wanted.source: name})
     else:
         snapshots.take(action.gateway, wanted.source, name)
 

@@ -15,4 +15,4 @@ def run(call: Call) -> None:
     wanted = disk_snapshot.begin(call)
     with wanted.action.lock(wanted.resource), Undo() as undo:
         wanted.push_removal(undo)
-        disk_snapshot.take_live(wanted.action, wanted.place, wanted.resource, wanted.name)
+        disk_snapshot.take_live(wanted.action, wanted.place, {wanted.resource: wanted.name})

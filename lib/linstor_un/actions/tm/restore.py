@@ -1,0 +1,162 @@
+"""tm/restore: give disks of a VM that does not run the content that a backup has of them; all of them or none.
+
+Arguments: HOST:SYSDIR VMID IMAGEID (of the backup) INCREMENTID (-1: the newest) DISKID (-1: all); no stdin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import NamedTuple
+
+from linstor_un import hiding, log
+from linstor_un import settings as settings_room
+from linstor_un.actions import backup, cloning, filling, rollback, transfer
+from linstor_un.actions.filling import Target
+from linstor_un.actions.transfer import Transfer
+from linstor_un.cluster import replicas, snapshots
+from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
+from linstor_un.driver import Call, remotes
+from linstor_un.errors import ControllerFailed, DriverError, InUse, InvalidInput, NotFound, NotReady
+from linstor_un.hosts import backup_store, devices, sources
+from linstor_un.hosts.runner import Host
+from linstor_un.naming import restore_snapshot
+from linstor_un.opennebula import arguments, backups
+from linstor_un.opennebula.arguments import Place
+from linstor_un.opennebula.model import Disk
+from linstor_un.undo import Undo, go_on_undisturbed
+from linstor_un.units import MIB
+
+
+class _Restore(NamedTuple):
+    """What is restored: disks of the VM, each from its URL."""
+
+    action: Transfer
+    place: Place
+    urls: Mapping[int, str]
+    disks: Sequence[Disk]
+
+    def disk_place(self, disk: Disk) -> Place:
+        """Return where the disk's link is."""
+        return self.place._replace(disk_id=disk.disk_id)
+
+
+def run(call: Call) -> None:
+    """Fetch the disks and write them over the VM's own.
+
+    The VM cannot be started meanwhile, nor after a run that was killed, since its disks' links are gone: the next run
+    goes on from the content that the disks had before the first.
+    """
+    wanted = _begin(call)
+    action = wanted.action
+    with backup.lock_backups(action), ExitStack() as locks, Undo() as undo:
+        for resource in sorted(action.resource(disk) for disk in wanted.disks):
+            locks.enter_context(action.lock(resource))
+        for disk in wanted.disks:
+            _keep(wanted, undo, disk)
+        for disk in wanted.disks:
+            _write(wanted, disk)
+        for disk in wanted.disks:
+            transfer.offer(action, undo, wanted.disk_place(disk), disk)
+        # From here on they have it all, and nothing may take it back.
+        undo.forget()
+        go_on_undisturbed()
+        for disk in action.vm.disks if action.vm else ():
+            _forget(wanted, disk)
+
+
+def _begin(call: Call) -> _Restore:
+    arguments.expect(call.arguments, "HOST:SYSDIR", "VMID", "IMAGEID", "INCREMENTID", "DISKID")
+    vm_id = arguments.identifier(call.arguments[1], "VMID")
+    place = arguments.place(call.arguments[0], vm_id)
+    image_id = arguments.identifier(call.arguments[2], "IMAGEID")
+    increment_id, disk_id = (
+        backups.NONE if value == str(backups.NONE) else arguments.identifier(value, name)
+        for value, name in zip(call.arguments[3:], ("INCREMENTID", "DISKID"))
+    )
+    found = backups.ask_image(vm_id, image_id, increment_id, place.datastore_id)
+    own = found.system_datastore
+    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+    action = transfer.of(vm_id, found.vm, {own.datastore_id: own}, own, settings)
+    frontend = Host("the front-end", settings, is_frontend=True)
+    urls = backup_store.urls(frontend, f"{remotes()}/datastore", found.driver, increment_id, found.document)
+    return _Restore(action, place, urls, _disks(action, urls, image_id, disk_id))
+
+
+def _disks(action: Transfer, urls: Mapping[int, str], image_id: int, disk_id: int) -> Sequence[Disk]:
+    if not urls or disk_id not in (backups.NONE, *urls):
+        missing = "no disk" if disk_id == backups.NONE else f"no disk {disk_id}"
+        raise NotFound(f"Backup {image_id} has {missing}, but {', '.join(map(str, sorted(urls))) or 'none at all'}")
+    wanted = sorted(urls) if disk_id == backups.NONE else [disk_id]
+    for number in wanted:
+        if not sources.is_plain_url(urls[number]):
+            raise InvalidInput(
+                f"Backup {image_id} has the URL {hiding.url(urls[number])[:200]!r}, which is no plain one"
+            )
+    return [backup.need_own_disk(action, number) for number in wanted]
+
+
+def _keep(wanted: _Restore, undo: Undo, disk: Disk) -> None:
+    """Keep what the disk has by a snapshot, and take its link.
+
+    A disk without its link was left so by a run that was killed: what it had before that is in that run's snapshot.
+    """
+    action, resource = wanted.action, wanted.action.resource(disk)
+    open_on = [replica.node for replica in replicas.of(action.gateway, resource) if replica.in_use]
+    if open_on:
+        raise InUse(f"{resource} is open on {', '.join(open_on)}: stop what uses it there and retry")
+    if disk.is_image:
+        cloning.forget_base(action.gateway, resource)
+    place, name = wanted.disk_place(disk), restore_snapshot(action.vm_id)
+    if devices.is_link(action.host(place.host), place.path):
+        snapshots.forget(action.gateway, resource, name)
+    undo.push(f"the content of {resource}", lambda: _go_back(wanted, disk))
+    try:
+        snapshots.take(action.gateway, resource, name)
+    except ControllerFailed as error:
+        if error.code != SNAPSHOTS_NOT_SUPPORTED:
+            raise
+        raise NotReady(f"{error}; restore the backup as new images (`oneimage restore`)") from None
+    transfer.unlink(action, place, action.device(disk))
+
+
+def _write(wanted: _Restore, disk: Disk) -> None:
+    action, host = wanted.action, wanted.action.host(wanted.place.host)
+    source = sources.from_url(
+        wanted.urls[disk.disk_id], f"{remotes()}/datastore/downloader.sh", {}, {}, decompress=False
+    )
+    with closing(source):
+        filling.check_fits(source, disk.size_mib)
+        replicas.attach(action.gateway, action.resource(disk), host.name)
+        filling.fill(Target(host, action.device(disk), disk.size_mib * MIB, False), source, disk.size_mib)
+    log.info(f"restored disk {disk.disk_id} of VM {action.vm_id}")
+
+
+def _go_back(wanted: _Restore, disk: Disk) -> None:
+    action, resource, name = wanted.action, wanted.action.resource(disk), restore_snapshot(wanted.action.vm_id)
+    kept = snapshots.find(action.gateway, resource, name)
+    if kept is not None and kept.is_usable:
+        rollback.roll_back(action, wanted.disk_place(disk), disk, name)
+    snapshots.forget(action.gateway, resource, name)
+
+
+def _forget(wanted: _Restore, disk: Disk) -> None:
+    """Delete the snapshot that the disk could have gone back to, and all that oned forgets after this.
+
+    It counts the snapshots of the VM's own disks from 0 again, whichever of these disks were restored.
+    """
+    action, own = wanted.action, restore_snapshot(wanted.action.vm_id)
+    is_restored = disk.disk_id in {item.disk_id for item in wanted.disks}
+    if not is_restored and (disk.is_image or disk.transfer_driver not in ("", *transfer.OWN_DRIVERS)):
+        return
+    resource = action.resource(disk)
+    try:
+        for snapshot in snapshots.of(action.gateway, resource):
+            is_forgotten = not disk.is_image and action.names.snapshot_id_of(snapshot.name) >= 0
+            if snapshot.name.lower() == own or is_forgotten:
+                snapshots.forget(action.gateway, resource, snapshot.name)
+    except DriverError as error:
+        log.warning(
+            f"{error}; the disks are restored, and OpenNebula no longer knows the snapshots of {resource}: delete them "
+            "before the disk gets new ones"
+        )

@@ -1,0 +1,165 @@
+"""The files that a backup datastore's driver fetches from the VM's host: vm.xml, and one qcow2 file per disk.
+
+An increment has the blocks that may have changed, zeroes among them explicitly, and no name of what it was made from:
+the drivers of backup datastores give each its predecessor (opennebula-contract.md, 6).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import NamedTuple, Optional
+
+from linstor_un.hosts.devices import MAKE_DIRECTORY, WAIT_FOR_DEVICE
+from linstor_un.hosts.runner import Host, Step
+
+# Longer reads than this cost memory and gain nothing.
+_LONGEST_READ_BYTES = 16 << 20
+_BLOCK_LINES = 4096
+
+_REMOVE = """
+remove() {
+    case $1 in */[0-9]*/backup) ;; *) echo "$1 is not the directory of a VM's backup" >&2; exit 1 ;; esac
+    rm -rf -- "$1"
+}
+"""
+
+# For its owner alone: what is in it is the VM's data.
+_PREPARE = (
+    _REMOVE
+    + MAKE_DIRECTORY
+    + """
+remove "$1"
+make_directory "${1%/*}"
+umask 077
+mkdir "$1"
+receive >"$1/vm.xml"
+"""
+)
+
+_SLOWLY = """
+slowly() {
+    [ -z "$1" ] || renice -n "$1" -p $$ >/dev/null
+    [ -z "$2" ] || ionice -c 2 -n "$2" -p $$
+    umask 077
+}
+"""
+
+_FULL = (
+    WAIT_FOR_DEVICE
+    + _SLOWLY
+    + """
+device=$1 bytes=$2 seconds=$3 file=$4 rate=
+slowly "$5" "$6"
+wait_for_device "$device" "$bytes" "$seconds"
+[ "$7" = 0 ] || ! qemu-img convert --help 2>/dev/null | grep -q -e '-r rate_limit' || rate="-r $7"
+rm -f "$file"
+qemu-img convert -U -f raw -O qcow2 -W -m 8 $rate "$device" "$file"
+# A device is larger than its disk: it is cut to what OpenNebula knows.
+qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
+"""
+)
+
+# What is read through it an overlay keeps: of zeroes that they are zeroes, which hides what earlier increments have.
+_CHANGES = (
+    WAIT_FOR_DEVICE
+    + _SLOWLY
+    + """
+device=$1 bytes=$2 seconds=$3 file=$4
+slowly "$5" "$6"
+wait_for_device "$device" "$bytes" "$seconds"
+rm -f "$file"
+qemu-img create -q -f qcow2 -b "$device" -F raw "$file" "$bytes"
+# The connection is watched as soon as all has come, while the last of it is still read.
+said=$({ receive; watch; } | qemu-io -C -f qcow2 "$file" 2>&1) || {
+    printf '%s\\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
+    exit 1
+}
+qemu-img rebase -u -b '' "$file"
+"""
+)
+
+_COMPARISON = (
+    WAIT_FOR_DEVICE
+    + _SLOWLY
+    + """
+device=$1 bytes=$2 seconds=$3 file=$4 earlier=$7 earlier_bytes=$8
+slowly "$5" "$6"
+wait_for_device "$device" "$bytes" "$seconds"
+wait_for_device "$earlier" "$earlier_bytes" "$seconds"
+rm -f "$file" "$file.earlier"
+trap 'rm -f "$file.earlier"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+# Behind its end the earlier disk had zeroes, whatever its device has there.
+qemu-img create -q -f qcow2 -b "$earlier" -F raw "$file.earlier" "$earlier_bytes"
+qemu-img create -q -f qcow2 -b "$device" -F raw "$file" "$bytes"
+qemu-img rebase -f qcow2 -b "$file.earlier" -F qcow2 "$file"
+qemu-img rebase -u -b '' "$file"
+"""
+)
+
+
+class Manner(NamedTuple):
+    """How hard a backup may work: NICE and IONICE of its datastore, None for as hard as anything, and its BWLIMIT.
+
+    `bytes_per_second` is 0 without limit.
+    """
+
+    nice: Optional[int] = None
+    io_nice: Optional[int] = None
+    bytes_per_second: int = 0
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Return NICE and IONICE as the scripts take them."""
+        return "" if self.nice is None else str(self.nice), "" if self.io_nice is None else str(self.io_nice)
+
+
+class Target(NamedTuple):
+    """A disk's file on the host, and the device of `size_bytes` at least that it is made from."""
+
+    device: str
+    size_bytes: int
+    file: str
+
+
+def prepare(host: Host, directory: str, document: bytes) -> None:
+    """Make the directory anew, with the VM's XML in it as base64."""
+    with host.feed(f"Preparing {directory}", Step(_PREPARE, (directory,))) as feed:
+        feed.send(base64.encodebytes(document))
+        feed.end()
+        feed.finish()
+
+
+def remove(host: Host, directory: str) -> None:
+    """Remove the directory with all that is in it; absent is done."""
+    host.run(f"Removing {directory}", Step(_REMOVE + 'remove "$1"\n', (directory,)))
+
+
+def full(host: Host, target: Target, manner: Manner) -> Step:
+    """Return the step that makes a file of all of a disk; holes stay holes."""
+    return Step(_FULL, (*_common(host, target, manner), manner.bytes_per_second), is_long=True)
+
+
+def changes(host: Host, target: Target, manner: Manner, ranges: Iterable[tuple[int, int]]) -> None:
+    """Make a file of these ranges of a disk, each an offset and a length in bytes."""
+    with host.feed(f"Writing {target.file}", Step(_CHANGES, _common(host, target, manner))) as feed:
+        lines: list[str] = []
+        for offset, length in ranges:
+            for start in range(offset, offset + length, _LONGEST_READ_BYTES):
+                lines.append(f"read -q {start} {min(_LONGEST_READ_BYTES, offset + length - start)}\n")
+            if len(lines) >= _BLOCK_LINES:
+                feed.send("".join(lines).encode())
+                lines.clear()
+        feed.send("".join(lines).encode())
+        feed.end()
+        feed.finish()
+
+
+def comparison(host: Host, target: Target, manner: Manner, earlier: str, earlier_bytes: int) -> Step:
+    """Return the step that makes a file of what differs from an earlier disk, whose device is `earlier`."""
+    return Step(_COMPARISON, (*_common(host, target, manner), earlier, earlier_bytes), is_long=True)
+
+
+def _common(host: Host, target: Target, manner: Manner) -> tuple[object, ...]:
+    return (target.device, target.size_bytes, host.settings.device_timeout_seconds, target.file, *manner.words)

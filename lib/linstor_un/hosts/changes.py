@@ -1,0 +1,148 @@
+"""Which blocks differ between two snapshots of a volume, asked of the pool that holds both.
+
+LVM's thin pools and ZFS know it without reading any data. What was discarded counts as well: it reads zero now.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from linstor_un.errors import CommandFailed
+from linstor_un.hosts.runner import Host, Step
+
+THIN_PROVIDERS = frozenset({"LVM_THIN"})
+ZFS_PROVIDERS = frozenset({"ZFS", "ZFS_THIN"})
+_SECTOR_BYTES = 512
+_END = "end"
+
+# thin_delta reads a pool's metadata as they were when they were reserved, which the kernel does once at a time: other
+# backups are waited for, and what nobody has released for so long was left by one that was killed.
+_OF_THIN_POOL = """
+watch
+exec </dev/null
+exec 5>&1
+found=$(sudo -n lvs --noheadings --separator '|' -o vg_name,pool_lv,thin_id,lv_name \\
+    --select "lv_name=\\"$1\\" || lv_name=\\"$2\\"")
+field() {
+    printf '%s\\n' "$found" | tr -d ' ' | grep "|$1\\$" | head -n 1 | cut -d '|' -f "$2"
+}
+group=$(field "$2" 1) pool=$(field "$2" 2)
+earlier=$(field "$1" 3) later=$(field "$2" 3)
+if [ -z "$pool" ] || [ -z "$earlier" ] || [ -z "$later" ]; then
+    echo "lvs does not know both $1 and $2 as thin volumes" >&2
+    exit 1
+fi
+path=/dev/mapper/$(echo "$group" | sed s/-/--/g)-$(echo "$pool" | sed s/-/--/g)
+reserved=
+release() {
+    status=$?
+    trap '' HUP INT TERM PIPE
+    [ -z "$reserved" ] || sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null || true
+    exit "$status"
+}
+trap release EXIT
+trap 'exit 1' HUP INT TERM PIPE
+limit=$(($(date +%s) + $3))
+until said=$(sudo -n dmsetup message "$path-tpool" 0 reserve_metadata_snap 2>&1); do
+    case $said in
+    *busy*) ;;
+    *) echo "$said" >&2; exit 1 ;;
+    esac
+    if [ "$(date +%s)" -ge "$limit" ]; then
+        sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null || exit 1
+        limit=$(($(date +%s) + $3))
+    fi
+    sleep 0.2
+done
+reserved=yes
+as_root=
+[ -r "${path}_tmeta" ] || as_root='sudo -n'
+changed='\\(different\\|left_only\\|right_only\\)'
+failed=$({ { $as_root thin_delta --metadata-snap --thin1 "$earlier" --thin2 "$later" "${path}_tmeta" || echo failed >&4
+} | sed -n -e 's/.*data_block_size="\\([0-9]*\\)".*/block \\1/p' \\
+    -e "s/.*<$changed begin=\\"\\([0-9]*\\)\\" length=\\"\\([0-9]*\\)\\".*/\\2 \\3/p" >&5; } 4>&1)
+[ -z "$failed" ] || exit 1
+echo end
+"""
+
+# The records of an incremental stream: what was written and what was freed. Its data are read, and thrown away.
+_OF_ZFS = """
+watch
+exec </dev/null
+exec 5>&1
+as_root='sudo -n'
+sudo -n -l zfs send >/dev/null 2>&1 || as_root=
+dump=zstreamdump
+! command -v zstream >/dev/null || dump='zstream dump'
+failed=$({ { $as_root zfs send -i "@$2" "$1@$3" || echo failed >&4
+} | { $dump -v || echo failed >&4
+} | sed -n -e '/^[A-Z]/{x;s/\\n */ /g;/./p;d;}' -e H >&5; } 4>&1)
+[ -z "$failed" ] || exit 1
+echo end
+"""
+
+
+def of_thin_pool(host: Host, volume: str, earlier: str, later: str) -> Iterator[tuple[int, int]]:
+    """Yield the offset and the length, in bytes, of what differs between two snapshots in LVM's thin pool.
+
+    Arguments: `volume` is the logical volume's name, as LINSTOR gives it to a resource, of which the snapshots' names
+    are made. Raises as Host.run.
+    """
+    values = (f"{volume}_{earlier}", f"{volume}_{later}", host.settings.command_timeout_seconds)
+    block_bytes = 0
+    for line in _lines(host, f"Asking LVM what has changed in {volume}", Step(_OF_THIN_POOL, values)):
+        first, second = line.split()
+        if first == "block":
+            block_bytes = int(second) * _SECTOR_BYTES
+        else:
+            yield int(first) * block_bytes, int(second) * block_bytes
+
+
+def of_zfs(host: Host, volume: str, earlier: str, later: str, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield the offset and the length, in bytes, of what differs between two snapshots of a ZFS volume.
+
+    Arguments: `volume` is its whole name, that of LINSTOR's pool first. Raises as Host.run.
+    """
+    step = Step(_OF_ZFS, (volume, earlier, later))
+    for line in _lines(host, f"Asking ZFS what has changed in {volume}", step):
+        if re.match(r"(WRITE\w*|FREE|REDACT) object = 1 ", line):
+            offset = int(_value(line, "offset"))
+            length = int(_value(line, "logical_size") or _value(line, "length"))
+            yield offset, size_bytes - offset if length < 0 else length
+
+
+def _value(line: str, name: str) -> str:
+    match = re.search(rf"\b{name} = (-?\d+)", line)
+    return match.group(1) if match else ""
+
+
+def _lines(host: Host, what: str, step: Step) -> Iterator[str]:
+    with host.feed(what, step) as feed:
+        while (line := feed.line()) != _END:
+            if not line:
+                feed.finish()
+                raise CommandFailed(f"{what} on {host.name} ended early: retry")
+            yield line
+        feed.finish()
+
+
+def within(ranges: Iterable[tuple[int, int]], earlier_bytes: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges as far as they are in a disk of `size_bytes`, neighbours joined, and all that it has grown by.
+
+    Behind the end of the smaller disk lies what the pool did not see change: DRBD's metadata, for one.
+    """
+    common = min(earlier_bytes, size_bytes)
+    known = ((offset, min(offset + length, common)) for offset, length in ranges)
+    start = end = 0
+    for first, last in chain(known, [(common, size_bytes)]):
+        if first >= last:
+            continue
+        if first != end:
+            if end > start:
+                yield start, end - start
+            start = first
+        end = last
+    if end > start:
+        yield start, end - start

@@ -1,0 +1,50 @@
+"""Which kept snapshot an increment is made from: the one of the chain, or none."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import pytest
+
+from linstor_un.actions import backup_chain
+from linstor_un.cluster.snapshots import Snapshot
+from linstor_un.naming import BackupSnapshot, backup_snapshot_of
+
+DONE = {0: 100, 1: 200, 2: 300}
+
+
+def snapshot(increment_id: int, taken: int, vm_id: int = 7, flags: str = "SUCCESSFUL") -> Snapshot:
+    return Snapshot(BackupSnapshot(vm_id, increment_id, taken, 64).name, frozenset(flags.split()), ("node1",), 65536)
+
+
+@pytest.mark.parametrize(
+    ("found", "increment_id", "expected"),
+    [
+        ([snapshot(2, 250)], 2, 250),
+        ([snapshot(2, 300), snapshot(1, 150)], 2, 300),
+        ([snapshot(2, 200)], 2, 200),
+        ([snapshot(0, 90)], 0, 90),
+        # Taken before the increment before was done, or after its own was: another chain's, or of a failed backup.
+        ([snapshot(2, 199)], 2, None),
+        ([snapshot(2, 301)], 2, None),
+        # Which of them it is nobody knows.
+        ([snapshot(2, 250), snapshot(2, 260)], 2, None),
+        ([snapshot(2, 250), snapshot(2, 350)], 2, 250),
+        ([snapshot(2, 250, flags="FAILED_DEPLOYMENT")], 2, None),
+        ([snapshot(2, 250, flags="SUCCESSFUL DELETE")], 2, None),
+        ([snapshot(2, 250, vm_id=8)], 2, None),
+        ([snapshot(3, 350)], 3, None),
+        ([], 2, None),
+    ],
+)
+def test_the_base_is_the_chains_or_none(found: list[Snapshot], increment_id: int, expected: Optional[int]) -> None:
+    kept = backup_chain.of_vm(found, 7)
+    base = backup_chain.base(kept, increment_id, DONE)
+    assert (base.says.taken if base else None) == expected
+
+
+def test_a_snapshots_name_is_read_back_and_no_others_is() -> None:
+    said = BackupSnapshot(4294967295, 9999, 1795350118, 1073741824)
+    assert backup_snapshot_of(said.name) == said and len(said.name) <= 48
+    for name in ("snapshot-1", "backup-1-2-3", "backup-1-2-3-4-5", "xbackup-1-2-3-4", "backup-1-2-3-x"):
+        assert backup_snapshot_of(name) is None

@@ -1,0 +1,291 @@
+"""tm/prebackup_live: files of all disks as they were at one instant, and increments that are never silently wrong."""
+
+from __future__ import annotations
+
+import base64
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from linstor_sandbox import Pool
+from linstor_sandbox.opennebula import ActionFailed
+from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
+from tests.conftest import SYSTEM_TEMPLATE, World
+from tests.linstor_un.backing_up import Site, is_qcow2, passing
+from tests.linstor_un.living import EVERY_KIND, guest, held_for_one_request, holds, snapshots, start
+from tests.linstor_un.scenes import MIB, add_image, attached, last, link, own, post, replicas, requests, volume, volumes
+
+MakeWorld = Callable[..., World]
+KIB64 = 64 * 1024
+
+
+@pytest.fixture
+def site(world: World) -> Site:
+    return Site(world)
+
+
+def kept(site: Site, resource: str) -> list[str]:
+    return sorted(name for name in snapshots(site.world, resource) if name.startswith("backup-"))
+
+
+# --- full -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_backup_has_every_disk_and_leaves_nothing_else(site: Site) -> None:
+    vm = start(site.world, EVERY_KIND)
+    for disk_id in (0, 1, 3):
+        site.write(vm, disk_id, b"disk %d" % disk_id, disk_id * MIB)
+    before = volumes(site.world)
+    content = {disk_id: site.content(vm, disk_id) for disk_id in (0, 1, 3)}
+    image = site.cloud.backup(vm, site.datastore, "FULL", backup_volatile=True)
+    assert image.backup_disk_ids == [0, 1, 3]
+    for disk_id, data in content.items():
+        assert is_qcow2(site.stored(vm, image, disk_id))
+        assert site.brought_back(image, disk_id) == data
+    document = base64.b64decode((site.stored(vm, image, 0).parent / "vm.xml").read_bytes())
+    assert document.startswith(b"<VM>") and b"<BACKUP_CONFIG>" in document
+    assert volumes(site.world) == before and not site.staged(vm).exists()
+    assert not kept(site, own(vm)) and not kept(site, volume(site.world.cloud.images[1]))
+
+
+def test_what_is_written_after_the_snapshot_is_in_no_file(site: Site) -> None:
+    vm = start(site.world)
+    site.write(vm, 0, b"before")
+    content, before = site.content(vm, 0), len(site.world.sandbox.requests)
+    with ThreadPoolExecutor(1) as pool:
+        backup = pool.submit(site.cloud.backup, vm, site.datastore, "FULL")
+        while not requests(site.world, r"POST .*snapshot-restore", before):
+            pass
+        site.write(vm, 0, b"behind")
+        image = backup.result()
+    assert site.brought_back(image, 0) == content
+
+
+def test_holes_stay_holes(make_world: MakeWorld) -> None:
+    site = Site(make_world())
+    add_image(site.world, mib=64)
+    vm = site.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", site.world.system)
+    site.write(vm, 0, b"data" * 1024, 40 * MIB)
+    image = site.cloud.backup(vm, site.datastore, "FULL")
+    assert site.stored(vm, image, 0).stat().st_size < 8 * MIB
+
+
+@pytest.mark.parametrize(
+    ("freeze", "held"),
+    [("NONE", []), ("AGENT", ["freeze"]), ("SUSPEND", ["suspend"])],
+    ids=["none", "agent", "suspend"],
+)
+def test_the_vm_is_held_for_the_one_request_that_takes_all_snapshots(site: Site, freeze: str, held: list[str]) -> None:
+    vm = start(site.world)
+    site.cloud.backup(vm, site.datastore, "FULL", fs_freeze=freeze)
+    assert [begin.what for begin, _ in holds(site.world)] == held
+    assert held_for_one_request(site.world)
+    assert len(requests(site.world, r"POST /v1/actions/snapshot/multi")) == 1
+    assert not requests(site.world, r"POST .*/one-[^/]*/snapshots ")
+
+
+@pytest.mark.parametrize("agent", ["off", "hung"])
+def test_a_guest_whose_agent_does_not_answer_runs_on(make_world: MakeWorld, agent: str) -> None:
+    site = Site(make_world(configuration='FREEZE_TIMEOUT="1"\n'))
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    guest(site.world, vm).agent, guest(site.world, vm).agent_seconds = agent, 2.0
+    site.cloud.backup(vm, site.datastore, "FULL", fs_freeze="AGENT")
+    assert "as of a crash" in last(site.world, "prebackup_live").stderr
+    site.write(vm, 0, b"it runs")
+
+
+def test_a_host_without_a_replica_reads_over_the_network(site: Site) -> None:
+    add_image(site.world)
+    image = site.world.cloud.images[0]
+    away = next(node for node in site.world.cloud.hosts if node not in replicas(site.world, volume(image)))
+    vm = site.cloud.instantiate("DISK=[IMAGE_ID=0]", away, site.world.system)
+    site.write(vm, 0, b"away")
+    content = site.content(vm, 0)
+    backup = site.cloud.backup(vm, site.datastore, "FULL")
+    assert site.brought_back(backup, 0) == content
+    assert passing(site.world) == set() and attached(site.world, own(vm)) == {away} - replicas(site.world, own(vm))
+
+
+def test_the_files_are_made_on_the_bridge_of_the_backup_datastore(site: Site) -> None:
+    datastore = site.cloud.create_datastore(f'{BACKUPS} BRIDGE_LIST="node3"'.replace('"backups"', '"bridged"'))
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.write(vm, 0, b"bridged")
+    image = site.cloud.backup(vm, datastore, "INCREMENT")
+    assert vm.host != "node3" and site.brought_back(image, 0) == site.content(vm, 0)
+    site.write(vm, 0, b"again")
+    image = site.cloud.backup(vm, datastore)
+    assert site.brought_back(image, 0) == site.content(vm, 0) and not site.staged(vm, "node3").exists()
+
+
+def test_a_pool_without_snapshots_is_a_sentence_and_nothing_is_left(make_world: MakeWorld) -> None:
+    site = Site(make_world(pools=(Pool("data", "LVM", 20480),)))
+    vm = start(site.world)
+    before = volumes(site.world)
+    with pytest.raises(ActionFailed, match="backups need pools that can take snapshots"):
+        site.cloud.backup(vm, site.datastore, "FULL")
+    assert volumes(site.world) == before and not site.staged(vm).exists()
+    site.write(vm, 0, b"it runs")
+
+
+def test_a_full_file_system_is_a_sentence_and_nothing_is_left(site: Site) -> None:
+    vm = start(site.world)
+    before = volumes(site.world)
+    site.write(vm, 0, bytes(range(1, 251)) * 8000)
+    site.world.sandbox.fill_directory(vm.host, str(vm.directory), MIB)
+    with pytest.raises(ActionFailed, match="No space left|cannot be written|failed"):
+        site.cloud.backup(vm, site.datastore, "INCREMENT", fs_freeze="AGENT")
+    assert volumes(site.world) == before and not site.staged(vm).exists() and not kept(site, own(vm))
+    site.write(vm, 0, b"it runs")
+
+
+# --- increments -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", ["LVM_THIN", "ZFS", "ZFS_THIN"])
+def test_increments_have_what_has_changed_and_zeroes_too(make_world: MakeWorld, provider: str) -> None:
+    site = Site(make_world(pools=(Pool("data", provider, 20480),)))
+    vm = start(site.world)
+    moments = []
+    for number in range(4):
+        site.write(vm, 0, bytes([number + 1]) * 5000, number * 300_000)
+        if number == 2:
+            site.write(vm, 0, bytes(KIB64), 0)
+        if number == 3:
+            site.discard(vm, 0, 4 * KIB64, 4 * KIB64)
+        moments.append([site.content(vm, disk_id) for disk_id in (0, 1)])
+        image = site.cloud.backup(vm, site.datastore, "INCREMENT", keep_last=0)
+        assert is_qcow2(site.stored(vm, image, 0))
+        if number:
+            assert site.stored(vm, image, 0).stat().st_size < 16 * KIB64
+            assert site.stored(vm, image, 1).stat().st_size < 4 * KIB64
+    assert [increment.type for increment in image.increments] == ["FULL"] + ["INCREMENT"] * 3
+    for number, moment in enumerate(moments):
+        assert [site.brought_back(image, disk_id, number) for disk_id in (0, 1)] == moment, number
+    assert passing(site.world) == set()
+    # Of each disk the newest is kept, and the one before until the next backup knows that it is not needed.
+    assert len(kept(site, own(vm))) == 2
+
+
+def test_keep_last_merges_and_the_chain_goes_on(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    for number in range(4):
+        site.write(vm, 0, b"%d" % number * 1000, number * 400_000)
+        image = site.cloud.backup(vm, site.datastore, "INCREMENT", keep_last=2)
+    assert len(image.increments) == 2 and "ERROR" not in image.attributes
+    assert site.brought_back(image, 0) == site.content(vm, 0)
+
+
+def test_a_chain_that_is_begun_anew_is_another_chain(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.write(vm, 0, b"first")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    site.write(vm, 0, b"again")
+    content = site.content(vm, 0)
+    image = site.cloud.backup(vm, site.datastore, reset=True)
+    assert site.brought_back(image, 0) == content and len(kept(site, own(vm))) == 1
+    site.write(vm, 0, b"third")
+    image = site.cloud.backup(vm, site.datastore)
+    assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
+
+
+def test_a_backup_that_fails_at_its_datastore_does_not_harm_the_chain(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    site.write(vm, 0, b"second")
+    site.server.fail("backup")
+    with pytest.raises(ActionFailed):
+        site.cloud.backup(vm, site.datastore)
+    assert len(kept(site, own(vm))) == 1 and not site.staged(vm).exists()
+    site.write(vm, 0, b"thrice", MIB)
+    image = site.cloud.backup(vm, site.datastore)
+    assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
+
+
+def test_older_releases_that_do_not_tell_of_failure_do_not_harm_the_chain_either(make_world: MakeWorld) -> None:
+    site = Site(make_world(release="7.2"))
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    site.write(vm, 0, b"second")
+    site.server.fail("backup")
+    with pytest.raises(ActionFailed):
+        site.cloud.backup(vm, site.datastore)
+    site.write(vm, 0, b"thrice", MIB)
+    image = site.cloud.backup(vm, site.datastore)
+    assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
+
+
+def test_a_base_that_is_gone_makes_an_increment_of_all_and_says_so(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.write(vm, 0, b"old", 2 * MIB)
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    (base,) = kept(site, own(vm))
+    address = f"{site.world.sandbox.uri}/v1/resource-definitions/{own(vm)}/snapshots/{base}"
+    urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).read()
+    site.discard(vm, 0, 2 * MIB, KIB64)
+    image = site.cloud.backup(vm, site.datastore)
+    assert "this increment has all of the disk" in last(site.world, "prebackup_live").stderr
+    assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
+
+
+def test_a_vm_that_has_moved_grown_and_gone_back_is_backed_up_right(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.write(vm, 0, b"one", MIB)
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    site.cloud.migrate_live(vm, "node3")
+    site.write(vm, 0, b"two", 2 * MIB)
+    site.cloud.backup(vm, site.datastore)
+    site.cloud.snapshot_create(vm, vm.disk(0))
+    site.cloud.resize_disk(vm, vm.disk(0), 9)
+    site.write(vm, 0, b"grown", 8 * MIB)
+    grown = site.content(vm, 0)
+    image = site.cloud.backup(vm, site.datastore)
+    assert site.brought_back(image, 0) == grown
+    site.cloud.poweroff(vm)
+    site.cloud.snapshot_revert(vm, vm.disk(0), vm.snapshots[0].get(0))
+    reverted = site.content(vm, 0)
+    image = site.cloud.backup(vm, site.datastore)
+    assert len(image.increments) == 4
+    assert site.brought_back(image, 0) == reverted and site.brought_back(image, 0, 2) == grown
+
+
+def test_without_rights_on_the_node_an_increment_is_refused_or_compared(make_world: MakeWorld) -> None:
+    site = Site(make_world())
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    for node in site.world.cloud.hosts:
+        site.world.sandbox.refuse_sudo(node, "ALL")
+    site.write(vm, 0, b"second")
+    before = volumes(site.world), kept(site, own(vm))
+    with pytest.raises(ActionFailed, match=r"No increment can be made: .*docs/backup.md.*BACKUP_COMPARE=yes"):
+        site.cloud.backup(vm, site.datastore)
+    assert (volumes(site.world), kept(site, own(vm))) == before
+    conf = site.world.folder.parent / "linstor_un.conf"
+    conf.write_text(conf.read_text() + 'BACKUP_COMPARE="yes"\n')
+    image = site.cloud.backup(vm, site.datastore)
+    assert site.stored(vm, image, 0).stat().st_size < 8 * KIB64
+    assert site.brought_back(image, 0) == site.content(vm, 0) and passing(site.world) == set()
+
+
+def test_a_disk_that_is_encrypted_below_drbd_is_refused_or_compared(site: Site) -> None:
+    post(site.world, "/v1/encryption/passphrase", {"new_passphrase": "word"})
+    crypt = site.cloud.create_datastore(f'{SYSTEM_TEMPLATE.replace("linstor-system", "crypt")} ENCRYPTION="yes"')
+    add_image(site.world)
+    vm = site.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", crypt)
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    site.write(vm, 0, b"second")
+    with pytest.raises(ActionFailed, match="has layers DRBD,LUKS,STORAGE"):
+        site.cloud.backup(vm, site.datastore)
+    crypt.attributes["BACKUP_COMPARE"] = "yes"
+    image = site.cloud.backup(vm, site.datastore)
+    assert site.brought_back(image, 0) == site.content(vm, 0)
+
+
+def test_a_persistent_image_that_is_given_back_keeps_no_snapshot_of_backups(site: Site) -> None:
+    vm = start(site.world)
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    image = volume(site.world.cloud.images[1])
+    assert len(kept(site, image)) == 1 and link(site.world, vm, 1) == image
+    site.cloud.terminate(vm)
+    assert kept(site, image) == []

@@ -1,0 +1,168 @@
+"""tm/restore: a VM's disks get what a backup has, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from linstor_sandbox import Pool
+from linstor_sandbox.opennebula import ActionFailed, VirtualMachine
+from linstor_sandbox.opennebula.images import Image
+from tests.conftest import SYSTEM_TEMPLATE, World
+from tests.linstor_un.backing_up import Site
+from tests.linstor_un.living import killed_while, snapshots, start
+from tests.linstor_un.scenes import (
+    MIB,
+    add_image,
+    again,
+    failure,
+    last,
+    link,
+    links,
+    own,
+    refuse_all,
+    run,
+    volume,
+    volumes,
+)
+
+MakeWorld = Callable[..., World]
+LINE = "restore {}:/var/lib/one//datastores/100/{} {} {} {} {}"
+
+
+@pytest.fixture
+def site(world: World) -> Site:
+    return Site(world)
+
+
+def backed_up(site: Site, backups: int = 1) -> tuple[VirtualMachine, Image, list[list[bytes]]]:
+    """A VM with a clone and a persistent disk, powered off, whose disks were something else at each backup."""
+    vm = start(site.world)
+    moments = []
+    for number in range(backups):
+        for disk_id in (0, 1):
+            site.write(vm, disk_id, b"backup %d of disk %d" % (number, disk_id), number * MIB)
+        moments.append([site.content(vm, disk_id) for disk_id in (0, 1)])
+        image = site.cloud.backup(vm, site.datastore, "INCREMENT" if backups > 1 else "FULL", keep_last=0)
+    for disk_id in (0, 1):
+        site.write(vm, disk_id, b"since then")
+    site.cloud.poweroff(vm)
+    return vm, image, moments
+
+
+def contents(site: Site, vm: VirtualMachine) -> list[bytes]:
+    return [site.content(vm, disk_id) for disk_id in (0, 1)]
+
+
+def test_all_disks_come_back_as_of_any_increment(site: Site) -> None:
+    vm, image, moments = backed_up(site, 3)
+    before = links(site.world)
+    for number, moment in [*enumerate(moments), (-1, moments[-1])]:
+        site.cloud.restore_in_place(vm, image, number)
+        assert contents(site, vm) == moment
+    assert links(site.world) == before
+    site.cloud.resume(vm)
+    site.write(vm, 0, b"it runs")
+
+
+def test_one_disk_comes_back_and_the_other_stays(site: Site) -> None:
+    vm, image, (moment,) = backed_up(site)
+    now = contents(site, vm)
+    site.cloud.restore_in_place(vm, image, disk=1)
+    assert contents(site, vm) == [now[0], moment[1]]
+
+
+def test_snapshots_that_oned_forgets_are_gone_and_those_of_the_image_stay(site: Site) -> None:
+    vm, image, _ = backed_up(site)
+    for disk_id in (0, 1):
+        site.cloud.snapshot_create(vm, vm.disk(disk_id))
+    site.cloud.restore_in_place(vm, image, disk=1)
+    assert 0 not in vm.snapshots and 1 in vm.snapshots
+    assert "snapshot-0" not in snapshots(site.world, own(vm))
+    assert "snapshot-0" in snapshots(site.world, volume(site.world.cloud.images[1]))
+    assert not any(name.startswith("restore-") for name in snapshots(site.world, own(vm)))
+
+
+def test_a_disk_that_has_grown_gets_zeroes_behind_and_one_that_is_smaller_is_refused(site: Site) -> None:
+    vm, image, (moment,) = backed_up(site)
+    site.cloud.resize_disk(vm, vm.disk(0), 6)
+    site.cloud.restore_in_place(vm, image)
+    assert contents(site, vm) == [moment[0] + bytes(2 * MIB), moment[1]]
+    vm.disk(0).attributes["SIZE"] = "3"
+    now = site.content(vm, 1)
+    with pytest.raises(ActionFailed, match="does not fit into 3 MiB"):
+        site.cloud.restore_in_place(vm, image)
+    assert site.content(vm, 1) == now
+
+
+@pytest.mark.parametrize("broken", ["download", "second disk", "ls"])
+def test_where_it_fails_all_disks_are_as_they_were(site: Site, broken: str) -> None:
+    vm, image, _ = backed_up(site)
+    now, before = contents(site, vm), (volumes(site.world), links(site.world))
+    if broken == "second disk":
+        # The first is written by then.
+        stored = site.stored(vm, image, 1)
+        stored.write_bytes(stored.read_bytes()[:200_000])
+    else:
+        site.server.fail(broken)
+    assert failure(lambda: site.cloud.restore_in_place(vm, image))
+    assert contents(site, vm) == now and (volumes(site.world), links(site.world)) == before
+    assert not any(name.startswith("restore-") for name in snapshots(site.world, own(vm)))
+
+
+def test_one_that_was_killed_lets_nobody_start_the_vm_and_the_next_goes_on_from_what_was(site: Site) -> None:
+    vm, image, (moment,) = backed_up(site)
+    now = contents(site, vm)
+    line = LINE.format(vm.host, vm.identifier, vm.identifier, image.identifier, -1, -1)
+    # The first disk is written by then.
+    with killed_while(site.world, r"POST .*/one-image-1/\S*make-available"):
+        run(site.world, line)
+    assert site.world.sandbox.read(own(vm), 0, 4 * MIB) == moment[0]
+    assert link(site.world, vm, 0) == ""
+    assert any(name.startswith("restore-") for name in snapshots(site.world, own(vm)))
+    stored = site.stored(vm, image, 1)
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:200_000])
+    assert not run(site.world, line).succeeded
+    assert contents(site, vm) == now
+    stored.write_bytes(whole)
+    again(site.world, last(site.world, "restore"))
+    assert contents(site, vm) == moment
+
+
+def test_a_pool_without_snapshots_is_a_sentence(make_world: MakeWorld) -> None:
+    world = make_world(pools=(Pool("data", "LVM_THIN", 20480), Pool("thick", "LVM", 20480)))
+    site = Site(world)
+    vm, image, _ = backed_up(site)
+    site.cloud.terminate(vm)
+    template = SYSTEM_TEMPLATE.replace("linstor-system", "thick").replace('STORAGE_POOL="data"', 'STORAGE_POOL="thick"')
+    thick = site.cloud.create_datastore(template)
+    other = site.cloud.instantiate(f"DISK=[IMAGE_ID={add_image(world).identifier}]", "node1", thick)
+    site.cloud.poweroff(other)
+    place = f"{other.host}:/var/lib/one//datastores/{thick.identifier}/{other.identifier}"
+    call = run(world, f"restore {place} {other.identifier} {image.identifier} -1 0")
+    assert not call.succeeded and "restore the backup as new images" in call.stderr
+    assert link(world, other, 0) == own(other)
+
+
+def test_what_makes_no_sense_changes_nothing(site: Site) -> None:
+    vm, image, _ = backed_up(site)
+    here = f"{vm.host}:/var/lib/one//datastores/100/{vm.identifier} {vm.identifier}"
+    refuse_all(
+        site.world,
+        [
+            (f"restore {here} {image.identifier} -1 7", f"Backup {image.identifier} has no disk 7, but 0, 1"),
+            (f"restore {here} 99 -1 -1", "oned no longer knows the backup image"),
+            (f"restore {here} {image.identifier} last -1", "INCREMENTID is 'last' and must be a number"),
+            (f"restore {here} {image.identifier}", "takes 5 arguments"),
+        ],
+    )
+
+
+def test_a_vm_that_runs_is_refused(site: Site) -> None:
+    vm, image, _ = backed_up(site)
+    site.cloud.resume(vm)
+    now = contents(site, vm)
+    call = run(site.world, LINE.format(vm.host, vm.identifier, vm.identifier, image.identifier, -1, -1))
+    assert not call.succeeded and "is open on" in call.stderr and contents(site, vm) == now
