@@ -28,7 +28,7 @@ TM_MAD_CONF = {
 
 DATASTORE_LOCATION = "/var/lib/one//datastores"
 
-_TYPES = {"IMAGE_DS": 0, "SYSTEM_DS": 1}
+_TYPES = {"IMAGE_DS": 0, "SYSTEM_DS": 1, "BACKUP_DS": 3}
 _DISK_TYPES = {"FILE": 0, "CD_ROM": 1, "BLOCK": 2, "RBD": 3}
 
 
@@ -137,6 +137,8 @@ def update(
 
 
 def _conf(tm_mad_confs: Mapping[str, Mapping[str, str]], tm_mad: str) -> Mapping[str, str]:
+    if tm_mad == "-":
+        return {}
     if tm_mad not in tm_mad_confs:
         raise Refused(f'TM_MAD named "{tm_mad}" is not defined in oned.conf')
     return tm_mad_confs[tm_mad]

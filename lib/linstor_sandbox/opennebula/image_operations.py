@@ -31,6 +31,11 @@ class ImageOperations(Registry):
         size = self.stat(datastore, path, type)
         image = self._allocate(datastore, name, type, persistent, size, attributes)
         image.path = path
+        self._fill_from_path(image, datastore)
+        return image
+
+    def _fill_from_path(self, image: Image, datastore: Datastore) -> None:
+        """cp, monitor: the image is READY, or in ERROR."""
         call = self._fill(image, datastore, "cp")
         words = call.stdout.split()
         if self.release.reads_cp_format and len(words) != 2:
@@ -39,7 +44,6 @@ class ImageOperations(Registry):
         image.source, image.format = words[0], words[1] if self.release.has_format else ""
         image.become(ImageState.READY)
         self._count_anew(datastore)
-        return image
 
     def create_datablock(
         self,
@@ -93,7 +97,7 @@ class ImageOperations(Registry):
         """`oneimage delete`: rm, then monitor. One that never got its SOURCE goes without a call, as in oned."""
         datastore = self.datastore(image.datastore_id)
         with self.lock:
-            if image.vms:
+            if image.vms and image.type != "BACKUP":
                 raise Refused(f"[one.image.delete] Cannot delete image, it is used by VM {image.vms[0]}.")
             if image.state in (ImageState.CLONE, ImageState.DELETE, ImageState.LOCKED):
                 raise Refused(f"[one.image.delete] Cannot delete image, its state is {image.state.name}.")
@@ -110,6 +114,8 @@ class ImageOperations(Registry):
         with self.lock:
             self.images.remove(image)
             datastore.images.remove(image.identifier)
+            for vm in [self.machine(number) for number in image.vms]:
+                vm.backups.forget(image.identifier)
         if image.source:
             self._count_anew(datastore)
 

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from linstor_sandbox.opennebula import markup
+from linstor_sandbox.opennebula.backups import Increment
 from linstor_sandbox.opennebula.errors import Refused
 from linstor_sandbox.opennebula.releases import Release
 from linstor_sandbox.opennebula.snapshots import Snapshots
@@ -25,7 +26,7 @@ class ImageState(enum.IntEnum):
     USED_PERS = 8
 
 
-_TYPES = {"OS": 0, "CDROM": 1, "DATABLOCK": 2}
+_TYPES = {"OS": 0, "CDROM": 1, "DATABLOCK": 2, "BACKUP": 6}
 _DISK_TYPES = {"FILE": 0, "CD_ROM": 1, "BLOCK": 2}
 
 
@@ -55,6 +56,8 @@ class Image:
     modified: int = 0
     snapshots: Snapshots = field(default_factory=Snapshots)
     target_snapshot: int = -1
+    increments: list[Increment] = field(default_factory=list)
+    backup_disk_ids: list[int] = field(default_factory=list)
 
     def become(self, state: ImageState) -> None:
         """Take a new state; while it is LOCKED the state before is remembered, otherwise both are the same."""
@@ -106,8 +109,12 @@ class Image:
             "<CLONES></CLONES><APP_CLONES></APP_CLONES>",
             markup.element("TEMPLATE", markup.attributes(self.attributes)),
             self.snapshots.xml(),
-            "<BACKUP_INCREMENTS></BACKUP_INCREMENTS><BACKUP_DISK_IDS></BACKUP_DISK_IDS>" if release.has_backups else "",
+            self._backup_xml() if release.has_backups else "",
         )
+
+    def _backup_xml(self) -> str:
+        increments = markup.element("BACKUP_INCREMENTS", *(increment.xml() for increment in self.increments))
+        return increments + markup.ids("BACKUP_DISK_IDS", self.backup_disk_ids)
 
     def _format_xml(self, release: Release) -> str:
         if release.has_format:

@@ -55,6 +55,8 @@ class MachineOperations(ImageOperations):
                 self._release_images(vm)
                 raise
             self.machines.append(vm)
+            for config in templates.vectors(parsed, "BACKUP_CONFIG"):
+                vm.backups.configure(config, self.release.has_increments, append=False)
             for context in templates.vectors(parsed, "CONTEXT"):
                 vm.context = {**context, "DISK_ID": str(len(vm.disks))}
             machines.assign_targets(vm)
@@ -218,6 +220,8 @@ class MachineOperations(ImageOperations):
         finally:
             disk.attributes.pop("ATTACH")
             vm.become(before, LcmState.RUNNING if hot else LcmState.LCM_INIT)
+        if vm.backups.config and disk.disk_id in vm.backed_up_disks():
+            vm.backups.begin_anew()
         return disk
 
     def _plug(self, vm: VirtualMachine, disk: Disk, hot: bool) -> None:

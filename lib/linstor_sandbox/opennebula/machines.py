@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from linstor_sandbox.opennebula import markup
+from linstor_sandbox.opennebula.backups import Backups
 from linstor_sandbox.opennebula.datastores import DATASTORE_LOCATION, Datastore
 from linstor_sandbox.opennebula.errors import Refused
 from linstor_sandbox.opennebula.images import Image
@@ -90,6 +91,9 @@ class LcmState(enum.IntEnum):
     DISK_RESIZE_UNDEPLOYED = 64
     HOTPLUG_SAVEAS_UNDEPLOYED = 67
     HOTPLUG_SAVEAS_STOPPED = 68
+    BACKUP = 69
+    BACKUP_POWEROFF = 70
+    RESTORE = 71
 
 
 # VM_TEMPLATE attributes that describe the VM and not its disks.
@@ -186,6 +190,7 @@ class VirtualMachine:
     ended: int = 0
     snapshots: dict[int, Snapshots] = field(default_factory=dict)
     is_saved: bool = False
+    backups: Backups = field(default_factory=Backups)
 
     def become(self, state: VmState, lcm_state: LcmState = LcmState.LCM_INIT) -> None:
         """Take a new state; a VM that is DONE has ended."""
@@ -228,6 +233,11 @@ class VirtualMachine:
                 return disk
         raise Refused(f"VM {self.identifier} has no disk {disk_id}")
 
+    def backed_up_disks(self) -> list[int]:
+        """The ids of the disks that a backup has: no CDROM, no swap, volatile ones only where they are asked for."""
+        left_out = {"CDROM", "SWAP"} | (set() if self.backups.includes_volatile else {"FS"})
+        return [disk.disk_id for disk in self.disks if disk.type not in left_out]
+
     def snapshots_of(self, disk: Disk) -> Snapshots:
         """The snapshots of a disk."""
         return self.snapshots.setdefault(disk.disk_id, Snapshots())
@@ -266,7 +276,7 @@ class VirtualMachine:
             "<USER_TEMPLATE></USER_TEMPLATE>",
             markup.element("HISTORY_RECORDS", *(record.xml(self.identifier) for record in records)),
             *(known.xml(disk_id) for disk_id, known in sorted(self.snapshots.items()) if known.next_id),
-            "<BACKUPS><BACKUP_CONFIG/><BACKUP_IDS></BACKUP_IDS></BACKUPS>",
+            self.backups.xml(),
         )
 
     def _template(self) -> list[tuple[str, Value]]:

@@ -39,6 +39,28 @@ class Release:
         return self.version >= (6, 6)
 
     @property
+    def has_increments(self) -> bool:
+        """MODE = INCREMENT is possible for raw disks of other drivers than OpenNebula's own."""
+        return self.version >= (7, 2)
+
+    @property
+    def cleans_after_failed_prebackup(self) -> bool:
+        """postbackup is called also when prebackup has failed."""
+        return self.version >= (6, 8)
+
+    def backup_document(self, datastore: str, vm: str) -> str:
+        """What a backup datastore's `backup` reads: its datastore, since 7.0 the VM too."""
+        return (
+            f"<DS_DRIVER_ACTION_DATA>{datastore}{vm}</DS_DRIVER_ACTION_DATA>" if self.version >= (7, 0) else datastore
+        )
+
+    def failed_backup(self, vm: str) -> str:
+        """What postbackup reads when something before it has failed; older releases do not say so."""
+        if self.version < (7, 4):
+            return vm
+        return f"{vm[: -len('</VM>')]}<BACKUP_RESULT>FAILURE</BACKUP_RESULT></VM>"
+
+    @property
     def copies_disk_type(self) -> bool:
         """DISK_TYPE of TM_MAD_CONF is copied into the image datastore."""
         return self.version >= (6, 8)

@@ -37,6 +37,8 @@ class Call:
     @property
     def action_data(self) -> str:
         """The XML that the script was given in argv or stdin, decoded; empty when there was none."""
+        if self.stdin.startswith("<"):
+            return self.stdin
         encoded = self.stdin or (self.argv[0] if self.argv and len(self.argv[0]) > 100 else "")
         try:
             return base64.b64decode(encoded, validate=True).decode()

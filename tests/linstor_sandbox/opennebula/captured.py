@@ -13,6 +13,7 @@ DATASTORE_VERBS = (
 TM_VERBS = (
     *("clone", "ln", "mkimage", "mkswap", "context", "mv", "mvds", "delete", "resize", "monitor", "cpds"),
     *("snap_create", "snap_create_live", "snap_delete", "snap_revert", "premigrate", "postmigrate", "failmigrate"),
+    *("prebackup", "prebackup_live", "postbackup", "postbackup_live", "restore"),
 )
 
 # It fails once for every verb named in the file `failures` of its folder, and answers as the captured driver did.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from lxml import etree
 from linstor_sandbox.opennebula import (
     ActionFailed,
     Cloud,
+    Datastore,
     HypervisorFailed,
     Image,
     Refused,
@@ -22,7 +24,9 @@ from linstor_sandbox.opennebula import (
     VirtualMachine,
     VmState,
 )
-from tests.linstor_sandbox.opennebula.captured import StubDriver
+from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
+from linstor_sandbox.opennebula.backup_server import BackupServer
+from tests.linstor_sandbox.opennebula.captured import StubDriver, write_script
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 CAPTURES = SHARED / "opennebula-calls"
@@ -543,6 +547,108 @@ def seen_by_overrides(document: str) -> dict[str, str]:
     text = re.sub(r"/[\w/]*//datastores", "/var/lib/one//datastores", document)
     names = ("TM_COMMAND", "DISK_TARGET_PATH", "VM/TEMPLATE/AUTO", *(f"VM/{name}" for name in BOOKKEEPING))
     return {path: found.strip() for path, found in leaves(text) if not path.startswith(names)}
+
+
+# What the recording driver of the captures was not asked: the backup datastore's own driver.
+OF_BACKUPS = ("backup", "increment_flatten", "stat")
+CHAIN = ("706c50", "80f6f1", "8e261f")
+
+
+def backup_datastore(cloud: Cloud, driver: StubDriver, folder: Path, *sources: str) -> tuple[Datastore, BackupServer]:
+    """A backup datastore whose `backup` prints these, one after the other."""
+    server = BackupServer(driver.remotes, folder / "backups")
+    (folder / "sources").write_text("".join(f"{source} 3 raw\n" for source in sources))
+    next_one = f"#!/bin/sh\ncat >/dev/null; sed -n 1p {folder}/sources; sed -i 1d {folder}/sources\n"
+    write_script(driver.remotes / "datastore" / "rsync" / "backup", next_one)
+    return cloud.create_datastore(BACKUPS), server
+
+
+def backup_calls(cloud: Cloud, since: int) -> list[Call]:
+    return [call for call in made_calls(cloud, since) if call[1] not in OF_BACKUPS]
+
+
+def assert_same_vms(cloud: Cloud, flow: Flow) -> None:
+    """What the scripts of backups are told of the VM, without what an updateconf on the way has dropped from it."""
+    captured = [record["stdin"] for record in flow.records if "backup" in record["action"]]
+    made = [call.stdin for call in cloud.calls if call.kind == "tm" and "backup" in call.verb]
+    assert len(made) == len(captured) > 0
+    for one, other in zip(made, captured):
+        assert as_seen_by_backups(one) == as_seen_by_backups(other)
+
+
+def as_seen_by_backups(document: str) -> list[tuple[str, str]]:
+    return [leaf for leaf in without_sequence(document) if not leaf[0].startswith(("TEMPLATE/AUTO", "TEMPLATE/OS"))]
+
+
+def test_full_backups_and_restores(cloud: Cloud, driver: StubDriver, tmp_path: Path) -> None:
+    flow = Flow("vm-backup")
+    datastore, server = backup_datastore(cloud, driver, tmp_path, "6a7236", "6a7237", "6a7238")
+    images = start(cloud, flow)
+    config = 'BACKUP_CONFIG=[BACKUP_VOLATILE="NO",FS_FREEZE="NONE",KEEP_LAST="4",MODE="FULL"] '
+    three_disks = FOUR_DISKS.replace("DISK=[TYPE=swap,SIZE=16] ", "").format(
+        persistent=images[0].identifier, other=images[1].identifier
+    )
+    vm = cloud.instantiate(config + three_disks, "kvm1", cloud.datastore(101))
+    vm.deploy_id = flow.step_records("full-live")[0]["argv"][2]
+    since = len(cloud.calls)
+    assert cloud.backup(vm, datastore).identifier == 62
+    driver.fail_once("tm", "prebackup_live")
+    with pytest.raises(ActionFailed):
+        cloud.backup(vm, datastore)
+    assert vm.lcm_state.name == "RUNNING"
+    cloud.backup(vm, datastore, backup_volatile=True)
+    cloud.poweroff(vm)
+    last = cloud.backup(vm, datastore)
+    assert (vm.state, last.identifier, last.vms) == (VmState.POWEROFF, 64, [23])
+    cloud.restore_in_place(vm, last)
+    cloud.restore_in_place(vm, last, disk=1)
+    steps = [step for step in _steps(flow) if "full" in step or "fails" in step or "inplace" in step]
+    assert backup_calls(cloud, since) == flow.calls(*steps)
+    assert_same_vms(cloud, flow)
+
+    stored = server.stored(104, 23, last.source)
+    stored.mkdir(parents=True)
+    (stored / "vm.xml").write_bytes(base64.b64encode(vm.xml().encode()))
+    for disk in range(3):
+        (stored / f"disk.{disk}.0").touch()
+    restored = cloud.restore_to_new_images(last, cloud.datastore(100))
+    assert [image.state.name for image in restored] == ["READY"] * 3
+    captured = flow.step_records("restore-to-new-images")[0]["stdin"]
+    made = [call.action_data for call in cloud.calls if call.verb == "cp"][-2]
+    assert of_restored_disk(made) == of_restored_disk(captured)
+
+
+def of_restored_disk(document: str) -> list[tuple[str, str]]:
+    return [leaf for leaf in leaves(document) if leaf[0] != "IMAGE/ID" and not leaf[0].startswith("DATASTORE/IMAGES")]
+
+
+def test_increments(cloud: Cloud, driver: StubDriver, tmp_path: Path) -> None:
+    flow = Flow("vm-backup-incr")
+    datastore, server = backup_datastore(cloud, driver, tmp_path, *CHAIN)
+    images = start(cloud, flow)
+    config = 'BACKUP_CONFIG=[FS_FREEZE="NONE",KEEP_LAST="2",MODE="INCREMENT",INCREMENT_MODE="SNAPSHOT"] '
+    disks = FOUR_DISKS.format(persistent=images[0].identifier, other=images[1].identifier)
+    vm = cloud.instantiate(config + disks, "kvm1", cloud.datastore(101))
+    vm.deploy_id = flow.step_records("incr-0")[0]["argv"][2]
+    since = len(cloud.calls)
+    server.fail("increment_flatten")
+    for _ in CHAIN:
+        image = cloud.backup(vm, datastore)
+    assert backup_calls(cloud, since) == flow.calls("incr-0", "incr-1", "incr-2-flatten")
+    assert_same_vms(cloud, flow)
+    assert "Error flattening backup increments: " in image.attributes.pop("ERROR")
+    shown = etree.fromstring((CAPTURES / "api" / "images.xml").read_bytes())[0]
+    (shown_error,) = shown.iter("ERROR")
+    shown_error.getparent().remove(shown_error)
+    datastore.name, image.datastore = "backup-rsync", "backup-rsync"
+    assert of_pool(image.xml(cloud.release)) == of_pool(etree.tostring(shown, encoding="unicode"))
+    shown_vm = (CAPTURES / "api" / "vm-24.xml").read_text(encoding="utf-8")
+    assert of_pool(vm.xml(), "BACKUPS") == of_pool(shown_vm, "BACKUPS")
+
+
+def of_pool(document: str, below: str = "") -> list[tuple[str, str]]:
+    """Without the white space with which a command prints it; what a backup is called has a time in it."""
+    return [(path, text.strip()) for path, text in leaves(document) if path.startswith(below) and path != "NAME"]
 
 
 def test_export_to_a_marketplace(cloud: Cloud) -> None:

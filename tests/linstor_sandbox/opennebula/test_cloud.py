@@ -58,9 +58,9 @@ def test_old_releases_have_fstype_and_give_data_in_argv(driver: StubDriver, tmp_
 
 def test_a_suffixed_verb_falls_back_to_the_plain_one(cloud: Cloud, driver: StubDriver) -> None:
     assert cloud.scripts.transfer_line("CLONE.ssh linstor_un a b 1 2").succeeded
-    missing = cloud.scripts.transfer_line("RESTORE.ssh linstor_un a b 1 2")
+    missing = cloud.scripts.transfer_line("RESCUE.ssh linstor_un a b 1 2")
     assert not missing.succeeded
-    assert missing.stderr.endswith("restore' exists")
+    assert missing.stderr.endswith("rescue' exists")
     write_script(driver.remotes / "tm" / "linstor_un" / "clone.ssh", "#!/bin/sh\nexit 3\n")
     assert cloud.scripts.transfer_line("CLONE.ssh linstor_un a b 1 2").exit_code == 3
 
