@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ import pytest
 
 from linstor_sandbox import Pool, Sandbox
 from linstor_sandbox.opennebula import Cloud
+from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
+from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.frontend import install_shell
 from tests import specification
@@ -58,6 +61,16 @@ class World:
         self.images: Datastore = cloud.create_datastore(f'{IMAGE_TEMPLATE} SAFE_DIRS="{folder}"')
         cloud.scripts.meters["rest"] = lambda: len(sandbox.requests)
         cloud.scripts.meters["ssh"] = lambda: len(sandbox.connections)
+
+    def install_backups(self) -> tuple[Datastore, BackupServer]:
+        """Let the drivers run from a remotes folder of their own, which has a server of backups and a downloader."""
+        remotes = self.folder.parent / "remotes"
+        for folder in ("datastore", "tm", "vmm"):
+            shutil.copytree(CHECKOUT / folder, remotes / folder)
+        (remotes / "lib").symlink_to(CHECKOUT / "lib")
+        server = BackupServer(remotes, self.folder.parent / "backups")
+        self.cloud.scripts.remotes = remotes
+        return self.cloud.create_datastore(BACKUPS), server
 
     def file(self, name: str, content: bytes) -> str:
         """Return the path of a file with this content in a directory that images may come from."""

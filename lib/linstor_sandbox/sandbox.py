@@ -397,6 +397,16 @@ class Sandbox:
         """A host that lacks a tool, thin_delta for instance."""
         uninstall(self.host(node), tool)
 
+    def fill_directory(self, node: str, directory: str, free_bytes: int = 0) -> None:
+        """Leave only so much for files below a directory of a host, as though it were a file system of its own.
+
+        For what dd, cp, qemu-img and qemu-io write there, and for df; a negative number is no limit any more.
+        """
+        top = self.host(node) / os.path.normpath(directory).lstrip("/")
+        taken = sum(path.lstat().st_blocks * 512 for path in top.rglob("*") if not path.is_dir())
+        limit = f"{top} {taken + free_bytes}\n" if free_bytes >= 0 else ""
+        (self.host(node) / "etc" / "filled").write_text(limit)
+
     def hang_satellite(self, node: str, hung: bool = True) -> None:
         """A satellite that does not answer while its connection stays: an uncached pool list is an error then."""
         names = self.controller.hung_satellites

@@ -256,6 +256,27 @@ def test_the_state_says_what_lies_on_hosts(ssh: Ssh, box: Sandbox, vol: str) -> 
     assert "lib/one/disk.0" in changed["files"]["node1"]
 
 
+def test_a_file_system_that_is_full(ssh: Ssh, box: Sandbox, vol: str) -> None:
+    folder = "/var/lib/one//datastores/0/7"
+    assert ssh("node1", "mkdir", "-p", f"{folder}/backup").returncode == 0
+    box.write("vol", b"x" * (4 << 20))
+    box.fill_directory("node1", folder, 1 << 20)
+    convert = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", DEVICE]
+    full = ssh("node1", *convert, f"{folder}/backup/disk.0.0")
+    assert full.returncode == 1 and b"No space left on device" in full.stderr
+    copied = ssh("node1", f"cd {folder}/backup && head -c 3M /dev/zero | dd of=copy bs=64k")
+    assert copied.returncode == 1 and b"copy': No space left on device" in copied.stderr
+    assert ssh("node1", *convert, "/var/tmp/disk.0.0").returncode == 0
+    assert ssh("node1", "dd", "if=/dev/zero", f"of={DEVICE}", "bs=1M", "count=8").returncode == 0
+    assert ssh("node1", "rm", "-r", f"{folder}/backup").returncode == 0
+    assert ssh("node1", "df", "--output=avail", "-B1", folder).stdout.split()[1] == b"1048576"
+    assert ssh("node1", "df", "-Pk", folder).stdout.split()[-3] == b"1024"
+    assert ssh("node1", f"head -c 1M /dev/zero | dd of={folder}/copy").returncode == 0
+    assert ssh("node1", "df", "-Pk", folder).stdout.split()[-3] == b"0"
+    box.fill_directory("node1", folder, -1)
+    assert ssh("node1", *convert, f"{folder}/disk.0.0").returncode == 0
+
+
 def test_sudo_and_udevadm_do_not_stand_in_the_way(ssh: Ssh, vol: str) -> None:
     assert ssh("node1", "sudo", "-n", "-u", "root", "--", "blockdev", "--getsize64", DEVICE).stdout == b"71249920\n"
     assert ssh("node1", "udevadm", "settle").returncode == 0

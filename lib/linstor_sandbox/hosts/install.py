@@ -16,6 +16,7 @@ TOOLS = (
     "cmp",
     "cp",
     "dd",
+    "df",
     "dmsetup",
     "drbdadm",
     "drbdsetup",

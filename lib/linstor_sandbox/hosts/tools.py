@@ -3,7 +3,7 @@
 Each starts with a command on a host, so it imports next to nothing.
 """
 
-# ruff: noqa: PTH109, PTH113, PTH114, PTH115, PTH118, PTH119, PTH123
+# ruff: noqa: PTH109, PTH113, PTH114, PTH115, PTH118, PTH119, PTH123, PTH202
 from __future__ import annotations
 
 import os
@@ -44,6 +44,7 @@ class Host:
         self.hosts = root + "/hosts/"
         self.prefix = self.hosts + node
         self.opened: dict[str, tuple[int, bool, str]] = {}
+        self.is_limited = False
 
     def shown(self, path: str) -> str:
         """A path as the host knows it."""
@@ -100,19 +101,91 @@ class Host:
         """A device does not grow: no write beyond its end."""
         sizes = [self.opened[path][0] for path in paths if path in self.opened]
         if sizes:
-            import resource
-
-            resource.setrlimit(resource.RLIMIT_FSIZE, (max(sizes), max(sizes)))
+            _limit_files(max(sizes))
+            self.is_limited = True
 
     def run(self, arguments: Sequence[str]) -> NoReturn:
         """Become the real tool."""
         shim.restore_signals()
-        for directory in os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").split(":"):
-            path = directory + "/" + self.tool
-            if not directory.startswith(self.prefix + "/") and os.access(path, os.X_OK):
-                os.execv(path, [self.tool, *arguments])
+        room = None if self.is_limited else self.room(arguments)
+        if room is not None:
+            self.run_within(room, arguments)
+        for path in filter(None, (_executable(self, directory) for directory in _path())):
+            os.execv(path, [self.tool, *arguments])
         sys.stderr.write(f"sh: {self.tool}: not found\n")
         os._exit(127)
+
+    def room(self, paths: Sequence[str]) -> int | None:
+        """How large the largest of these files may become in a directory that is filled; None: none of them is there.
+
+        Each line of etc/filled is a directory, and the bytes that may be below it.
+        """
+        try:
+            with open(self.prefix + "/etc/filled", encoding="utf-8") as file:
+                filled = [line.rpartition(" ") for line in file.read().splitlines()]
+        except OSError:
+            return None
+        there = [os.path.normpath(os.path.join(os.getcwd(), path.rpartition("=")[2])) for path in paths]
+        for directory, _, capacity in filled:
+            inside = [path for path in there if path.startswith(directory + "/")]
+            if inside:
+                sizes = [os.path.getsize(path) for path in inside if os.path.isfile(path) and not os.path.islink(path)]
+                return max([0, *sizes]) + max(0, int(capacity) - _taken(directory))
+        return None
+
+    def run_within(self, room: int, arguments: Sequence[str]) -> NoReturn:
+        """Run the real tool, for which the file system is full when a file has become so large."""
+        import subprocess
+
+        path = next(filter(None, (_executable(self, directory) for directory in _path())), self.tool)
+        _limit_files(room)
+        # Python ignores SIGXFSZ, and so shall the tool.
+        done = subprocess.run([path, *arguments], stderr=subprocess.PIPE, restore_signals=False)
+        sys.stderr.buffer.write(done.stderr.replace(b"File too large", b"No space left on device"))
+        sys.stderr.flush()
+        os._exit(done.returncode if done.returncode >= 0 else 1)
+
+
+def _limit_files(size: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def _taken(directory: str) -> int:
+    """The bytes that the files below a directory take."""
+    return sum(
+        os.lstat(os.path.join(folder, name)).st_blocks * 512
+        for folder, _, names in os.walk(directory)
+        for name in names
+    )
+
+
+def _path() -> list[str]:
+    return os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").split(":")
+
+
+def _executable(host: Host, directory: str) -> str:
+    """The real tool in a directory, empty when it is none of this machine's or has none."""
+    path = directory + "/" + host.tool
+    return path if not directory.startswith(host.prefix + "/") and os.access(path, os.X_OK) else ""
+
+
+def df(host: Host, arguments: list[str]) -> NoReturn:
+    """df of a directory that is filled has the bytes that it may hold; every other one is this machine's."""
+    words = [word for word in arguments if not word.startswith("-")]
+    room = host.room([words[-1] + "/x"]) if words else None
+    if room is None:
+        host.run(arguments)
+    options = "".join(word for word in arguments if word.startswith("-"))
+    unit = 1 if "B1" in options or "size=1" in options else 1 << 20 if "m" in options or "BM" in options else 1024
+    if "--output=avail" in arguments:
+        print(f"Avail\n{room // unit}")
+    else:
+        print("Filesystem     1024-blocks      Used Available Capacity Mounted on")
+        print(f"/dev/sda1 {room // unit} 0 {room // unit} 0% {host.shown(words[-1])}")
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def dd(host: Host, arguments: list[str]) -> NoReturn:
@@ -462,6 +535,7 @@ _SPECIAL: dict[str, Callable[[Host, list[str]], NoReturn]] = {
     "dd": dd,
     "qemu-img": qemu_img,
     "cp": cp,
+    "df": df,
     "lsblk": lsblk,
     "blockdev": blockdev,
     "blkdiscard": blkdiscard,

@@ -224,7 +224,7 @@ def test_a_backup_that_hangs_is_cancelled(
     server.hang()
     thread = threading.Thread(target=back_up)
     thread.start()
-    while not server.hangs:
+    while thread.is_alive() and not server.hangs:
         time.sleep(0.01)
     with pytest.raises(Refused, match="wrong state"):
         cloud.backup(vm, datastore)
