@@ -88,6 +88,8 @@ def test_lvs_lists_volumes_and_snapshots_with_their_thin_ids(ssh: Ssh, rest: Res
     )
     assert json.loads(said(ssh("node1", *sizes))) == {"report": [{"lv": [{"lv_size": "71303168"}]}]}
     assert ssh("node1", "sudo", "-n", "lvs", "vg_data/none").returncode == 5
+    attributes = ("sudo", "-n", "lvs", "--noheadings", "-o", "lv_attr", "vg_data/vol_00000_one")
+    assert said(ssh("node1", *attributes)).strip() == "Vwi---tz-k"
     assert ssh("node1", "lvs").returncode == 5, "it is root's"
 
 

@@ -120,7 +120,7 @@ class Lvs:
             row.update(lv_name=f"{volume.name}_{volume.snapshot}", origin=volume.name)
         if thin:
             row.update(thin_id=str(volume.thin_id))
-        return {**row, **_attributes("V" if thin else "-")}
+        return {**row, **_attributes(("k" if volume.snapshot else "V") if thin else "-")}
 
     def _size(self, size: int) -> str:
         unit = (self._option("--units") or "m")[0].lower()
@@ -160,10 +160,9 @@ class Lvs:
 
 
 def _attributes(kind: str) -> dict[str, str]:
-    return {
-        "t": {"lv_attr": "twi-aotz--", "segtype": "thin-pool"},
-        "V": {"lv_attr": "Vwi-aotz--", "segtype": "thin"},
-    }.get(kind, {"lv_attr": "-wi-ao----", "segtype": "linear"})
+    """lv_attr and segtype of a thin pool, a thin volume, a snapshot as LINSTOR leaves it (inactive), and others."""
+    found = {"t": "twi-aotz-- thin-pool", "V": "Vwi-aotz-- thin", "k": "Vwi---tz-k thin"}.get(kind, "-wi-ao---- linear")
+    return dict(zip(("lv_attr", "segtype"), found.split()))
 
 
 def _plain(name: str) -> str:
