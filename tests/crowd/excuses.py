@@ -172,6 +172,8 @@ def _shows(excuse: _Excuse, line: str, call: Call) -> bool:
     name = re.escape(line.partition(":")[0])
     host = re.search(r"(?:attached on|link|directory \d+ on) ([^\s:]+)", line)
     if call.kind == "onevm" and host is not None and not call.argv[0].startswith(f"{host[1]}:"):
+        # A VM that was parked there.
+        return host[1] == "front-end"
         return False
     if (_KILLED in excuse.shows and call.exit_code == 255) or (_FAILED in excuse.shows and not call.succeeded):
         return True
