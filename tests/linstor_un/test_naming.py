@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from linstor_un.errors import InvalidInput
 from linstor_un.naming import (
     BASE_SNAPSHOT,
+    BackupSnapshot,
     Names,
     add_ons_disk,
     add_ons_image,
     add_ons_image_id_of,
+    backup_snapshot_of,
     drbd_device,
     is_resource_name,
     resource_of,
     resource_of_source,
+    restore_snapshot,
 )
 
 FIRST = string.ascii_letters + "_"
@@ -250,3 +253,38 @@ def test_whose_a_volume_is_by_its_properties() -> None:
     assert names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/rack": "1"})
     assert not names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/one/VM_ID": "7"})
     assert not names.is_foreign({"Aux/rack": "1"})
+
+
+def test_what_backups_make_and_keep_says_whose_it_is() -> None:
+    ours = Names("cloud")
+    assert ours.backup(7) == "cloud-vm-7-backup" and restore_snapshot(7) == "restore-7"
+    assert ours.backup_copy(7, 2) == "cloud-vm-7-disk-2-backup"
+    assert ours.older_backup_copy(7, 2) == "cloud-vm-7-disk-2-earlier"
+    said = BackupSnapshot(vm_id=7, increment_id=3, taken=1795350118, size_mib=64)
+    assert said.name == "backup-7-3-1795350118-64"
+    assert backup_snapshot_of(said.name) == backup_snapshot_of(said.name.upper()) == said
+
+
+@pytest.mark.parametrize(
+    ("resource", "vm_id"),
+    [
+        ("one-vm-7-disk-2-backup", 7),
+        ("ONE-VM-7-DISK-2-EARLIER", 7),
+        ("one-vm-7-disk-2", None),
+        ("one-vm-7-disk-2-backup-2", None),
+        ("one-vm-7-backup", None),
+        ("two-vm-7-disk-2-backup", None),
+    ],
+)
+def test_a_volume_that_a_backup_reads_names_its_vm_and_goes_with_it(resource: str, vm_id: Optional[int]) -> None:
+    names = Names()
+    assert names.backup_copy_vm_id_of(resource) == vm_id
+    assert names.is_of_vm(resource, 7) == (vm_id == 7 or resource == "one-vm-7-disk-2")
+    assert not names.is_of_vm(resource, 8)
+
+
+@pytest.mark.parametrize(
+    "name", ["snapshot-1", "backup-1-2-3", "backup-1-2-3-4-5", "xbackup-1-2-3-4", "backup-1-2-3-x"]
+)
+def test_no_other_snapshot_is_a_backups(name: str) -> None:
+    assert backup_snapshot_of(name) is None

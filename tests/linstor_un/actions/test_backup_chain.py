@@ -8,7 +8,7 @@ import pytest
 
 from linstor_un.actions import backup_chain
 from linstor_un.cluster.snapshots import Snapshot
-from linstor_un.naming import BackupSnapshot, backup_snapshot_of
+from linstor_un.naming import BackupSnapshot
 
 DONE = {0: 100, 1: 200, 2: 300}
 
@@ -41,10 +41,3 @@ def test_the_base_is_the_chains_or_none(found: list[Snapshot], increment_id: int
     kept = backup_chain.of_vm(found, 7)
     base = backup_chain.base(kept, increment_id, DONE)
     assert (base.says.taken if base else None) == expected
-
-
-def test_a_snapshots_name_is_read_back_and_no_others_is() -> None:
-    said = BackupSnapshot(4294967295, 9999, 1795350118, 1073741824)
-    assert backup_snapshot_of(said.name) == said and len(said.name) <= 48
-    for name in ("snapshot-1", "backup-1-2-3", "backup-1-2-3-4-5", "xbackup-1-2-3-4", "backup-1-2-3-x"):
-        assert backup_snapshot_of(name) is None

@@ -268,3 +268,11 @@ def test_a_group_of_the_operators_is_never_made(gateway: Gateway) -> None:
         "LINSTOR has no resource group fast: create it with `linstor resource-group create fast`, or correct "
         "RESOURCE_GROUP"
     )
+
+
+@pytest.mark.parametrize("attributes", [{"STORAGE_POOL": "data", "REPLICA_COUNT": "2"}, {"RESOURCE_GROUP": "group"}])
+def test_a_volume_that_is_there_to_be_read_once_has_one_replica_and_keeps_it(attributes: dict[str, str]) -> None:
+    usual = of(**attributes)
+    once = usual.with_one_replica()
+    assert once.replica_count == 1 and once.group == usual.group
+    assert once.properties == {"BalanceResourcesEnabled": "false"} and usual.properties == {}
