@@ -175,12 +175,10 @@ class Crowd:
         self._end_zombies()
 
     def _end_zombies(self) -> None:
-        """What operators do with domains whose VMs recover-success has ended in oned alone: hosts report them."""
-        domains = self.world.sandbox.domains
-        ended = {f"one-{call.argv[-2]}" for call in self.world.cloud.calls if call.kind == "onevm"}
-        ended -= {f"one-{vm.identifier}" for vm in self.model.machines()}
+        """What operators do with domains of VMs that oned has ended without their hosts: monitoring reports them."""
+        domains, known = self.world.sandbox.domains, {f"one-{vm.identifier}" for vm in self.model.machines()}
         for domain in list(domains.all.values()):
-            if domain.name in ended:
+            if domain.name not in known:
                 domains.stop(domain)
 
     def _try_again(self, vm: VirtualMachine) -> None:
