@@ -74,6 +74,7 @@ class Settings(NamedTuple):
     hold_timeout_seconds: int = 30
     command_timeout_seconds: int = 300
     backup_compare: bool = False
+    oned_timeout_seconds: int = 30
     ssh: tuple[str, ...] = ("ssh",)
     ssh_connect_timeout_seconds: int = 10
     frontend_hostname: str = ""
@@ -283,6 +284,7 @@ CONFIGURATION_ONLY: dict[str, tuple[str, _Parser]] = {
     "FREEZE_TIMEOUT": ("freeze_timeout_seconds", _Reader.freeze_seconds),
     "HOLD_TIMEOUT": ("hold_timeout_seconds", _Reader.seconds),
     "COMMAND_TIMEOUT": ("command_timeout_seconds", _Reader.seconds),
+    "ONED_TIMEOUT": ("oned_timeout_seconds", _Reader.seconds),
     "SSH": ("ssh", _Reader.command),
     "SSH_CONNECT_TIMEOUT": ("ssh_connect_timeout_seconds", _Reader.seconds),
     "FRONTEND_HOSTNAME": ("frontend_hostname", _Reader.name),

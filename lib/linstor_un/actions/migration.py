@@ -65,7 +65,7 @@ def begin(call: Call) -> Migration:
         raise InvalidInput(f"The action is called for VM {vm_id} and its XML is of VM {machine.vm_id}")
     may_be_ours = [disk for disk in machine.disks if disk.transfer_driver in transfer.OWN_DRIVERS]
     wanted = [arguments.identifier(datastore, "DSID"), *(disk.datastore_id for disk in may_be_ours)]
-    facts = oned.ask(vm_id, wanted)
+    facts = oned.ask(vm_id, wanted, settings_room.from_configuration(call.configuration).oned_timeout_seconds)
     disks = tuple(
         disk
         for disk in may_be_ours

@@ -103,7 +103,7 @@ class Transfer(NamedTuple):
         """
         with self.lock(resource) as is_contended:
             if is_contended:
-                vm = oned.ask(self.vm_id, []).virtual_machine
+                vm = oned.ask(self.vm_id, [], self.settings.oned_timeout_seconds).virtual_machine
                 if vm is None or vm.state in _WITHOUT_DISKS or vm.lifecycle_state in lifecycle.ENDING:
                     raise NotFound(
                         f"VM {self.vm_id} was deleted while this action waited for {resource}: nothing is left to do"
@@ -129,7 +129,8 @@ def begin(call: Call, place: Place, other_datastore_id: int) -> Transfer:
     Arguments: `place` is the disk or directory whose system datastore's attributes hold; `other_datastore_id` is the
     last argument of the action, the image datastore of an image disk.
     """
-    facts = oned.ask(place.vm_id, [place.datastore_id, other_datastore_id])
+    seconds = settings_room.from_configuration(call.configuration).oned_timeout_seconds
+    facts = oned.ask(place.vm_id, [place.datastore_id, other_datastore_id], seconds)
     own = facts.datastores[place.datastore_id]
     if own.transfer_driver != DRIVER:
         own = facts.datastores[other_datastore_id]

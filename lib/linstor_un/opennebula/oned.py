@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_ENDPOINT = "http://localhost:2633/RPC2"
 _CONNECT_SECONDS = 5
-_ANSWER_SECONDS = 30
+ANSWER_SECONDS = 30
 Parameter = Union[int, bool, str]
 _NO_SUCH_OBJECT = 0x0400
 _NOT_ALLOWED = ("256", "512")
@@ -32,8 +32,8 @@ class Facts(NamedTuple):
     datastores: Mapping[int, model.Datastore]
 
 
-def ask(vm_id: Optional[int], datastore_ids: Sequence[int]) -> Facts:
-    """Return the VM and the datastores, decrypted, in one request.
+def ask(vm_id: Optional[int], datastore_ids: Sequence[int], answer_seconds: int = ANSWER_SECONDS) -> Facts:
+    """Return the VM and the datastores, decrypted, in one request that is answered within `answer_seconds`.
 
     Raises OnedUnreachable, and InvalidInput for a datastore that oned does not know.
     """
@@ -41,7 +41,7 @@ def ask(vm_id: Optional[int], datastore_ids: Sequence[int]) -> Facts:
     calls: list[tuple[str, tuple[Parameter, ...]]] = [("one.datastore.info", (number, True)) for number in wanted]
     if vm_id is not None:
         calls.append(("one.vm.info", (vm_id,)))
-    answers = Client().call_all(calls)
+    answers = Client(answer_seconds).call_all(calls)
     datastores = {}
     for number, answer in zip(wanted, answers):
         if answer is None:
@@ -62,8 +62,9 @@ def call(calls: Sequence[tuple[str, tuple[Parameter, ...]]]) -> list[Optional[by
 class Client:
     """One user's way to oned: each call is a request of its own, or several are one."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_seconds: int = ANSWER_SECONDS) -> None:
         self.endpoint = _endpoint()
+        self._answer_seconds = answer_seconds
         self._session = _credentials()
 
     def call_all(self, calls: Sequence[tuple[str, tuple[Parameter, ...]]]) -> list[Optional[bytes]]:
@@ -107,6 +108,7 @@ class Client:
 
     def _post(self, body: str) -> _Element:
         from http.client import HTTPConnection, HTTPException, HTTPSConnection
+        from socket import timeout
 
         try:
             url = urlsplit(self.endpoint)
@@ -118,11 +120,16 @@ class Client:
             ) from None
         try:
             connection.connect()
-            connection.sock.settimeout(_ANSWER_SECONDS)
+            connection.sock.settimeout(self._answer_seconds)
             connection.request("POST", url.path or "/RPC2", body.encode(), {"Content-Type": "text/xml"})
             response = connection.getresponse()
             answer = response.read()
         except (OSError, HTTPException) as failure:
+            if isinstance(failure, timeout) and connection.sock is not None:
+                raise OnedUnreachable(
+                    f"oned at {self.endpoint} has not answered in {self._answer_seconds} s: see /var/log/one/oned.log "
+                    "for what it waits for, or raise ONED_TIMEOUT in linstor_un.conf"
+                ) from None
             raise OnedUnreachable(
                 f"oned does not answer at {self.endpoint} ({failure or type(failure).__name__}): start opennebula, "
                 "or correct ONE_XMLRPC or ~/.one/one_endpoint"

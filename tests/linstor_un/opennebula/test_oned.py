@@ -144,6 +144,16 @@ def test_an_oned_that_is_down_is_a_sentence_with_its_address(monkeypatch: pytest
             oned.ask(7, [100])
 
 
+def test_an_oned_that_says_nothing_is_a_sentence_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/RPC2"
+        monkeypatch.setenv("ONE_XMLRPC", address)
+        with pytest.raises(OnedUnreachable, match=rf"oned at {address} has not answered in 1 s: .* raise ONED_TIMEOUT"):
+            oned.ask(7, [100], answer_seconds=1)
+
+
 @pytest.mark.parametrize(
     "address", ["http://localhost:x/RPC2", "http://localhost:99999/RPC2", "http://[::1", "http://a b/"]
 )
