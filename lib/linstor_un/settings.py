@@ -75,6 +75,7 @@ class Settings(NamedTuple):
     command_timeout_seconds: int = 300
     backup_compare: bool = False
     oned_timeout_seconds: int = 30
+    source_timeout_seconds: int = 600
     ssh: tuple[str, ...] = ("ssh",)
     ssh_connect_timeout_seconds: int = 10
     frontend_hostname: str = ""
@@ -285,6 +286,7 @@ CONFIGURATION_ONLY: dict[str, tuple[str, _Parser]] = {
     "HOLD_TIMEOUT": ("hold_timeout_seconds", _Reader.seconds),
     "COMMAND_TIMEOUT": ("command_timeout_seconds", _Reader.seconds),
     "ONED_TIMEOUT": ("oned_timeout_seconds", _Reader.seconds),
+    "SOURCE_TIMEOUT": ("source_timeout_seconds", _Reader.seconds),
     "SSH": ("ssh", _Reader.command),
     "SSH_CONNECT_TIMEOUT": ("ssh_connect_timeout_seconds", _Reader.seconds),
     "FRONTEND_HOSTNAME": ("frontend_hostname", _Reader.name),

@@ -59,6 +59,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "HOLD_TIMEOUT": ("6", 6),
     "COMMAND_TIMEOUT": ("8", 8),
     "ONED_TIMEOUT": ("9", 9),
+    "SOURCE_TIMEOUT": ("9", 9),
     "SSH": ("ssh -p 2222 -i /key", ("ssh", "-p", "2222", "-i", "/key")),
     "SSH_CONNECT_TIMEOUT": ("7", 7),
     "FRONTEND_HOSTNAME": ("one.example", "one.example"),

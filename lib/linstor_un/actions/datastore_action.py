@@ -113,6 +113,7 @@ def open_source(action: DatastoreAction, image: Image) -> ImageSource:
         image.checksums,
         settings.limit_transfer_bandwidth,
         not settings.no_decompress,
+        settings.source_timeout_seconds,
     )
 
 

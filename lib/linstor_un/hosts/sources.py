@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import BinaryIO, Optional, Protocol
 
 from linstor_un import log
 from linstor_un.errors import MissingDependency, UnusableImage
 from linstor_un.hosts import formats
 
+SILENCE_SECONDS = 600
 _BLOCK_BYTES = 4 << 20
 _ZEROES = bytes(_BLOCK_BYTES)
 # What downloader.sh understands; everything else is a path of the front-end.
@@ -279,8 +283,9 @@ class _File:
 class _Program:
     """The output of downloader.sh."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], silence_seconds: int) -> None:
         self._name = name
+        self._silence_seconds = silence_seconds
         # A file, since a pipe that nobody reads stops whoever has much to say; and a group, to end all that it started.
         self._errors = os.memfd_create("downloader.sh")
         self._process = subprocess.Popen(
@@ -295,9 +300,16 @@ class _Program:
 
     def read(self, size: int) -> bytes:
         assert self._process.stdout is not None
-        block = self._process.stdout.read(size)
-        self._is_at_end = not block
-        return block
+        blocks = []
+        while size:
+            if not select.select([self._process.stdout], [], [], self._silence_seconds)[0]:
+                raise _silent(self._name, self._silence_seconds)
+            blocks.append(os.read(self._process.stdout.fileno(), size))
+            size -= len(blocks[-1])
+            if not blocks[-1]:
+                break
+        self._is_at_end = not any(blocks)
+        return b"".join(blocks)
 
     def close(self) -> None:
         assert self._process.stdout is not None
@@ -336,54 +348,76 @@ def from_url(
     checksums: Mapping[str, str],
     limit: str = "",
     decompress: bool = True,
+    silence_seconds: int = SILENCE_SECONDS,
 ) -> ImageSource:
     """Return the image at a URL, through the installation's downloader.sh at path `downloader` where there is one.
 
-    Raises UnusableImage for what cannot be fetched, and for schemes that only the downloader knows where there is none.
+    Raises UnusableImage for what cannot be fetched or sends nothing for `silence_seconds`, also where it is read, and for
+    schemes that only the downloader knows where there is none.
     """
     if os.access(downloader, os.X_OK):
-        reader: Reader = _Program(url, [downloader, "--nodecomp", url, "-"], environment)
+        command = [downloader, "--nodecomp", url, "-"]
+        reader: Reader = _Program(url, command, environment, silence_seconds)
         return ImageSource(url, reader, None, checksums, bandwidth(limit), decompress)
     scheme = url.partition("://")[0]
     if scheme not in _OWN_SCHEMES:
         raise UnusableImage(
             f"Image {url} needs OpenNebula's downloader.sh for {scheme}://, and {downloader} is not there"
         )
-    reader, size = _http(url)
+    reader, size = _http(url, silence_seconds)
     return ImageSource(url, reader, size, checksums, bandwidth(limit), decompress)
 
 
-def _http(url: str) -> tuple[Reader, Optional[int]]:
+def _silent(name: str, seconds: int) -> UnusableImage:
+    return UnusableImage(
+        f"Image {name} has sent nothing for {seconds} s: see what its server waits for, or raise SOURCE_TIMEOUT in "
+        "linstor_un.conf"
+    )
+
+
+def _http(url: str, silence_seconds: int) -> tuple[Reader, Optional[int]]:
     import urllib.request
     from http.client import HTTPException, InvalidURL
 
     try:
-        response = urllib.request.urlopen(url, timeout=30)
+        response = urllib.request.urlopen(url, timeout=silence_seconds)
     except InvalidURL:
         # Its own words show what it takes for the port, which may be a part of a password.
         raise UnusableImage(f"Image {url} cannot be fetched (its host or port is not valid): correct PATH") from None
     except (OSError, ValueError, HTTPException) as failure:
+        if isinstance(getattr(failure, "reason", failure), socket.timeout):
+            raise _silent(url, silence_seconds) from None
         raise UnusableImage(f"Image {url} cannot be fetched ({failure}): correct PATH") from None
     length = response.headers.get("Content-Length", "")
-    return _Response(url, response), int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+    return _Response(url, response, silence_seconds), int(length) if re.fullmatch("[0-9]{1,18}", length) else None
 
 
 class _Response:
-    def __init__(self, url: str, response: BinaryIO) -> None:
+    """The body of an answer; `close` ends it for another thread that waits for more of it, too."""
+
+    def __init__(self, url: str, response: BinaryIO, silence_seconds: int) -> None:
         self._url = url
+        self._silence_seconds = silence_seconds
         self._response = response
+        self._connection = socket.socket(fileno=os.dup(response.fileno()))
 
     def read(self, size: int) -> bytes:
         from http.client import HTTPException
 
         try:
             return self._response.read(size)
+        except socket.timeout:
+            raise _silent(self._url, self._silence_seconds) from None
         except (OSError, HTTPException) as failure:
             raise UnusableImage(
                 f"Image {self._url} broke off ({failure or type(failure).__name__}): fetch it again"
             ) from None
 
     def close(self) -> None:
+        # Closing the response itself would wait for whoever reads from it.
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
         self._response.close()
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from tests.linstor_un.actions.datastore.material import (
 )
 from tests.linstor_un.hosts.web import Web, serving
 
+MakeWorld = Callable[..., World]
 # As OpenNebula's own: the options of all releases, the URL's bytes on stdout, decompressed unless told not to.
 DOWNLOADER = r"""#!/bin/bash
 printf '%s\n' "$@" >DIRECTORY/arguments
@@ -55,6 +56,7 @@ done
 name=${2##*/}
 case $name in
 endless) head -c 67108864 /dev/zero | cat; touch DIRECTORY/read-to-the-end; exit ;;
+silent | stalled) [ "$name" = silent ] || head -c 100000 DIRECTORY/stalled; sleep 60 ;;
 talkative) head -c 300000 /dev/zero | tr '\0' x >&2 ;;
 half) head -c 100000 DIRECTORY/whole; echo "curl: (56) Recv failure: Connection reset by peer" >&2; exit 255 ;;
 esac
@@ -91,6 +93,11 @@ class Installation:
 
 @pytest.fixture
 def installation(world: World, tmp_path: Path) -> Installation:
+    return install(world, tmp_path)
+
+
+def install(world: World, tmp_path: Path) -> Installation:
+    """Put a world's drivers into a remotes folder."""
     remotes, offered = tmp_path / "remotes", tmp_path / "offered"
     offered.mkdir()
     for folder in ("datastore", "tm"):
@@ -133,6 +140,28 @@ def test_what_is_cut_short_over_http_leaves_nothing(
     web.files["disk"] = in_form(Path(world.file("disk", noise(1, 12 * MIB))), form).read_bytes()
     refused(cp(world, web.url(manner, "disk"), 12), f"Image {web.url(manner, 'disk')} {reason}", "fetch it again")
     nothing_left(world)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("manner", ["silent", "stall"])
+def test_a_server_that_says_nothing_more_is_given_up(
+    manner: str, packed: bool, make_world: MakeWorld, web: Web
+) -> None:
+    world = make_world(configuration='SOURCE_TIMEOUT="1"\n')
+    content = noise(1, 12 * MIB)
+    web.files["disk"] = gzip.compress(content) if packed else content
+    call = cp(world, web.url(manner, "disk"), 12)
+    refused(call, f"Image {web.url(manner, 'disk')} has sent nothing for 1 s", "raise SOURCE_TIMEOUT")
+    nothing_left(world)
+
+
+@pytest.mark.parametrize("name", ["silent", "stalled"])
+def test_a_downloader_that_says_nothing_more_is_given_up(name: str, make_world: MakeWorld, tmp_path: Path) -> None:
+    installation = install(make_world(configuration='SOURCE_TIMEOUT="1"\n'), tmp_path)
+    installation.offer(name, noise(1, MIB))
+    for call in (stat(installation.world, f"s3://bucket/{name}"), cp(installation.world, f"s3://bucket/{name}", 1)):
+        refused(call, f"Image s3://bucket/{name} has sent nothing for 1 s", "raise SOURCE_TIMEOUT")
+    nothing_left(installation.world)
 
 
 def test_an_image_over_http_has_its_checksum_and_its_limits(world: World, web: Web) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Callable
 
 
 class Web(ThreadingHTTPServer):
@@ -13,12 +14,14 @@ class Web(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.stalled = threading.Event()
         self.released = threading.Event()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        # Asked before every request is answered; where it says no, there is no other answer.
+        self.watch: Callable[[BaseHTTPRequestHandler], bool] = lambda _: True
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def url(self, manner: str, name: str) -> str:
         """The URL of a file, served in this manner."""
@@ -36,6 +39,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
+        if not self.server.watch(self):
+            return
         _, manner, name = self.path.split("/", 2)
         getattr(self, f"_{manner}")(name)
 
@@ -76,6 +81,10 @@ class _Handler(BaseHTTPRequestHandler):
         content = self.server.files[name]
         self._head(200, {"Content-Length": len(content)})
         self.wfile.write(content[: len(content) // 2])
+        self.server.stalled.set()
+        self.server.released.wait(60)
+
+    def _silent(self, _: str) -> None:
         self.server.stalled.set()
         self.server.released.wait(60)
 
