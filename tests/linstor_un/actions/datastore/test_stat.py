@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Optional
 
+import pytest
+
+from linstor_un.actions.datastore import stat as verb
+from linstor_un.driver import Call
+from linstor_un.errors import UnusableImage
 from tests.conftest import World
-from tests.linstor_un.actions.datastore.material import MIB, in_form, noise, nothing_left, stat, succeeded
+from tests.linstor_un.actions.datastore.material import (
+    MIB,
+    image_element,
+    in_form,
+    noise,
+    nothing_left,
+    stat,
+    succeeded,
+)
 from tests.linstor_un.hosts.web import serving
 
 
@@ -36,3 +50,21 @@ def test_nothing_is_asked_of_linstor_or_of_a_host(world: World) -> None:
     succeeded(call, "1\n")
     assert call.counts == {"rest": 0, "ssh": 0}
     nothing_left(world)
+
+
+@pytest.mark.parametrize(("size", "answer"), [("7", "7\n"), ("", None)])
+def test_a_source_that_stalls_is_given_up_before_oned_gives_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], size: str, answer: Optional[str]
+) -> None:
+    monkeypatch.setattr(verb, "_DEADLINE_SECONDS", 1)
+    with serving() as web:
+        web.files["disk.gz"] = gzip.compress(noise(1, 12 * MIB))
+        image = image_element(None, {"PATH": web.url("stall", "disk.gz"), "SIZE": size})
+        arguments, standard_input = world.cloud.action_arguments(image + world.images.xml(), 3)
+        call = Call(tuple(arguments), standard_input.encode(), {})
+        if answer:
+            verb.run(call)
+        else:
+            with pytest.raises(UnusableImage, match="takes more than 1 s: give the image a SIZE"):
+                verb.run(call)
+    assert capsys.readouterr().out == (answer or "")
