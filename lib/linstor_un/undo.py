@@ -63,6 +63,9 @@ class Undo:
     ) -> None:
         if error is not None:
             self.run()
+        else:
+            # Nothing would be taken back any more for a signal that comes before the action's end.
+            go_on_undisturbed()
 
     def run(self) -> None:
         """Take back what was made, newest first; a step that fails is logged and does not stop the others."""

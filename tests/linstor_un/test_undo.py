@@ -37,6 +37,18 @@ def test_success_takes_nothing_back() -> None:
     assert log.lines() == []
 
 
+def test_a_signal_after_success_stops_nothing_that_is_not_taken_back() -> None:
+    def stop(number: int, _: Optional[FrameType]) -> None:
+        raise Stopped(str(number))
+
+    for number in STOPPING_SIGNALS:
+        signal.signal(number, stop)
+    with Undo() as undo:
+        undo.push("a", lambda: pytest.fail("it was whole"))
+    for number in STOPPING_SIGNALS:
+        signal.raise_signal(number)
+
+
 @pytest.mark.parametrize("error", [ValueError("x"), Stopped("x"), KeyboardInterrupt(), SystemExit(1)])
 def test_failure_of_any_kind_takes_back_the_newest_first_and_goes_on(error: BaseException) -> None:
     done: list[str] = []
