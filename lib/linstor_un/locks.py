@@ -183,6 +183,10 @@ def _unlink(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         log.warning(f"somebody has removed the lock file {path}: keep clean-up tools out of LOCK_DIR")
+    except OSError as failure:
+        log.warning(
+            f"the lock file {path} cannot be removed ({failure.strerror}): remove it once LOCK_DIR can be written to"
+        )
 
 
 def _try(path: str) -> int | None:

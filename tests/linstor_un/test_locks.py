@@ -200,6 +200,15 @@ def test_a_directory_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
         pytest.fail("there is no lock")
 
 
+def test_a_lock_that_cannot_be_removed_is_a_warning_as_the_work_is_done(tmp_path: Path) -> None:
+    with locks.volume_lock(str(tmp_path), "one-image-1", 0):
+        (path,) = tmp_path.iterdir()
+        path.unlink()
+        path.mkdir()
+    (line,) = log.lines()
+    assert line.startswith(f"WARN: test/locks: the lock file {path} cannot be removed (Is a directory)"), line
+
+
 def test_a_directory_without_room_is_a_sentence_and_nothing_is_left(tmp_path: Path) -> None:
     process = start(FULL, str(tmp_path))
     output, errors = process.communicate(timeout=30)
