@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional
 from linstor_un import log
 from linstor_un.errors import Busy, InvalidSetting
 from linstor_un.settings import Settings, lock_directory
+from linstor_un.undo import undisturbed
 
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.25
@@ -41,9 +42,10 @@ def volume_lock(
         yield is_contended
     finally:
         log.hide_from(descriptor)
-        # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
-        _unlink(path)
-        os.close(descriptor)
+        with undisturbed():
+            # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
+            _unlink(path)
+            os.close(descriptor)
 
 
 def of_volume(settings: Settings, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[bool]:

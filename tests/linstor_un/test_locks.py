@@ -64,6 +64,18 @@ for lock in (volume_lock(sys.argv[1], "one-image-1", 5), shared_guest(sys.argv[1
 """
 
 
+SIGNALLED = """
+import signal, sys
+from linstor_un.locks import volume_lock
+def stop(number, frame):
+    raise SystemExit("stopped")
+signal.signal(signal.SIGTERM, stop)
+sys.addaudithook(lambda event, arguments: event == "os.remove" and signal.raise_signal(signal.SIGTERM))
+with volume_lock(sys.argv[1], "one-image-1", 5):
+    pass
+"""
+
+
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a Python that has the library."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib")}
@@ -207,6 +219,12 @@ def test_a_lock_that_cannot_be_removed_is_a_warning_as_the_work_is_done(tmp_path
         path.mkdir()
     (line,) = log.lines()
     assert line.startswith(f"WARN: test/locks: the lock file {path} cannot be removed (Is a directory)"), line
+
+
+def test_a_signal_while_the_lock_is_given_back_leaves_no_lock(tmp_path: Path) -> None:
+    _, errors = start(SIGNALLED, str(tmp_path)).communicate(timeout=30)
+    assert errors == "stopped\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_directory_without_room_is_a_sentence_and_nothing_is_left(tmp_path: Path) -> None:
