@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -52,8 +51,8 @@ def _escaped(path: str) -> str:
 
 def _output(command: Sequence[str]) -> Iterator[bytes]:
     """Yield what a command prints; raises CommandFailed when it ends badly, before anybody takes it for whole."""
-    # A file without a name, so that nothing is left of it however this ends.
-    with tempfile.TemporaryFile() as complaints:
+    # In memory: nothing is left of it however this ends, and no disk of the front-end has to have room.
+    with os.fdopen(os.memfd_create(command[0]), "r+b") as complaints:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints)
         assert process.stdout is not None
         try:

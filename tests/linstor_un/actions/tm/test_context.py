@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -157,6 +159,16 @@ def test_files_that_cannot_be_taken_are_sentences_and_the_old_iso_stays(world: W
     ):
         assert part in sentence(run(world, f"context {world.cloud.var}/vms/0/context.sh {file} {TARGET}"))
     assert path(world, vm, "disk.1").read_bytes() == before
+
+
+def test_it_is_built_on_a_front_end_whose_disks_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        assert b"".join(context._output(("echo", "iso"))) == b"iso\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_lines_that_make_no_sense_are_refused(world: World) -> None:
