@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingMixIn
 from typing import Any, Callable, Union
 from xmlrpc.server import SimpleXMLRPCRequestHandler, SimpleXMLRPCServer
@@ -14,6 +16,8 @@ from linstor_sandbox.opennebula.errors import Refused
 SUCCESS, AUTHENTICATION, NO_EXISTS, INTERNAL = 0x0000, 0x0100, 0x0400, 0x2000
 
 Answer = tuple[Any, ...]
+# Asked before every request is answered; where it says no, nothing else is said than what it has written itself.
+Watch = Callable[[BaseHTTPRequestHandler], bool]
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,25 @@ class Request:
 
 class _Handler(SimpleXMLRPCRequestHandler):
     rpc_paths = ("/RPC2",)
+    server: _Server
+
+    def do_POST(self) -> None:  # noqa: N802
+        """Answer, unless whoever watches has done so."""
+        if self.server.watch(self):
+            super().do_POST()
+        else:
+            self.close_connection = True
 
 
 class _Server(ThreadingMixIn, SimpleXMLRPCServer):
     daemon_threads = True
+    watch: Watch
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of what has failed, but not of clients that have gone away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     # A driver of 15 VMs at once must not be refused.
     request_queue_size = 64
 
@@ -48,6 +67,7 @@ class Endpoint:
         self.http_requests = 0
         self.multicall_allowed = True
         self._server = _Server(("127.0.0.1", 0), _Handler, logRequests=False, allow_none=False)
+        self.set_watch(lambda _: True)
         self._server.register_instance(self)
         self._server.register_function(self._multicall, "system.multicall")
         self.resume()
@@ -56,6 +76,10 @@ class Endpoint:
     def uri(self) -> str:
         """Where ONE_XMLRPC points."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/RPC2"
+
+    def set_watch(self, watch: Watch) -> None:
+        """Let this be asked before every request is answered."""
+        self._server.watch = watch
 
     def resume(self) -> None:
         """Answer, in this process or in a fork of one that has paused."""
