@@ -352,8 +352,8 @@ def from_url(
 ) -> ImageSource:
     """Return the image at a URL, through the installation's downloader.sh at path `downloader` where there is one.
 
-    Raises UnusableImage for what cannot be fetched or sends nothing for `silence_seconds`, also where it is read, and for
-    schemes that only the downloader knows where there is none.
+    Raises UnusableImage for what cannot be fetched or, also where it is read later, sends nothing for that long, and
+    for schemes that only the downloader knows where there is none.
     """
     if os.access(downloader, os.X_OK):
         command = [downloader, "--nodecomp", url, "-"]
