@@ -138,9 +138,11 @@ class Host(NamedTuple):
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """End a script whose work is worth nothing any more, and give it the time to let go of what it holds open."""
-        if process.stdin is not None:
+        if process.stdin is not None and not process.stdin.closed:
+            # What is still to be sent may wait for somebody who reads nothing any more.
+            os.set_blocking(process.stdin.fileno(), False)
             _close(process.stdin)
-            process.stdin = None
+        process.stdin = None
         try:
             process.communicate(timeout=self.settings.in_use_timeout_seconds)
         except (subprocess.TimeoutExpired, ValueError):
@@ -169,7 +171,7 @@ class Host(NamedTuple):
 def _close(stream: IO[bytes]) -> None:
     try:
         stream.close()
-    except BrokenPipeError:
+    except (BrokenPipeError, BlockingIOError):
         pass
 
 

@@ -294,6 +294,15 @@ def test_a_host_on_which_something_hangs_is_not_waited_for_for_ever(
     assert joined([Step("true", ()), Step("true", (), is_long=True)]).is_long
 
 
+def test_a_script_that_takes_nothing_any_more_can_be_stopped() -> None:
+    runner = HERE._replace(settings=HERE.settings._replace(in_use_timeout_seconds=1))
+    feed = runner.feed("Storing", Step("exec sleep 20", ()))
+    with pytest.raises(Interrupted), interrupted_after(0.5), feed:
+        while True:
+            feed.send(b"some of a block that is not full")
+    assert feed._process.returncode == -signal.SIGKILL
+
+
 RECEIVE = Step('receive >"$1.part"\nmv "$1.part" "$1"\necho stored', ())
 BLOCKS = (b"", b"a", b"\x00\n0\n12\n" * 100, b"x" * 300_000, os.urandom(70_000))
 
