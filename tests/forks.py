@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn, Optional
 
 import linstor_un
+from tests.faults import operations
 
 _LONGEST_MESSAGE = 1 << 20
 _STANDARD_FILES = 3
@@ -160,6 +161,7 @@ def _become(wanted: tuple[list[str], dict[str, str], str], files: Sequence[int])
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
+    operations.obey()
     sys.argv = list(command)
     status = 1
     try:

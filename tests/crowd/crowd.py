@@ -39,7 +39,7 @@ from tests.crowd.excuses import is_excused
 from tests.crowd.model import Model
 from tests.crowd.trouble import Trouble
 from tests.faults.picture import differences
-from tests.faults.stage import _MEMORY, Stage, _free_port
+from tests.faults.stage import _MEMORY, _free_port, stage_of
 from tests.forks import forks
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Crowd:
         self.model = Model(self.world)
         self.trouble = Trouble(self.world, self.rate)
         self.world.cloud.scripts.timeout = _LONGEST_CALL_SECONDS
-        self.stage = Stage(self.world, self.world.folder.parent, _no_call, None)
+        self.stage = stage_of(self.world)
 
     def run(self, actions: int) -> list[str]:
         """So many deeds, in rounds; ends at the first quiet point with a difference, else when all is deleted."""
@@ -145,7 +145,7 @@ class Crowd:
         """Mend all, let operators do what is left for them, and compare."""
         if self.wrong:
             return
-        self.trouble.mend(self.world.folder.parent)
+        self.trouble.mend()
         self._settle()
         self._recover()
         if self.rate:
@@ -279,10 +279,6 @@ class Crowd:
         return subprocess.run(
             [sys.executable, command, *arguments], env=environment, capture_output=True, text=True, check=False
         )
-
-
-def _no_call() -> Call:
-    raise NotImplementedError
 
 
 def _names_image(call: Call, images: Collection[str]) -> bool:

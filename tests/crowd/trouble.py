@@ -11,10 +11,9 @@ from typing import Callable, Optional
 
 from linstor_sandbox import answers
 from linstor_sandbox.faults import Fault
-from linstor_sandbox.opennebula.scripts import Call
 from tests.conftest import World
 from tests.faults.faults import mend
-from tests.faults.stage import Stage
+from tests.faults.stage import stage_of
 
 _HANG_SECONDS = 6.0
 _FARTHEST_REQUEST = 12
@@ -75,16 +74,12 @@ class Trouble:
             self.world.sandbox.stopping.wait(_HANG_SECONDS)
         return False
 
-    def mend(self, folder: object) -> None:
+    def mend(self) -> None:
         """Everything works again, and two hours have passed."""
         self._connections, self._offline = [], ""
         watch = self.world.sandbox.watch
-        mend(Stage(self.world, folder, _no_call, None))  # type: ignore[arg-type]
+        mend(stage_of(self.world))
         self.world.sandbox.watch = watch
-
-
-def _no_call() -> Call:
-    raise NotImplementedError
 
 
 def _rest(kind: str, after_work: bool = False, seconds: Optional[float] = None) -> Callable[[World, int], Fault]:

@@ -6,17 +6,24 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
+import xmlrpc.client
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Callable, Optional
 
 from linstor_sandbox import answers
 from linstor_sandbox.faults import Fault as RestFault
+from tests.faults import operations
+from tests.faults.operations import Order
 from tests.faults.stage import Stage
 from tests.faults.steps import FRONTEND, Step
 
 _PASSING_SECONDS = 7200
+# Longer than an action waits for a command that is bounded, and for what it has started to end.
+CANCELLED_AFTER_SECONDS = 10
+Server = BaseHTTPRequestHandler
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,93 @@ def _at_command(
     return arm
 
 
+def _hang(stage: Stage, _: Step, __: int) -> None:
+    """Wait, with the command, until all is well again; cancel the call that nothing else ends."""
+    watch = stage.world.sandbox.watch
+    cancelled_at = time.monotonic() + CANCELLED_AFTER_SECONDS
+    while stage.world.sandbox.watch is watch:
+        if time.monotonic() > cancelled_at and not stage.was_cancelled and stage.world.cloud.scripts.running:
+            stage.was_cancelled = True
+            _kill(stage, signal.SIGTERM)
+        time.sleep(0.05)
+
+
+def _no_oned(stage: Stage, _: Step) -> None:
+    """Nobody listens where oned is looked for."""
+    _set(stage, {"ONE_XMLRPC": "http://127.0.0.1:1/RPC2"})
+
+
+def _set(stage: Stage, variables: Mapping[str, str]) -> None:
+    stage.world.cloud.scripts.environment = {**stage.environment, **variables}
+
+
+def _at_oned(act: Callable[[Stage, Server], bool]) -> Callable[[Stage, Step], object]:
+    """Something that happens in the place of oned's answer, or before it where the act says so."""
+
+    def arm(stage: Stage, step: Step) -> None:
+        met = iter(range(1 << 30))
+        stage.world.cloud.rpc.set_watch(lambda server: next(met) != step.number or act(stage, server))
+
+    return arm
+
+
+def _at_source(act: Callable[[Stage, Server], bool]) -> Callable[[Stage, Step], object]:
+    """The same for an image's source."""
+
+    def arm(stage: Stage, step: Step) -> None:
+        met = iter(range(1 << 30))
+        stage.source.server.watch = lambda server: next(met) != step.number or act(stage, server)
+
+    return arm
+
+
+def _answer(head: str, body: str) -> Callable[[Stage, Server], bool]:
+    """This in the place of an answer."""
+
+    def act(_: Stage, server: Server) -> bool:
+        server.wfile.write(f"HTTP/1.0 {head}\r\nContent-Type: text/xml\r\n\r\n{body}".encode())
+        return False
+
+    return act
+
+
+def _first_half(stage: Stage, server: Server) -> None:
+    content = stage.source.files[server.path.rpartition("/")[2]]
+    server.wfile.write(f"HTTP/1.0 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+    server.wfile.write(content[: len(content) // 2])
+    server.wfile.flush()
+
+
+def _silent(begins: bool = False, ends: bool = False, cancels: bool = False) -> Callable[[Stage, Server], bool]:
+    """No answer, or half of one where it `begins`, and nothing more until all is well again unless it `ends`."""
+
+    def act(stage: Stage, server: Server) -> bool:
+        if begins:
+            _first_half(stage, server)
+        if cancels:
+            _kill(stage, signal.SIGTERM)
+        while not ends and not stage.mended.wait(1):
+            pass
+        return False
+
+    return act
+
+
+def _stopping(number: int) -> Callable[[Stage, Server], bool]:
+    """A signal to the driver while it waits."""
+
+    def act(stage: Stage, _: Server) -> bool:
+        _kill(stage, number)
+        return True
+
+    return act
+
+
+def _file(name: str) -> Callable[[Stage, Step], object]:
+    """A fault of the front-end's file system at an operation."""
+    return lambda stage, step: _set(stage, Order(str(stage.folder), number=step.number, fault=name).variable())
+
+
 def _kill(stage: Stage, number: int) -> None:
     for process in list(stage.world.cloud.scripts.running):
         os.kill(process, number)
@@ -133,6 +227,11 @@ def _fill(stage: Stage) -> None:
 def mend(stage: Stage) -> None:
     """Everything works again, and two hours have passed."""
     sandbox = stage.world.sandbox
+    stage.mended.set()
+    stage.world.cloud.scripts.environment = stage.environment
+    stage.world.cloud.rpc.set_watch(lambda _: True)
+    stage.source.mend()
+    operations.mend(stage.folder)
     sandbox.watch = lambda _host, _command, _process: True
     sandbox.repair()
     sandbox.start_controller()
@@ -146,6 +245,9 @@ def mend(stage: Stage) -> None:
             sandbox.fill_pool(node.name, "data", 1 << 40)
 
 
+_ONED_FAULT = xmlrpc.client.dumps(xmlrpc.client.Fault(-500, "injected failure"), methodresponse=True)
+# A multicall has as many answers as calls: with one that is not so each call is made alone.
+_ONED_REFUSAL = xmlrpc.client.dumps(([[False, "injected failure", 8192]],), methodresponse=True)
 _QUESTION = (
     Fault("refused", _at_request(lambda stage: stage.world.sandbox.stop_controller(), ends=True), lasts=True),
     Fault("hangs", _rest("hang", always=True), lasts=True),
@@ -180,7 +282,39 @@ _COMMAND = (
     Fault("SIGTERM", _at_command(lambda stage, _, __: _kill(stage, signal.SIGTERM))),
     Fault("session-killed", _at_command(_kill_session, ends_session=True)),
     Fault("power-lost", _at_command(_lose_power, ends_session=True), lasts=True, moves=True),
+    Fault("hangs", _at_command(_hang), lasts=True),
 )
+_ONED = (
+    Fault("refused", _no_oned),
+    Fault("hangs", _at_oned(_silent())),
+    Fault("dropped", _at_oned(_silent(ends=True))),
+    Fault("error", _at_oned(_answer("200 OK", _ONED_FAULT))),
+    Fault("denied", _at_oned(_answer("200 OK", _ONED_REFUSAL))),
+    Fault("status", _at_oned(_answer("503 Service Unavailable", "try later"))),
+    Fault("garbage", _at_oned(_answer("200 OK", "<html>\0"))),
+    Fault("cut-short", _at_oned(_answer("200 OK\r\nContent-Length: 9999", "<methodResponse>"))),
+    Fault("SIGKILL", _at_oned(_stopping(signal.SIGKILL)), kills=True),
+    Fault("SIGTERM", _at_oned(_stopping(signal.SIGTERM))),
+)
+_SOURCE = (
+    Fault("refused", lambda stage, _: stage.source.pause()),
+    Fault("hangs", _at_source(_silent())),
+    Fault("stalls", _at_source(_silent(begins=True))),
+    Fault("dropped", _at_source(_silent(ends=True))),
+    Fault("cut-short", _at_source(_silent(begins=True, ends=True))),
+    Fault("status", _at_source(_answer("503 Service Unavailable", "try later"))),
+    Fault("garbage", _at_source(lambda _, server: bool(server.wfile.write(bytes(99))) and False)),
+    Fault("SIGKILL", _at_source(_stopping(signal.SIGKILL)), kills=True),
+    Fault("SIGTERM", _at_source(_silent(cancels=True))),
+    Fault("stalls-SIGTERM", _at_source(_silent(begins=True, cancels=True))),
+)
+_FILE: Mapping[str, Sequence[str]] = {
+    "make": ("missing", "denied", "full", "SIGKILL", "SIGTERM"),
+    "open": ("lost", "unreadable"),
+    "remove": ("gone", "stays", "SIGKILL", "SIGTERM"),
+}
+# Without it everything has its default.
+_MAY_BE_MISSING = "open linstor_un.conf"
 
 _OF_HOSTS = ("session-killed", "power-lost")
 
@@ -191,6 +325,14 @@ def at(step: Step) -> Iterator[Fault]:
         yield from _CHANGE if step.changes else _QUESTION
     elif step.kind == "ssh":
         yield from _CONNECTION
+    elif step.kind == "oned":
+        yield from _ONED
+    elif step.kind == "source":
+        yield from _SOURCE
+    elif step.kind == "file":
+        for name in _FILE[step.what.split()[0]]:
+            if step.what != _MAY_BE_MISSING or name != "lost":
+                yield Fault(name, _file(name), kills=name == "SIGKILL")
     else:
         # Its session on the front-end is oned's own.
         yield from (fault for fault in _COMMAND if step.where != FRONTEND or fault.name not in _OF_HOSTS)

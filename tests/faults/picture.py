@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Picture = Mapping[str, str]
 _BLOCK = 1 << 16
 _SETTLING_SECONDS = 8
-# This one and those that listen: LINSTOR, its hosts' tools, oned.
-_THREADS = 4
+# This one and those that listen: LINSTOR, its hosts' tools, oned, a source of images.
+_THREADS = 5
 # mktemp's letters.
 _RANDOM = r"(linstor_un(?:-export)?\.)\w{10}\b"
 # What is on a file system or swap is told by its kind and places, as both have an identity of their own.

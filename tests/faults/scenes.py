@@ -7,6 +7,7 @@ the verb in OpenNebula, where there is such a thing.
 from __future__ import annotations
 
 import gzip
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,22 +16,27 @@ from typing import Any, Callable, Optional
 from linstor_sandbox import Pool
 from linstor_sandbox.opennebula import VirtualMachine
 from linstor_sandbox.opennebula.images import Image
-from linstor_sandbox.opennebula.scripts import Call
-from tests.conftest import SYSTEM_TEMPLATE, World
+from linstor_sandbox.opennebula.scripts import Call, launch
+from tests.conftest import CHECKOUT, SYSTEM_TEMPLATE, World
+from tests.faults.source import Source
 from tests.linstor_un.living import write
 from tests.linstor_un.scenes import add_image, content, volume
 
 Counterpart = Optional[Callable[[World, Call], object]]
-Play = Callable[[World], Iterator[Counterpart]]
+Play = Callable[..., Iterator[Counterpart]]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """How it comes to one call of `verb`, such as tm/clone; of its form for directories where that is meant."""
+    """How it comes to one call of `verb`, such as tm/clone; of its form for directories where that is meant.
+
+    Where the image `is_fetched` it is played with the Source that has it.
+    """
 
     name: str
     play: Play
     directory: bool = False
+    is_fetched: bool = False
     world: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -47,14 +53,21 @@ ONE_HOLDER: Mapping[str, Any] = {"pools": (Pool("data", "LVM_THIN", 20480, ("nod
 SINGLE = SYSTEM_TEMPLATE.replace("linstor-system", "single").replace('AUTO_PLACE="2"', 'AUTO_PLACE="1"')
 OTHER = SYSTEM_TEMPLATE.replace("linstor-system", "other")
 CLONED = "DISK=[IMAGE_ID=0]"
+# As curl, it gives up nothing by itself that has begun.
+DOWNLOADER = """#!/bin/sh
+exec python3 -c 'import shutil, sys, urllib.request as web
+answer = web.urlopen(sys.argv[1].replace("s3:", "http:"))
+shutil.copyfileobj(answer, sys.stdout.buffer)
+sys.exit("transfer closed with %d bytes remaining" % answer.length if answer.length else 0)' "$2"
+"""
 VOLATILE = "DISK=[TYPE=fs,FORMAT=raw,FS=ext4,SIZE=8]"
 
 
-def scene(name: str, directory: bool = False, **world: Any) -> Callable[[Play], Play]:
+def scene(name: str, directory: bool = False, is_fetched: bool = False, **world: Any) -> Callable[[Play], Play]:
     """Remember the function below as a scene; `world` are arguments of build_world."""
 
     def remember(play: Play) -> Play:
-        SCENES[name] = Scene(name, play, directory, world)
+        SCENES[name] = Scene(name, play, directory, is_fetched, world)
         return play
 
     return remember
@@ -117,14 +130,50 @@ def with_group(world: World) -> None:
     world.cloud.delete_image(world.cloud.create_datablock(world.images, 4))
 
 
+def with_downloader(world: World) -> None:
+    """An installation in which OpenNebula's downloader.sh fetches images."""
+    remotes = world.folder.parent / "remotes"
+    for kind in ("datastore", "tm"):
+        shutil.copytree(CHECKOUT / kind, remotes / kind)
+    (remotes / "lib").symlink_to(CHECKOUT / "lib")
+    downloader = remotes / "datastore" / "downloader.sh"
+    downloader.write_text(DOWNLOADER)
+    downloader.chmod(0o755)
+    world.cloud.scripts.remotes = remotes
+    # A fork's library lies in the checkout, where there is no such file.
+    world.cloud.scripts.launch = launch
+
+
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-@scene("datastore/stat")
+@scene("datastore/stat/raw")
 def stat(world: World) -> Iterator[Counterpart]:
     path = world.file("disk.raw", content(1))
     yield None
     world.cloud.stat(world.images, path)
+
+
+@scene("datastore/stat/packed")
+def stat_packed(world: World) -> Iterator[Counterpart]:
+    path = world.file("disk.gz", gzip.compress(content(1)))
+    yield None
+    world.cloud.stat(world.images, path)
+
+
+@scene("datastore/stat/http", is_fetched=True)
+def stat_http(world: World, source: Source) -> Iterator[Counterpart]:
+    url = source.offer("disk.gz", gzip.compress(content(1)))
+    yield None
+    world.cloud.stat(world.images, url)
+
+
+@scene("datastore/stat/downloader", is_fetched=True)
+def stat_downloader(world: World, source: Source) -> Iterator[Counterpart]:
+    with_downloader(world)
+    url = source.offer("disk.raw", content(1)).replace("http:", "s3:")
+    yield None
+    world.cloud.stat(world.images, url)
 
 
 @scene("datastore/monitor")
@@ -155,6 +204,31 @@ def cp_thick(world: World) -> Iterator[Counterpart]:
     path = world.file("disk.gz", gzip.compress(content(1)))
     yield delete_image
     world.cloud.create_image(world.images, path)
+
+
+@scene("datastore/cp/http", is_fetched=True)
+def cp_http(world: World, source: Source) -> Iterator[Counterpart]:
+    with_group(world)
+    url = source.offer("disk.raw", content(1))
+    yield delete_image
+    world.cloud.create_image(world.images, url)
+
+
+@scene("datastore/cp/http-packed", is_fetched=True, **TWO_HOLDERS)
+def cp_http_packed(world: World, source: Source) -> Iterator[Counterpart]:
+    with_group(world)
+    url = source.offer("disk.gz", gzip.compress(content(1)))
+    yield delete_image
+    world.cloud.create_image(world.images, url)
+
+
+@scene("datastore/cp/downloader", is_fetched=True)
+def cp_downloader(world: World, source: Source) -> Iterator[Counterpart]:
+    with_group(world)
+    with_downloader(world)
+    url = source.offer("disk.gz", gzip.compress(content(1)))
+    yield delete_image
+    world.cloud.create_image(world.images, url)
 
 
 @scene("datastore/mkfs/plain")

@@ -16,14 +16,16 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from linstor_sandbox.opennebula.scripts import Call
 from tests.conftest import World, build_world
 from tests.faults.scenes import Counterpart, Scene
+from tests.faults.source import Source
 from tests.forks import forks
 
 T = TypeVar("T")
@@ -32,13 +34,14 @@ T = TypeVar("T")
 SETTINGS = (
     'CONNECT_TIMEOUT="1"\nFAILOVER_TIMEOUT="1"\nREQUEST_TIMEOUT="2"\nDEVICE_TIMEOUT="2"\nIN_USE_TIMEOUT="1"\nLOCK_TIMEOUT="5"\n'
     'SSH_CONNECT_TIMEOUT="1"\nFREEZE_TIMEOUT="2"\nHOLD_TIMEOUT="3"\nCOMMAND_TIMEOUT="6"\n'
+    'ONED_TIMEOUT="2"\nSOURCE_TIMEOUT="5"\n'
 )
 LONGEST_CALL_SECONDS = 60
 # Where there is such a place: what is synchronised to a disk would cost more than all the rest.
 _MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 _CELL_SECONDS = 200
 _PR_SET_PDEATHSIG = 1
-_RESTORED = "sandbox/volumes sandbox/hosts/*/[!b]* frontend bin locks oned temporary"
+_RESTORED = "linstor_un.conf files sandbox/volumes sandbox/hosts/*/[!b]* frontend bin locks oned temporary"
 
 
 class Reached(BaseException):
@@ -61,8 +64,14 @@ class Stage:
     folder: Path
     call: Callable[[], Call]
     counterpart: Counterpart
+    source: Source
+    # What a script has when nothing is wrong.
+    environment: Mapping[str, str]
     # The process of which the scripts are forks, itself no part of the world.
     server: int = 0
+    # Whether nothing but a cancel has ended the call.
+    was_cancelled: bool = False
+    mended: threading.Event = field(default_factory=threading.Event)
 
     def try_out(self, task: Callable[[], T]) -> T:
         """The result of a task in a fork; what it does to the world is forgotten."""
@@ -87,6 +96,7 @@ class Stage:
         die_with_parent()
         self.world.sandbox.resume()
         self.world.cloud.rpc.resume()
+        self.source.resume()
         return task()
 
     def processes(self) -> dict[int, str]:
@@ -107,6 +117,7 @@ class Stage:
         """Stop every thread and keep the files as they are now."""
         self.world.sandbox.pause()
         self.world.cloud.rpc.pause()
+        self.source.pause()
         deadline = time.monotonic() + 5
         while threading.active_count() > 1:
             assert time.monotonic() < deadline, threading.enumerate()
@@ -134,22 +145,32 @@ def perform(scene: Scene, task: Callable[[Stage], T]) -> T:
         scripts = world.cloud.scripts
         (folder / "temporary").mkdir()
         scripts.environment = {**scripts.environment, "TMPDIR": str(folder / "temporary")}
+        source = stack.enter_context(Source(_free_port()))
         forked = stack.enter_context(forks(folder, scripts.environment))
         scripts.launch = forked
-        script = scene.play(world)
+        script = scene.play(world, source) if scene.is_fetched else scene.play(world)
         counterpart = next(script)
         try:
-            _intercept(world, folder, scene, counterpart, forked.server, task)
+            _intercept(stage_of(world, counterpart, source, forked.server), scene, task)
             next(script, None)
         except Reached as reached:
             return reached.result  # type: ignore[no-any-return]
         raise AssertionError(f"{scene.name} does not come to {scene.verb}")
 
 
-def _intercept(
-    world: World, folder: Path, scene: Scene, counterpart: Counterpart, server: int, task: Callable[[Stage], object]
-) -> None:
+def stage_of(world: World, counterpart: Counterpart = None, source: Optional[Source] = None, server: int = 0) -> Stage:
+    """The stage of a world whose call is not known yet, or never."""
+    scripts = world.cloud.scripts
+    return Stage(world, world.folder.parent, _no_call, counterpart, source or Source(0), scripts.environment, server)
+
+
+def _no_call() -> Call:
+    raise AssertionError("it has not come to the call")
+
+
+def _intercept(stage: Stage, scene: Scene, task: Callable[[Stage], object]) -> None:
     """Have the task done in the place of the call: what oned knows must be as it is while the call is made."""
+    world = stage.world
     once = world.cloud.scripts._run
 
     def run(*arguments: Any) -> Call:
@@ -158,7 +179,7 @@ def _intercept(
             return once(*arguments)
         world.cloud.scripts._run = once  # type: ignore[method-assign]
         world.cloud.scripts.timeout = LONGEST_CALL_SECONDS
-        stage = Stage(world, folder, lambda: once(*arguments), counterpart, server)
+        stage.call = lambda: once(*arguments)
         stage.pause()
         try:
             raise Reached(task(stage))

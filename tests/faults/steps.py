@@ -1,4 +1,8 @@
-"""What a call does, step by step, recorded from a clean run: REST requests, ssh connections, commands on hosts."""
+"""What a call does, step by step, recorded from a clean run.
+
+REST requests, ssh connections, commands on hosts and on the front-end, requests to oned and to a source of images, and
+the driver's own operations on files.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from pathlib import Path
 
 from linstor_sandbox.opennebula.scripts import Call
 from tests.conftest import CHECKOUT
+from tests.faults.operations import Order
 from tests.faults.picture import Picture, picture
 from tests.faults.stage import Stage
 
@@ -24,7 +29,9 @@ _WATCH = "#!/bin/sh\necho '{where} {command}' >>'{log}'\nexec '{real}' \"$@\"\n"
 
 @dataclass(frozen=True)
 class Step:
-    """The `number`th REST request (from 0), ssh connection, or run of `what` on `where`."""
+    """The `number`th REST request (from 0), ssh connection, request to oned or a source, operation on a file, or run of
+    `what` on `where`.
+    """
 
     kind: str
     number: int
@@ -38,6 +45,10 @@ class Step:
             return f"rest{self.number + 1}-{self.what.split()[0]}-{self.what.rpartition('/')[2]}"
         if self.kind == "ssh":
             return f"ssh{self.number + 1}-{self.where}"
+        if self.kind == "file":
+            return f"file{self.number + 1}-{self.what.replace(' ', '-').replace('/', '-')}"
+        if self.kind in ("oned", "source"):
+            return f"{self.kind}{self.number + 1}"
         return f"{self.where}-{self.what}{self.number + 1}"
 
     @property
@@ -75,13 +86,23 @@ def _watched(stage: Stage) -> tuple[tuple[Step, ...], Call, Picture]:
     log = stage.folder / "steps"
     log.touch()
     _watch_programs(stage, log)
-    requests, connections = len(world.sandbox.requests), len(world.sandbox.connections)
+    files = stage.folder / "operations"
+    files.touch()
+    world.cloud.scripts.environment = {**stage.environment, **Order(str(stage.folder), str(files)).variable()}
+    requests, connections, asked = (
+        len(world.sandbox.requests),
+        len(world.sandbox.connections),
+        world.cloud.rpc.http_requests,
+    )
     call = stage.call()
     assert call.succeeded, call.stderr
     lines = [f"{request.method} {request.path}" for request in world.sandbox.requests[requests:]]
     hosts = [connection.host for connection in world.sandbox.connections[connections:]]
     steps = [Step("rest", number, "", line) for number, line in enumerate(lines)]
     steps += [Step("ssh", number, host, "ssh") for number, host in enumerate(hosts)]
+    steps += [Step("oned", number, FRONTEND, "") for number in range(world.cloud.rpc.http_requests - asked)]
+    steps += [Step("source", number, FRONTEND, path) for number, path in enumerate(stage.source.server.requests)]
+    steps += [Step("file", number, FRONTEND, line) for number, line in enumerate(files.read_text().splitlines())]
     return (*steps, *_commands(log)), call, picture(stage)
 
 
