@@ -79,7 +79,8 @@ def begin(call: Call) -> Backup:
     if order.vm.vm_id != vm_id:
         raise InvalidInput(f"The action is called for VM {vm_id} and its XML is of VM {order.vm.vm_id}")
     wanted = [arguments.identifier(item, "A disk's id") for item in call.arguments[1].split(":")]
-    facts = backups.ask(datastore_id, order.configuration)
+    seconds = settings_room.from_configuration(call.configuration).oned_timeout_seconds
+    facts = backups.ask(datastore_id, order.configuration, seconds)
     own = facts.datastores[datastore_id]
     settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
     action = transfer.of(vm_id, order.vm, facts.datastores, own, settings)

@@ -42,6 +42,7 @@ SCHEMES = frozenset(
     }
 )
 _OWN_SCHEMES = frozenset({"http", "https"})
+_OF_BACKUPS = frozenset({"restic", "restic+rbd", "rsync", "rsync+rbd"})
 # downloader.sh puts the URL into a line of shell: quoted for http, between double quotes or bare for others.
 _HTTP_URL = re.compile(r"[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]+")
 _SSH_URL = re.compile(r"ssh://[A-Za-z0-9_][A-Za-z0-9._@-]*:[A-Za-z0-9._~:/@+,=%-]+")
@@ -281,11 +282,15 @@ class _File:
 
 
 class _Program:
-    """The output of downloader.sh."""
+    """The output of downloader.sh.
+
+    A server of backups first puts a chain of increments together, which takes as long as it takes.
+    """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], silence_seconds: int) -> None:
         self._name = name
         self._silence_seconds = silence_seconds
+        self._has_begun = name.partition("://")[0] not in _OF_BACKUPS
         # A file, since a pipe that nobody reads stops whoever has much to say; and a group, to end all that it started.
         self._errors = os.memfd_create("downloader.sh")
         self._process = subprocess.Popen(
@@ -302,8 +307,10 @@ class _Program:
         assert self._process.stdout is not None
         blocks = []
         while size:
-            if not select.select([self._process.stdout], [], [], self._silence_seconds)[0]:
+            longest = self._silence_seconds if self._has_begun else None
+            if not select.select([self._process.stdout], [], [], longest)[0]:
                 raise _silent(self._name, self._silence_seconds)
+            self._has_begun = True
             blocks.append(os.read(self._process.stdout.fileno(), size))
             size -= len(blocks[-1])
             if not blocks[-1]:

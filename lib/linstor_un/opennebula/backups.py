@@ -93,8 +93,8 @@ def _configuration(tree: _Element) -> Configuration:
     return Configuration(is_incremental, freeze, last, image, datastore, bridge and arguments.hostname(bridge))
 
 
-def ask(system_datastore_id: int, configuration: Configuration) -> Facts:
-    """Return what oned knows of the datastores and of the chain, in one request.
+def ask(system_datastore_id: int, configuration: Configuration, answer_seconds: int) -> Facts:
+    """Return what oned knows of the datastores and of the chain, in one request answered within `answer_seconds`.
 
     Raises OnedUnreachable, and InvalidInput for a datastore that oned does not know.
     """
@@ -102,7 +102,7 @@ def ask(system_datastore_id: int, configuration: Configuration) -> Facts:
     calls: list[tuple[str, tuple[Parameter, ...]]] = [("one.datastore.info", (number, True)) for number in wanted]
     if configuration.last_increment_id != NONE:
         calls.append(("one.image.info", (configuration.image_id,)))
-    answers = oned.call(calls)
+    answers = oned.call(calls, answer_seconds)
     datastores = {}
     for identifier, answer in zip(wanted, answers):
         if answer is None:
@@ -117,7 +117,9 @@ def _increments(image: _Element) -> Mapping[int, int]:
     return {required_number(item, "ID"): number(item, "DATE") or 0 for item in found}
 
 
-def ask_image(vm_id: int, image_id: int, increment_id: int, system_datastore_id: int) -> BackupImage:
+def ask_image(
+    vm_id: int, image_id: int, increment_id: int, system_datastore_id: int, answer_seconds: int
+) -> BackupImage:
     """Return a VM and a backup of it, in two requests: only the image says in which datastore it is.
 
     Of an older increment than the newest, which NONE stands for, the datastore's drivers find the right folder only
@@ -128,9 +130,9 @@ def ask_image(vm_id: int, image_id: int, increment_id: int, system_datastore_id:
         ("one.image.info", (image_id,)),
         ("one.datastore.info", (system_datastore_id, True)),
     ]
-    vm, image, system = map(_known, oned.call(calls), ("VM", "backup image", "datastore"))
+    vm, image, system = map(_known, oned.call(calls, answer_seconds), ("VM", "backup image", "datastore"))
     datastore_id = required_number(decoding.parse(image, "IMAGE"), "DATASTORE_ID")
-    store = _known(oned.call([("one.datastore.info", (datastore_id, True))])[0], "datastore")
+    store = _known(oned.call([("one.datastore.info", (datastore_id, True))], answer_seconds)[0], "datastore")
     driver = text(decoding.parse(store, "DATASTORE"), "DS_MAD")
     chosen = b"" if increment_id == NONE else b"<TEMPLATE><INCREMENT_ID>%d</INCREMENT_ID></TEMPLATE>" % increment_id
     document = b"".join([b"<DS_DRIVER_ACTION_DATA>", store, vm, image, chosen, b"</DS_DRIVER_ACTION_DATA>"])

@@ -51,12 +51,14 @@ def ask(vm_id: Optional[int], datastore_ids: Sequence[int], answer_seconds: int 
     return Facts(model.virtual_machine(decoding.parse(machine, "VM")) if machine else None, datastores)
 
 
-def call(calls: Sequence[tuple[str, tuple[Parameter, ...]]]) -> list[Optional[bytes]]:
+def call(
+    calls: Sequence[tuple[str, tuple[Parameter, ...]]], answer_seconds: int = ANSWER_SECONDS
+) -> list[Optional[bytes]]:
     """Return what oned answers to each call, in one request, None where the object does not exist.
 
     Raises OnedUnreachable.
     """
-    return Client().call_all(calls)
+    return Client(answer_seconds).call_all(calls)
 
 
 class Client:

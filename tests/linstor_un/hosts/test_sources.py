@@ -57,6 +57,7 @@ name=${2##*/}
 case $name in
 endless) head -c 67108864 /dev/zero | cat; touch DIRECTORY/read-to-the-end; exit ;;
 silent | stalled) [ "$name" = silent ] || head -c 100000 DIRECTORY/stalled; sleep 60 ;;
+late) sleep 2.5 ;;
 talkative) head -c 300000 /dev/zero | tr '\0' x >&2 ;;
 half) head -c 100000 DIRECTORY/whole; echo "curl: (56) Recv failure: Connection reset by peer" >&2; exit 255 ;;
 esac
@@ -162,6 +163,12 @@ def test_a_downloader_that_says_nothing_more_is_given_up(name: str, make_world: 
     for call in (stat(installation.world, f"s3://bucket/{name}"), cp(installation.world, f"s3://bucket/{name}", 1)):
         refused(call, f"Image s3://bucket/{name} has sent nothing for 1 s", "raise SOURCE_TIMEOUT")
     nothing_left(installation.world)
+
+
+def test_a_server_of_backups_may_take_its_time_before_the_first_byte(make_world: MakeWorld, tmp_path: Path) -> None:
+    installation = install(make_world(configuration='SOURCE_TIMEOUT="1"\n'), tmp_path)
+    installation.offer("late", noise(1, MIB))
+    succeeded(cp(installation.world, "rsync://100//0:abc,1:def/late", 1), f"{source(7)} raw\n")
 
 
 def test_an_image_over_http_has_its_checksum_and_its_limits(world: World, web: Web) -> None:

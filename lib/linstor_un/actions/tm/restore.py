@@ -74,7 +74,8 @@ def _begin(call: Call) -> _Restore:
         backups.NONE if value == str(backups.NONE) else arguments.identifier(value, name)
         for value, name in zip(call.arguments[3:], ("INCREMENTID", "DISKID"))
     )
-    found = backups.ask_image(vm_id, image_id, increment_id, place.datastore_id)
+    seconds = settings_room.from_configuration(call.configuration).oned_timeout_seconds
+    found = backups.ask_image(vm_id, image_id, increment_id, place.datastore_id, seconds)
     own = found.system_datastore
     settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
     action = transfer.of(vm_id, found.vm, {own.datastore_id: own}, own, settings)
@@ -122,9 +123,9 @@ def _keep(wanted: _Restore, undo: Undo, disk: Disk) -> None:
 
 def _write(wanted: _Restore, disk: Disk) -> None:
     action, host = wanted.action, wanted.action.host(wanted.place.host)
-    source = sources.from_url(
-        wanted.urls[disk.disk_id], f"{remotes()}/datastore/downloader.sh", {}, {}, decompress=False
-    )
+    seconds = action.settings.source_timeout_seconds
+    url, downloader = wanted.urls[disk.disk_id], f"{remotes()}/datastore/downloader.sh"
+    source = sources.from_url(url, downloader, {}, {}, decompress=False, silence_seconds=seconds)
     with closing(source):
         filling.check_fits(source, disk.size_mib)
         replicas.attach(action.gateway, action.resource(disk), host.name)
