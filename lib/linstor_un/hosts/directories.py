@@ -210,7 +210,10 @@ def _shake_hands(
         return []
     if last_word == _REMOVE_WORD:
         go_on_undisturbed()
-    unlinked, errors = sender.communicate(last_word)
+    try:
+        unlinked, errors = sender.communicate(last_word, source.settings.command_timeout_seconds)
+    except subprocess.TimeoutExpired:
+        raise source.overdue(f"Removing {directory}") from None
     source.judge(f"Removing {directory}", sender.returncode, said + errors)
     log.info(f"took {directory} from {source.name} to {target.name}")
     return unlinked.decode("utf-8", "replace").splitlines()

@@ -122,11 +122,7 @@ class Host(NamedTuple):
         except subprocess.TimeoutExpired:
             process.stdin = lifeline
             self.stop(process)
-            raise HostUnreachable(
-                f"{what} failed: host {self.name} has not done it in {longest_seconds} s; look there for what hangs "
-                "(storage, libvirt, a network file system), or raise COMMAND_TIMEOUT in linstor_un.conf",
-                self.name,
-            ) from None
+            raise self.overdue(what) from None
         except BaseException:
             process.stdin = lifeline
             self.stop(process)
@@ -135,6 +131,14 @@ class Host(NamedTuple):
             _close(lifeline)
         self.judge(what, process.returncode, errors)
         return output.decode("utf-8", "replace")
+
+    def overdue(self, what: str) -> HostUnreachable:
+        """Return the error for what has taken longer than COMMAND_TIMEOUT."""
+        return HostUnreachable(
+            f"{what} failed: host {self.name} has not done it in {self.settings.command_timeout_seconds} s; look there "
+            "for what hangs (storage, libvirt, a network file system), or raise COMMAND_TIMEOUT in linstor_un.conf",
+            self.name,
+        )
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """End a script whose work is worth nothing any more, and give it the time to let go of what it holds open."""

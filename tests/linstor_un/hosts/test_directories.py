@@ -330,6 +330,18 @@ def test_a_source_that_dies_on_the_way_fails_the_move(
     nothing_lost(source, before, below(sandbox, "node2", DIRECTORY))
 
 
+def test_a_source_that_hangs_over_the_removal_is_named_and_the_target_has_everything(
+    sandbox: Sandbox, here: Host, there: Host, source: Path
+) -> None:
+    before = described(source)
+    replace_tool(sandbox, "node1", "rm", "sleep 60")
+    slow = here._replace(settings=here.settings._replace(command_timeout_seconds=1))
+    with pytest.raises(HostUnreachable, match=r"Removing .* failed: host node1 has not done it in 1 s") as failure:
+        directories.move(slow, DIRECTORY, there, DIRECTORY)
+    assert failure.value.host == "node1"
+    assert described(below(sandbox, "node2", DIRECTORY)) == before
+
+
 @pytest.mark.parametrize("dead", ["node1", "node2"])
 def test_a_host_that_does_not_answer_is_named_and_nothing_is_lost(
     sandbox: Sandbox, here: Host, there: Host, source: Path, dead: str
