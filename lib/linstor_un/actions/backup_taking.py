@@ -48,17 +48,13 @@ def take(wanted: Backup, is_live: bool) -> None:
     Raises NotReady where a pool cannot take snapshots or a replica is away, ChangesUnknown, and as Host.run.
     """
     with wanted.lock(), Undo() as undo:
-        resources = {disk.disk_id: wanted.action.resource(disk) for disk in wanted.disks}
+        resources = [wanted.action.resource(disk) for disk in wanted.disks]
         backup.remove_copies(wanted)
-        bases = _tidy_chain(wanted, list(resources.values()))
-        undo.push(f"{wanted.directory}", lambda: backup_files.remove(wanted.host, wanted.directory))
+        bases = _tidy_chain(wanted, resources)
+        undo.push(wanted.directory, lambda: backup_files.remove(wanted.host, wanted.directory))
         backup_files.prepare(wanted.host, wanted.directory, wanted.document)
         taken = _snapshots(wanted, undo, resources, is_live)
-        parts = [
-            _Part(disk, resource, taken[resource], bases.get(resource))
-            for disk in wanted.disks
-            for resource in [resources[disk.disk_id]]
-        ]
+        parts = [_Part(disk, name, taken[name], bases.get(name)) for disk, name in zip(wanted.disks, resources)]
         _make_files(wanted, undo, parts)
         backup.remove_copies(wanted)
 
@@ -77,15 +73,11 @@ def _tidy_chain(wanted: Backup, resources: Sequence[str]) -> dict[str, Kept]:
     return bases if wanted.configuration.is_incremental else {}
 
 
-def _snapshots(wanted: Backup, undo: Undo, resources: dict[int, str], is_live: bool) -> dict[str, Snapshot]:
+def _snapshots(wanted: Backup, undo: Undo, resources: Sequence[str], is_live: bool) -> dict[str, Snapshot]:
     """Take snapshots of all disks at one instant and return them by their volumes."""
-    action, now = wanted.action, int(time.time())
-    names = {
-        resources[disk.disk_id]: BackupSnapshot(
-            wanted.place.vm_id, wanted.configuration.increment_id, now, disk.size_mib
-        ).name
-        for disk in wanted.disks
-    }
+    action, says = wanted.action, (wanted.place.vm_id, wanted.configuration.increment_id, int(time.time()))
+    sizes_mib = {resource: disk.size_mib for disk, resource in zip(wanted.disks, resources)}
+    names = {resource: BackupSnapshot(*says, size_mib).name for resource, size_mib in sizes_mib.items()}
     for resource, name in names.items():
         _push_removal(wanted, undo, resource, name)
     with ExitStack() as locks:
