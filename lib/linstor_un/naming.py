@@ -185,6 +185,11 @@ class Names(NamedTuple):
         return self._key("MADE_BY")
 
     @property
+    def deleted(self) -> str:
+        """Return the property key that marks a volume that is deleted and waits for its snapshots to go."""
+        return self._key("DELETED")
+
+    @property
     def leaving(self) -> str:
         """Return the property key under which a replica that is to go says how many there shall be without it."""
         return self._key("LEAVING")

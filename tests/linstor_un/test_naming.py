@@ -188,6 +188,7 @@ def test_what_one_version_of_the_driver_leaves_the_next_one_finds() -> None:
     assert (names.registration, names.incomplete) == ("Aux/one/REGTIME", "Aux/one/INCOMPLETE")
     assert names.run == "Aux/one/MADE_BY"
     assert (names.passing("one-image-7"), BASE_SNAPSHOT) == ("one-image-7-saved", "linstor_un-base")
+    assert names.deleted == "Aux/one/DELETED"
 
 
 def test_the_snapshot_of_a_disk_that_is_saved_names_the_image_and_is_no_longer_than_linstor_takes() -> None:

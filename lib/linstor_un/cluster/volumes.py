@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -14,12 +15,15 @@ from linstor_un.cluster.codes import (
     WARN_SAME_SIZE,
     Entry,
 )
-from linstor_un.errors import AlreadyExists, ControllerFailed, InUse, NoRoom, NotFound, NotReady
+from linstor_un.errors import AlreadyExists, ControllerFailed, InUse, NoRoom, NotFound
 from linstor_un.units import KIB_PER_GIB, KIB_PER_MIB
 
 if TYPE_CHECKING:
     from linstor_un.cluster.gateway import Gateway
     from linstor_un.cluster.placement import Placement
+
+
+_DELETED = r"Aux/[^/]+/DELETED"
 
 
 class Volume(NamedTuple):
@@ -33,8 +37,11 @@ class Volume(NamedTuple):
 
     @property
     def is_being_deleted(self) -> bool:
-        """Tell whether it waits for a node to come back before it goes; nothing may use it."""
-        return "DELETE" in self.flags
+        """Tell whether it waits for a node to come back before it goes; nothing may use it.
+
+        LINSTOR deletes no volume before its snapshots: where these wait, the volume has a mark of ours.
+        """
+        return "DELETE" in self.flags or any(re.fullmatch(_DELETED, key) for key in self.properties)
 
 
 class Home(NamedTuple):
@@ -216,6 +223,9 @@ def remove(gateway: Gateway, resource: str) -> bool:
     """
     try:
         entries = gateway.once_closed(lambda: _delete(gateway, resource))
+        if entries is None:
+            gateway.once_closed(lambda: _leave_to_snapshots(gateway, resource))
+            return False
     except InUse as error:
         raise InUse(_who_uses(gateway, resource, error)) from None
     is_gone = not any(item.is_warning and item.code == WARN_NOT_CONNECTED for item in entries)
@@ -232,7 +242,8 @@ def remove(gateway: Gateway, resource: str) -> bool:
     return is_gone
 
 
-def _delete(gateway: Gateway, resource: str) -> Sequence[Entry]:
+def _delete(gateway: Gateway, resource: str) -> Optional[Sequence[Entry]]:
+    """Delete a volume; return None where it stays for its snapshots, which wait for an offline node."""
     try:
         return gateway.delete_resource_definition(resource)
     except AlreadyExists as error:
@@ -244,10 +255,24 @@ def _delete(gateway: Gateway, resource: str) -> Sequence[Entry]:
     except AlreadyExists as error:
         if error.code != EXISTS_SNAPSHOT:
             raise
-        raise NotReady(
-            f"{resource} cannot be deleted before its snapshots, which wait for an offline node: bring that back "
-            "(`linstor node list`), or give it up with `linstor node lost`, and retry"
-        ) from None
+        return None
+
+
+def _leave_to_snapshots(gateway: Gateway, resource: str) -> None:
+    """Mark a volume that goes when its snapshots have gone, and give back what it takes where nodes answer.
+
+    Raises InUse where somebody has it open.
+    """
+    there = replicas.of(gateway, resource)
+    if any(replica.in_use for replica in there):
+        raise InUse(f"{resource} is open")
+    gateway.modify_resource_definition(resource, {gateway.settings.names.deleted: "yes"})
+    for replica in there:
+        gateway.delete_resource(resource, replica.node)
+    log.warning(
+        f"{resource} is deleted but for its snapshots, which wait for an offline node: `linstor-un audit --repair` "
+        "removes the rest when that is back or given up with `linstor node lost`"
+    )
 
 
 def _who_uses(gateway: Gateway, resource: str, error: InUse) -> str:
