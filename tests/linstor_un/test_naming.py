@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from linstor_un.errors import InvalidInput
 from linstor_un.naming import (
+    ADD_ON,
     BASE_SNAPSHOT,
     BackupSnapshot,
     Names,
@@ -188,7 +189,9 @@ def test_what_one_version_of_the_driver_leaves_the_next_one_finds() -> None:
     assert (names.registration, names.incomplete) == ("Aux/one/REGTIME", "Aux/one/INCOMPLETE")
     assert names.run == "Aux/one/MADE_BY"
     assert (names.passing("one-image-7"), BASE_SNAPSHOT) == ("one-image-7-saved", "linstor_un-base")
-    assert names.deleted == "Aux/one/DELETED"
+    assert (names.leaving, names.deleted) == ("Aux/one/LEAVING", "Aux/one/DELETED")
+    # OpenNebula's name of the add-on, by which its datastores and disks are found.
+    assert ADD_ON == "linstor"
 
 
 def test_the_snapshot_of_a_disk_that_is_saved_names_the_image_and_is_no_longer_than_linstor_takes() -> None:
@@ -254,6 +257,21 @@ def test_whose_a_volume_is_by_its_properties() -> None:
     assert names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/rack": "1"})
     assert not names.is_foreign({"Aux/two/IMAGE_ID": "7", "Aux/one/VM_ID": "7"})
     assert not names.is_foreign({"Aux/rack": "1"})
+
+
+@pytest.mark.parametrize(
+    ("key", "is_ours"),
+    [
+        ("Aux/one/VM_ID", True),
+        ("Aux/one/MADE_BY", True),
+        ("Aux/two/VM_ID", False),
+        ("Aux/one/rack", False),
+        ("Aux/one/VM_ID/x", False),
+        ("DrbdOptions/auto-quorum", False),
+    ],
+)
+def test_a_property_that_names_an_owner_in_this_opennebula(key: str, is_ours: bool) -> None:
+    assert Names("one").is_owner_key(key) is is_ours
 
 
 def test_what_backups_make_and_keep_says_whose_it_is() -> None:
