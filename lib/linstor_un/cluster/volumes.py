@@ -15,7 +15,7 @@ from linstor_un.cluster.codes import (
     WARN_SAME_SIZE,
     Entry,
 )
-from linstor_un.errors import AlreadyExists, ControllerFailed, InUse, NoRoom, NotFound
+from linstor_un.errors import AlreadyExists, ControllerFailed, DriverError, InUse, NoRoom, NotFound
 from linstor_un.units import KIB_PER_GIB, KIB_PER_MIB
 
 if TYPE_CHECKING:
@@ -267,8 +267,14 @@ def _leave_to_snapshots(gateway: Gateway, resource: str) -> None:
     if any(replica.in_use for replica in there):
         raise InUse(f"{resource} is open")
     gateway.modify_resource_definition(resource, {gateway.settings.names.deleted: "yes"})
-    for replica in there:
-        gateway.delete_resource(resource, replica.node)
+    # The last replica goes after all that are only attached; where that waits for an offline node too, it stays.
+    for replica in sorted(there, key=lambda item: not item.is_diskless):
+        try:
+            gateway.delete_resource(resource, replica.node)
+        except DriverError as error:
+            if error.code == 0:
+                raise
+            log.warning(f"{error}")
     log.warning(
         f"{resource} is deleted but for its snapshots, which wait for an offline node: `linstor-un audit --repair` "
         "removes the rest when that is back or given up with `linstor node lost`"

@@ -187,6 +187,23 @@ def test_a_disk_whose_snapshots_wait_for_a_node_is_deleted_but_for_these(world: 
     assert not {name for name in volumes(world) if name.startswith(own(vm))}
 
 
+def test_snapshots_that_wait_for_the_vms_own_host_keep_nothing_else_from_being_deleted(world: World) -> None:
+    add_image(world)
+    vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", world.system)
+    host = stranger(world, own(vm))
+    world.cloud.migrate_cold(vm, host)
+    world.cloud.poweroff(vm)
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    away = next(iter(replicas(world, own(vm))))
+    for node in (away, host):
+        world.sandbox.set_node(node, online=False)
+    succeed(world, DISK.format(host, vm.identifier, 0, vm.identifier, world.images.identifier))
+    for node in (away, host):
+        world.sandbox.set_node(node, online=True)
+    world.cloud.terminate(vm)
+    assert own(vm) not in volumes(world)
+
+
 def test_a_disk_whose_snapshots_wait_for_a_node_and_that_is_open_stays(world: World) -> None:
     add_image(world)
     vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", world.system)
