@@ -59,18 +59,22 @@ class World:
         self.frontend = folder.parent / "frontend"
         self.system: Datastore = cloud.create_datastore(SYSTEM_TEMPLATE)
         self.images: Datastore = cloud.create_datastore(f'{IMAGE_TEMPLATE} SAFE_DIRS="{folder}"')
+        self._backups: Optional[tuple[Datastore, BackupServer]] = None
         cloud.scripts.meters["rest"] = lambda: len(sandbox.requests)
         cloud.scripts.meters["ssh"] = lambda: len(sandbox.connections)
 
     def install_backups(self) -> tuple[Datastore, BackupServer]:
         """Let the drivers run from a remotes folder of their own, which has a server of backups and a downloader."""
+        if self._backups is not None:
+            return self._backups
         remotes = self.folder.parent / "remotes"
         for folder in ("datastore", "tm", "vmm"):
             shutil.copytree(CHECKOUT / folder, remotes / folder)
         (remotes / "lib").symlink_to(CHECKOUT / "lib")
         server = BackupServer(remotes, self.folder.parent / "backups")
         self.cloud.scripts.remotes = remotes
-        return self.cloud.create_datastore(BACKUPS), server
+        self._backups = self.cloud.create_datastore(BACKUPS), server
+        return self._backups
 
     def file(self, name: str, content: bytes) -> str:
         """Return the path of a file with this content in a directory that images may come from."""

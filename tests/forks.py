@@ -31,9 +31,12 @@ _STANDARD_FILES = 3
 
 @contextmanager
 def forks(folder: Path, environment: Mapping[str, str]) -> Iterator[Forks]:
-    """An interpreter of which scripts are forks; its processes have the environment that its folder is found by."""
+    """An interpreter of which scripts are forks; its processes have the environment that its folder is found by.
+
+    The library is that of the folder's remotes, where it has such.
+    """
     checkout = Path(__file__).resolve().parent.parent
-    paths = os.pathsep.join((str(checkout), str(checkout / "lib")))
+    paths = os.pathsep.join(map(str, (checkout, folder / "remotes" / "lib", checkout / "lib")))
     with subprocess.Popen(
         [sys.executable, "-m", "tests.forks", str(folder / "forks")],
         env={**environment, "PYTHONPATH": paths},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -23,8 +25,9 @@ _BLOCK = 1 << 16
 _SETTLING_SECONDS = 8
 # This one and those that listen: LINSTOR, its hosts' tools, oned, a source of images.
 _THREADS = 5
-# mktemp's letters.
-_RANDOM = r"(linstor_un(?:-export)?\.)\w{10}\b"
+# mktemp's letters, and when a backup has taken a snapshot.
+_RANDOM = r"(linstor_un(?:-export)?\.)\w{10}\b|(backup-\d+-\d+-)\d{10}(?=-\d)"
+_DISK_OF_BACKUP = r"/backup/disk\.\d+\.\d+$"
 # What is on a file system or swap is told by its kind and places, as both have an identity of their own.
 _SIGNATURES = {"ext": (1080, b"\x53\xef"), "swap": (4086, b"SWAPSPACE2")}
 
@@ -36,6 +39,11 @@ def picture(stage: Stage) -> Picture:
         time.sleep(0.02)
     found: dict[str, Any] = {**state(stage.world), "processes": {name: name for name in left.values()}}
     found["bytes"] = dict(_bytes(stage))
+    domains = stage.world.sandbox.domains.all.values()
+    found["held"] = {domain.name: "held" for domain in domains if domain.guest.frozen or domain.state != "running"}
+    for node, below in found["files"].items():
+        for name in filter(re.compile(_DISK_OF_BACKUP).search, below):
+            below[name] = _image(stage.world.sandbox.host(node) / "var" / name)
     for folder in ("frontend", "locks", "temporary"):
         top = stage.folder / folder
         found[folder] = {str(path.relative_to(top)): path.stat().st_size for path in top.rglob("*") if path.is_file()}
@@ -58,7 +66,7 @@ def _things(name: str, value: object) -> Iterator[tuple[str, str]]:
         for place, inner in enumerate(value):
             yield from _things(f"{name}/{place}", inner)
     else:
-        name = re.sub(_RANDOM, r"\1*", name)
+        name = re.sub(_RANDOM, r"\1\2*", name)
         yield name, "export" if "linstor_un-export." in name else str(value)
 
 
@@ -73,6 +81,20 @@ def _bytes(stage: Stage) -> Iterator[tuple[str, str]]:
         for snapshot in definition.snapshots:
             for (_, number), content in snapshot.contents.items():
                 yield f"{definition.name}@{snapshot.name}/{number}", _digest(content)
+
+
+def _image(path: Path) -> str:
+    """What a file of a backup has, and of which parts it says anything; where in the file that lies may differ."""
+    raw = path.with_name(f"{path.name}.raw")
+    try:
+        said = subprocess.run(["qemu-img", "map", "--output=json", path], capture_output=True, check=True).stdout
+        subprocess.run(["qemu-img", "convert", "-O", "raw", path, raw], capture_output=True, check=True)
+        parts = [(part["start"], part["length"]) for part in json.loads(said) if part["present"]]
+        return hashlib.sha256(raw.read_bytes() + str(parts).encode()).hexdigest()[:12]
+    except subprocess.CalledProcessError:
+        return "half an image"
+    finally:
+        raw.unlink(missing_ok=True)
 
 
 def _digest(content: Content) -> str:

@@ -37,6 +37,7 @@ class Scene:
     play: Play
     directory: bool = False
     is_fetched: bool = False
+    with_backups: bool = False
     world: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -63,11 +64,13 @@ sys.exit("transfer closed with %d bytes remaining" % answer.length if answer.len
 VOLATILE = "DISK=[TYPE=fs,FORMAT=raw,FS=ext4,SIZE=8]"
 
 
-def scene(name: str, directory: bool = False, is_fetched: bool = False, **world: Any) -> Callable[[Play], Play]:
+def scene(
+    name: str, directory: bool = False, is_fetched: bool = False, with_backups: bool = False, **world: Any
+) -> Callable[[Play], Play]:
     """Remember the function below as a scene; `world` are arguments of build_world."""
 
     def remember(play: Play) -> Play:
-        SCENES[name] = Scene(name, play, directory, is_fetched, world)
+        SCENES[name] = Scene(name, play, directory, is_fetched, with_backups, world)
         return play
 
     return remember
@@ -98,6 +101,12 @@ def delete_snapshot(world: World, made: Call) -> None:
     world.cloud.scripts.transfer_line(" ".join(["SNAP_DELETE", "linstor_un", *made.argv]))
 
 
+def fail_backup(world: World, made: Call) -> None:
+    """What oned does after a prebackup that failed."""
+    failed = made.stdin.replace("</VM>", "<BACKUP_RESULT>FAILURE</BACKUP_RESULT></VM>")
+    world.cloud.scripts.migration("linstor_un", made.verb.replace("pre", "post"), made.argv, failed)
+
+
 # --- what scenes have in common ---------------------------------------------------------------------------------------
 
 
@@ -123,6 +132,12 @@ def image_with_snapshots(world: World) -> Image:
     write(world, vm, 0, "now")
     world.cloud.terminate(vm)
     return image
+
+
+def back_up(world: World, vm: VirtualMachine, mode: Optional[str] = None) -> Image:
+    """`onevm backup`."""
+    datastore, _ = world.install_backups()
+    return world.cloud.backup(vm, datastore, mode)
 
 
 def with_group(world: World) -> None:
@@ -591,6 +606,83 @@ def system_monitor(world: World) -> Iterator[Counterpart]:
     add_image(world)
     yield None
     world.cloud.monitor(world.system)
+
+
+# --- backups ----------------------------------------------------------------------------------------------------------
+
+
+@scene("tm/prebackup_live/full", with_backups=True)
+def full_backup(world: World) -> Iterator[Counterpart]:
+    add_image(world)
+    add_image(world, 2, persistent=True)
+    vm = start(world, f"{CLONED} DISK=[IMAGE_ID=1]")
+    world.cloud.configure_backup(vm, mode="FULL", fs_freeze="AGENT")
+    yield fail_backup
+    back_up(world, vm)
+
+
+@scene("tm/prebackup_live/increment", with_backups=True, **TWO_HOLDERS)
+def increment(world: World) -> Iterator[Counterpart]:
+    add_image(world)
+    vm = start(world, host="node3")
+    back_up(world, vm, "INCREMENT")
+    write(world, vm, 0, "since then")
+    yield fail_backup
+    back_up(world, vm)
+
+
+@scene("tm/prebackup/first", with_backups=True, **TWO_HOLDERS)
+def first_backup(world: World) -> Iterator[Counterpart]:
+    add_image(world)
+    vm = start_off(world, host="node3")
+    yield delete_vm
+    back_up(world, vm, "INCREMENT")
+
+
+@scene("tm/prebackup/compared", with_backups=True, configuration='BACKUP_COMPARE="yes"\n', **TWO_HOLDERS)
+def compared_backup(world: World) -> Iterator[Counterpart]:
+    add_image(world)
+    vm = start(world)
+    back_up(world, vm, "INCREMENT")
+    write(world, vm, 0, "since then")
+    world.cloud.poweroff(vm)
+    for node in ("node1", "node2"):
+        world.sandbox.remove_tool(node, "thin_delta")
+    yield delete_vm
+    back_up(world, vm)
+
+
+@scene("tm/postbackup_live", with_backups=True)
+def postbackup_live(world: World) -> Iterator[Counterpart]:
+    add_image(world)
+    vm = start(world)
+    back_up(world, vm, "INCREMENT")
+    yield None
+    back_up(world, vm)
+
+
+@scene("tm/postbackup/failed", with_backups=True)
+def postbackup_failed(world: World) -> Iterator[Counterpart]:
+    add_image(world)
+    vm = start_off(world)
+    back_up(world, vm, "INCREMENT")
+    _, server = world.install_backups()
+    server.fail("backup")
+    yield None
+    back_up(world, vm)
+
+
+@scene("tm/restore", with_backups=True, **TWO_HOLDERS)
+def restore_disks(world: World) -> Iterator[Counterpart]:
+    add_image(world)
+    add_image(world, 2, persistent=True)
+    vm = start(world, f"{CLONED} DISK=[IMAGE_ID=1]", "node3")
+    backup = back_up(world, vm, "FULL")
+    write(world, vm, 0, "since then")
+    write(world, vm, 1, "since then")
+    world.cloud.poweroff(vm)
+    yield delete_vm
+    world.cloud.restore_in_place(vm, backup)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

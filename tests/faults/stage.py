@@ -143,6 +143,8 @@ def perform(scene: Scene, task: Callable[[Stage], T]) -> T:
         settings = SETTINGS + scene.world.get("configuration", "")
         world = build_world(stack, folder, port=_free_port(), **{**scene.world, "configuration": settings})
         scripts = world.cloud.scripts
+        if scene.with_backups:
+            world.install_backups()
         (folder / "temporary").mkdir()
         scripts.environment = {**scripts.environment, "TMPDIR": str(folder / "temporary")}
         source = stack.enter_context(Source(_free_port()))
