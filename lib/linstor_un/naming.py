@@ -232,6 +232,12 @@ def restore_snapshot(vm_id: int) -> str:
     return f"restore-{vm_id}"
 
 
+def snapshot_vm_id_of(name: str) -> Optional[int]:
+    """Return the VM whose backup or restore has taken a snapshot of this name, or None for any other snapshot."""
+    match = re.fullmatch(rf"restore-(\d+)|{_BACKUP}", name, re.IGNORECASE)
+    return int(match.group(1) or match.group(2)) if match else None
+
+
 def add_ons_image_id_of(resource: str) -> Optional[int]:
     """Return the image for which LINBIT's add-on has made a volume of this name, or None."""
     match = re.fullmatch(_ADD_ONS_IMAGE, resource, re.IGNORECASE)

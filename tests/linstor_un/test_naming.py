@@ -24,6 +24,7 @@ from linstor_un.naming import (
     resource_of,
     resource_of_source,
     restore_snapshot,
+    snapshot_vm_id_of,
 )
 
 FIRST = string.ascii_letters + "_"
@@ -247,6 +248,13 @@ def test_whose_a_volume_is_by_its_name() -> None:
     assert names.saved_image_id_of(names.save_as(names.image(5))) == 5
     assert names.saved_image_id_of("Save-As-One-Image-5") == 5
     assert names.saved_image_id_of("save-as-two-image-5") is None
+
+
+def test_whose_backup_or_restore_has_taken_a_snapshot() -> None:
+    taken = (BackupSnapshot(7, 3, 1795350118, 64).name, restore_snapshot(7), "Restore-7")
+    assert [snapshot_vm_id_of(name) for name in taken] == [7] * 3
+    others = ("snapshot-7", "restore-7-1", "restore-", "xrestore-7", "backup-7-3-1795350118", BASE_SNAPSHOT)
+    assert [snapshot_vm_id_of(name) for name in others] == [None] * 6
 
 
 def test_whose_a_volume_is_by_its_properties() -> None:

@@ -12,7 +12,7 @@ from linstor_un.cluster import placement as placements
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.inventory import Cluster
 from linstor_un.errors import DriverError, InvalidSetting
-from linstor_un.naming import Names, add_ons_image_id_of, resource_of
+from linstor_un.naming import Names, add_ons_image_id_of, resource_of, snapshot_vm_id_of
 from linstor_un.opennebula import pools
 from linstor_un.opennebula.model import Disk
 from linstor_un.opennebula.pools import Database, Image, KnownSnapshot, Machine
@@ -110,8 +110,10 @@ def again(known: Inventory, site: Site, resource: str) -> tuple[Inventory, Site]
     wanted = known.wanted(site).get(resource.lower())
     names = known.names
     image_ids = {names.image_id_of(resource), names.passing_image_id_of(resource), _image_id(wanted)}
-    image_ids |= {names.saved_image_id_of(item.name) for item in site.cluster.snapshots_of(resource)}
+    taken = [item.name for item in site.cluster.snapshots_of(resource)]
+    image_ids |= {names.saved_image_id_of(name) for name in taken}
     vm_ids = {names.vm_id_of(resource), *(item.vm.vm_id for item in (wanted.machines if wanted else ()))}
+    vm_ids |= {snapshot_vm_id_of(name) for name in taken}
     # What nobody wants may have become anybody's.
     database = pools.again(known.database, _numbers(image_ids), _numbers(vm_ids)) if wanted else pools.read()
     there = site._replace(cluster=clusters.again(site.gateway, site.cluster, [resource]))

@@ -19,7 +19,7 @@ from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import configuration_path
 from linstor_un.errors import DriverError
-from linstor_un.naming import BASE_SNAPSHOT
+from linstor_un.naming import BASE_SNAPSHOT, backup_snapshot_of, snapshot_vm_id_of
 from linstor_un.settings import read_configuration
 from linstor_un.units import KIB_PER_GIB, KIB_PER_MIB
 
@@ -261,6 +261,9 @@ def _purpose(inventory: Inventory, wanted: Wanted, snapshot: Snapshot) -> str:
     saved_id = names.saved_image_id_of(snapshot.name)
     if saved_id is not None:
         return f"being saved as image {saved_id}"
+    vm_id, says = snapshot_vm_id_of(snapshot.name), backup_snapshot_of(snapshot.name)
+    if vm_id is not None:
+        return f"before a restore of VM {vm_id}" if says is None else f"backup {says.increment_id} of VM {vm_id}"
     known = [item for item in (wanted.image.snapshots if wanted.image else ()) if item.snapshot_id == number]
     for machine in wanted.machines:
         for items in machine.snapshots.values():

@@ -67,12 +67,17 @@ class Image(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """A VM that is not done; `moves` counts what its history has before the present record."""
+    """A VM that is not done; `moves` counts what its history has before the present record.
+
+    `increment_ids` are the increments of its backups of which snapshots are kept: the newest, of which the next one is
+    made, and the one before, which goes when the next one is made.
+    """
 
     vm: VirtualMachine
     name: str
     moves: int
     snapshots: Mapping[int, tuple[KnownSnapshot, ...]]
+    increment_ids: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
@@ -207,7 +212,15 @@ def _machine(tree: _Element) -> Machine:
         name=text(tree, "NAME"),
         moves=max((number(item, "SEQ") or 0 for item in tree.iterfind("HISTORY_RECORDS/HISTORY")), default=0),
         snapshots={number(item, "DISK_ID") or 0: _snapshots(item) for item in tree.iterfind("SNAPSHOTS")},
+        increment_ids=_increment_ids(tree.find("BACKUPS/BACKUP_CONFIG")),
     )
+
+
+def _increment_ids(configuration: Optional[_Element]) -> tuple[int, ...]:
+    if configuration is None or text(configuration, "MODE").upper() != "INCREMENT":
+        return ()
+    last = number(configuration, "LAST_INCREMENT_ID")
+    return () if last is None or last < 0 else (last, last - 1)
 
 
 def _snapshots(tree: Optional[_Element]) -> tuple[KnownSnapshot, ...]:

@@ -111,6 +111,12 @@ def know_snapshot(estate: Estate, identifier: int) -> None:
     known.create("mine", MIB)
 
 
+def chain(estate: Estate, last: int, vm_id: int = 0) -> None:
+    """A VM is backed up by increments, the last of which has this id."""
+    config = {"MODE": "INCREMENT", "LAST_INCREMENT_ID": str(last), "INCREMENTAL_BACKUP_ID": "50"}
+    estate.cloud.machines[vm_id].backups.config.update(config)
+
+
 def half_gone(estate: Estate) -> None:
     """There was one replica more, which does not go."""
     known = definition(estate, D0)
@@ -320,6 +326,86 @@ ON_LINSTOR = (
         lambda e: snapshot(e, D0, "linstor_un-base"),
     ),
     Planted(
+        "kept by backups of a VM that is no more",
+        "left-snapshot",
+        "one-image-1/backup-77-3-1795000000-64",
+        "safe",
+        lambda e: snapshot(e, "one-image-1", "backup-77-3-1795000000-64"),
+    ),
+    Planted(
+        "kept for a chain that its VM no longer has",
+        "left-snapshot",
+        f"{D0}/backup-0-3-1795000000-64",
+        "safe",
+        lambda e: snapshot(e, D0, "backup-0-3-1795000000-64"),
+    ),
+    Planted(
+        "kept by a backup that has failed",
+        "left-snapshot",
+        f"{D0}/backup-0-4-1795000000-64",
+        "safe",
+        both(lambda e: chain(e, 3), lambda e: snapshot(e, D0, "backup-0-4-1795000000-64")),
+    ),
+    Planted(
+        "one for an increment that has failed",
+        "failed-snapshot",
+        f"{D0}/backup-0-3-1795000000-64",
+        "safe",
+        both(lambda e: chain(e, 3), lambda e: snapshot(e, D0, "backup-0-3-1795000000-64", "FAILED_DEPLOYMENT")),
+    ),
+    Planted(
+        "what was there before a restore",
+        "left-snapshot",
+        f"{D0}/restore-0",
+        "ask",
+        lambda e: snapshot(e, D0, "restore-0"),
+    ),
+    Planted(
+        "what was there before a restore of a VM that is no more",
+        "left-snapshot",
+        "one-image-1/restore-77",
+        "ask",
+        lambda e: snapshot(e, "one-image-1", "restore-77"),
+    ),
+    Planted(
+        "what a backup has read",
+        "left-copy",
+        "one-vm-0-disk-0-backup",
+        "safe",
+        make("one-vm-0-disk-0-backup", VM_ID="0", INCOMPLETE=DEAD, MADE_BY=DEAD),
+    ),
+    Planted(
+        "what a backup of a VM that is no more has compared",
+        "left-copy",
+        "one-vm-77-disk-0-earlier",
+        "safe",
+        make("one-vm-77-disk-0-earlier", VM_ID="77", INCOMPLETE=DEAD),
+    ),
+    Planted(
+        "what a backup of another front-end has read",
+        "left-copy",
+        "one-vm-0-disk-0-backup",
+        "ask",
+        make("one-vm-0-disk-0-backup", VM_ID="0", INCOMPLETE=ELSEWHERE),
+    ),
+    Planted(
+        "a name of a backup's that says nothing",
+        "unclaimed",
+        "one-vm-0-disk-0-backup",
+        "name",
+        make("one-vm-0-disk-0-backup"),
+    ),
+    Planted(
+        "what a backup has read and does not go",
+        "stuck-deleting",
+        "one-vm-0-disk-0-backup",
+        "safe",
+        both(
+            make("one-vm-0-disk-0-backup", VM_ID="0"),
+            lambda e: definition(e, "one-vm-0-disk-0-backup").flags.add("DELETE"),
+        ),
+    ),
+    Planted(
         "a snapshot that does not go",
         "stuck-deleting",
         f"{D0}/snapshot-7",
@@ -405,7 +491,24 @@ def not_wrong(estate: Estate) -> None:
     attach(estate, f"one-vm-{returning.identifier}-disk-0")
     returning.place("node1", 0, estate.system)
     returning.become(VmState.ACTIVE, LcmState.PROLOG_MIGRATE_FAILURE)
+    backups(estate)
     snapshot(estate, D0, "daily-1")
     snapshot(estate, D0, "daily-2", "FAILED_DEPLOYMENT")
     know_snapshot(estate, 2)
     snapshot(estate, D0, "snapshot-2")
+
+
+def backups(estate: Estate) -> None:
+    """A VM whose chain goes on, one that is backed up now, and one that is restored now."""
+    chain(estate, 3)
+    for name in ("backup-0-2-1795000000-64", "backup-0-3-1795000001-64"):
+        snapshot(estate, D0, name)
+    for lcm_state, taken in ((LcmState.BACKUP, "backup-{}-0-1795000000-64"), (LcmState.RESTORE, "restore-{}")):
+        vm = estate.machine("node4", estate.cloud.images[0])
+        vm.become(VmState.ACTIVE, lcm_state)
+        disk = f"one-vm-{vm.identifier}-disk-0"
+        snapshot(estate, disk, taken.format(vm.identifier))
+        estate.volume(f"{disk}-backup", 0, VM_ID=str(vm.identifier), INCOMPLETE=DEAD)
+    # Whoever holds the lock may be another one than oned knows of: a backup that it has given up on.
+    estate.volume("one-vm-94-disk-0-backup", 0, VM_ID="94", INCOMPLETE=DEAD)
+    snapshot(estate, "one-image-1", "backup-94-0-1795000000-64")

@@ -417,6 +417,7 @@ def nothing(_: Estate) -> None:
         (lambda estate: estate.volume("one-image-99", 0), ("one-image-99",), "has a name that drivers give"),
         (lambda estate: estate.volume("OpenNebula-Image-9", 0), ("OpenNebula-Image-9",), "that drivers give"),
         (lambda estate: estate.volume("one-vm-9-disk-0-2", 0), ("one-vm-9-disk-0-2",), "that drivers give"),
+        (lambda estate: estate.volume("one-vm-9-disk-0-backup", 0), ("one-vm-9-disk-0-backup",), "that drivers give"),
         (
             lambda estate: definition(estate, "mine").props.update({"Aux/two/IMAGE_ID": "3"}),
             ("mine",),

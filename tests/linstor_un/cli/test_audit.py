@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, Union
 
@@ -138,7 +139,10 @@ def test_what_is_not_ours_and_what_an_action_works_on_is_left_alone(estate: Esta
     estate.sandbox.cluster.touch()
     directory = configuration()["LOCK_DIR"]
     before = state(estate)
-    with locks.volume_lock(directory, "one-vm-93-disk-0", 1), locks.shared_guest(directory, "one-image-2", "node1", 1):
+    with ExitStack() as held:
+        for name in ("one-vm-93-disk-0", "one-vm-94-backup"):
+            held.enter_context(locks.volume_lock(directory, name, 1))
+        held.enter_context(locks.shared_guest(directory, "one-image-2", "node1", 1))
         assert run("--repair", "--yes").output == ""
     assert state(estate) == before
 

@@ -95,7 +95,7 @@ def test_filters(estate: Estate, arguments: tuple[str, ...], volumes: set[str]) 
 
 def test_snapshots_by_what_they_are_for(estate: Estate) -> None:
     know_snapshot(estate, 2)
-    for name in ("snapshot-2", "snapshot-9", "save-as-one-image-7"):
+    for name in ("snapshot-2", "snapshot-9", "save-as-one-image-7", "backup-0-3-1795000000-64", "restore-0"):
         snapshot(estate, D0, name)
     take(estate.sandbox, estate.sandbox.definition("one-image-2"), "daily").flags.clear()
     found = {row["snapshot"]: row["what"] for row in rows("snapshots")["snapshots"]}
@@ -103,6 +103,8 @@ def test_snapshots_by_what_they_are_for(estate: Estate) -> None:
         "snapshot-2": "mine",
         "snapshot-9": "not OpenNebula's",
         "save-as-one-image-7": "being saved as image 7",
+        "backup-0-3-1795000000-64": "backup 3 of VM 0",
+        "restore-0": "before a restore of VM 0",
         "linstor_un-base": "VMs' disks are made of it",
         "daily": "not OpenNebula's",
     }

@@ -74,7 +74,8 @@ def _check_owner(candidate: Candidate) -> None:
     if names.is_foreign(volume.properties):
         raise AlreadyExists(f"{resource} says that it belongs to another OpenNebula: adopt another volume")
     by_name = {names.image_id_of(resource), names.passing_image_id_of(resource), add_ons_image_id_of(resource)}
-    if by_name != {None} or names.vm_id_of(names.first_name(resource)) is not None:
+    by_name |= {names.vm_id_of(names.first_name(resource)), names.backup_copy_vm_id_of(resource)}
+    if by_name != {None}:
         raise AlreadyExists(
             f"{resource} has a name that drivers give to what they make: adopt a volume of another name"
         )

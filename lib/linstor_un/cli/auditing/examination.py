@@ -98,8 +98,8 @@ def mend(known: Inventory, finding: Finding) -> bool:
         return False
     if not finding.resource:
         return _make(_again(known, finding, frozenset()), finding)
-    settings = known.common
-    name = known.names.first_name(finding.resource)
+    settings, vm_id = known.common, known.names.backup_copy_vm_id_of(finding.resource)
+    name = known.names.first_name(finding.resource) if vm_id is None else known.names.backup(vm_id)
     with locks.volume_lock(lock_directory(settings), name, _REPAIR_WAIT_SECONDS):
         return _make(_again(known, finding, locks.held(settings) - {name.lower()}), finding)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Optional
 
+from linstor_un.cli.auditing import backups
+from linstor_un.cli.auditing.backups import Left
 from linstor_un.cli.auditing.finding import ASK, SAFE, Finding, Repair, View
 from linstor_un.cli.inventory import IMAGE, Wanted
 from linstor_un.cluster import snapshots
 from linstor_un.cluster.snapshots import Snapshot
-from linstor_un.naming import BASE_SNAPSHOT
+from linstor_un.naming import BASE_SNAPSHOT, snapshot_vm_id_of
 
 
 def examine(view: View) -> Iterator[Finding]:
@@ -20,7 +23,9 @@ def examine(view: View) -> Iterator[Finding]:
             continue
         there = view.cluster.snapshots_of(key)
         for snapshot in there:
-            yield from _judge(view, wanted, snapshot)
+            vm_id = snapshot_vm_id_of(snapshot.name)
+            if vm_id is None or not backups.is_under_way(view, vm_id):
+                yield from _judge(view, wanted, snapshot)
         names = {item.name.lower() for item in there}
         for number in sorted(wanted.snapshot_ids):
             if view.inventory.names.snapshot(number, wanted.resource).lower() not in names:
@@ -47,18 +52,26 @@ def _judge(view: View, wanted: Wanted, snapshot: Snapshot) -> Iterator[Finding]:
     elif number >= 0 and not is_known:
         reason = "nobody can reach it through OpenNebula, which gives no id twice"
         yield _deletable("unknown-snapshot", view, wanted, snapshot, "is unknown to OpenNebula", ASK, reason)
-    elif saved_id is not None and not _is_being_saved(view, saved_id):
+    else:
+        left = _left(view, wanted, snapshot)
+        if left is not None:
+            yield _deletable("left-snapshot", view, wanted, snapshot, *left)
+
+
+def _left(view: View, wanted: Wanted, snapshot: Snapshot) -> Optional[Left]:
+    saved_id = view.inventory.names.saved_image_id_of(snapshot.name)
+    if saved_id is not None and not _is_being_saved(view, saved_id):
         text = f"was taken to be saved as image {saved_id} and is left over"
-        reason = "it is needed only while it is saved, and the disk that it was taken of is there"
-        yield _deletable("left-snapshot", view, wanted, snapshot, text, SAFE, reason)
-    elif snapshot.name.lower() == BASE_SNAPSHOT.lower() and _is_stale_base(wanted):
+        return Left(text, SAFE, "it is needed only while it is saved, and the disk that it was taken of is there")
+    if snapshot.name.lower() == BASE_SNAPSHOT.lower() and _is_stale_base(wanted):
         text = "is older than what may have been written since: VMs must not be made of it"
-        reason = "the next VM takes a new one"
-        yield _deletable("left-snapshot", view, wanted, snapshot, text, SAFE, reason)
+        return Left(text, SAFE, "the next VM takes a new one")
+    return backups.left(wanted, snapshot)
 
 
 def _is_ours(number: int, saved_id: int | None, snapshot: Snapshot) -> bool:
-    return number >= 0 or saved_id is not None or snapshot.name.lower() == BASE_SNAPSHOT.lower()
+    is_named = snapshot.name.lower() == BASE_SNAPSHOT.lower() or snapshot_vm_id_of(snapshot.name) is not None
+    return number >= 0 or saved_id is not None or is_named
 
 
 def _is_being_saved(view: View, image_id: int) -> bool:

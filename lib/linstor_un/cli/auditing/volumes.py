@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Optional
 
+from linstor_un.cli.auditing import backups
 from linstor_un.cli.auditing.finding import ASK, NAME, SAFE, Finding, Repair, View
 from linstor_un.cli.inventory import CHECKPOINT, DISK, Wanted
 from linstor_un.cluster import volumes
@@ -41,7 +42,8 @@ def _missing(wanted: Wanted) -> Finding:
 
 def _being_deleted(view: View, volume: Volume, wanted: Optional[Wanted]) -> Iterator[Finding]:
     names, resource = view.inventory.names, volume.resource
-    is_ours = wanted is not None or names.image_id_of(resource) is not None or names.vm_id_of(resource) is not None
+    by_name = (names.image_id_of(resource), names.vm_id_of(resource), names.backup_copy_vm_id_of(resource))
+    is_ours = wanted is not None or by_name != (None, None, None)
     if not is_ours or names.is_foreign(volume.properties):
         return
     away = [item.node for item in view.cluster.placed(resource) if not view.cluster.is_online(item.node)]
@@ -62,8 +64,8 @@ def _unknown(view: View, volume: Volume) -> Iterator[Finding]:
     """Judge a volume that oned's database does not speak of, and that is ours by its name."""
     names, resource = view.inventory.names, volume.resource
     image_id, vm_id = names.image_id_of(resource), names.vm_id_of(resource)
-    passing_id = names.passing_image_id_of(resource)
-    if image_id is vm_id is passing_id is None or names.is_foreign(volume.properties):
+    passing_id, copied_vm_id = names.passing_image_id_of(resource), names.backup_copy_vm_id_of(resource)
+    if image_id is vm_id is passing_id is copied_vm_id is None or names.is_foreign(volume.properties):
         return
     if len(view.inventory.sites) > 1 and view.inventory.is_wanted_anywhere(resource):
         return
@@ -74,6 +76,8 @@ def _unknown(view: View, volume: Volume) -> Iterator[Finding]:
         return
     if vm_id is not None and names.first_name(resource).lower() == names.checkpoint(vm_id).lower():
         yield _checkpoint(view, volume, machine is not None and machine.is_running)
+    elif copied_vm_id is not None and names.says_whose(volume.properties):
+        yield from _copy(view, volume, copied_vm_id)
     elif names.incomplete in volume.properties:
         yield _half_made(view, volume)
     elif not names.says_whose(volume.properties):
@@ -104,6 +108,18 @@ def _half_made(view: View, volume: Volume) -> Finding:
         return _deletable("half-made", view, volume, text, ASK, "its content never was complete")
     text = f"{volume.resource} is half made{whom}: the action that filled it has ended before it was complete"
     return _deletable("half-made", view, volume, text, SAFE, "its content never was complete, and nobody makes it")
+
+
+def _copy(view: View, volume: Volume, vm_id: int) -> Iterator[Finding]:
+    """Judge what a backup of the VM has made of a snapshot in order to read it."""
+    if backups.is_under_way(view, vm_id):
+        return
+    text = f"{volume.resource} was made for a backup of VM {vm_id} to read a snapshot"
+    reason = "the backup has ended, and it is a copy of what a snapshot had"
+    if view.maker_may_live(volume):
+        yield _deletable("left-copy", view, volume, f"{text}, on another front-end, which may still run", ASK, reason)
+    else:
+        yield _deletable("left-copy", view, volume, f"{text}, and is left over", SAFE, reason)
 
 
 def _deletable(
