@@ -62,7 +62,9 @@ class _Watcher:
                 self._is_full = False
             kind = _kind(event, arguments)
             path = os.fspath(arguments[0]) if kind else ""  # type: ignore[call-overload]
-            if kind and path.startswith(self._order.folder + "/"):
+            # What the interpreter reads of scripts that are installed in the world's own folder is none of theirs.
+            is_script = re.match(rf"{re.escape(self._order.folder)}/remotes/(tm|datastore|vmm|lib)/", path)
+            if kind and path.startswith(self._order.folder + "/") and not is_script:
                 self._meet(kind, path)
         finally:
             self._is_busy = False
@@ -86,7 +88,7 @@ def _kind(event: str, arguments: tuple[object, ...]) -> str:
         flags = arguments[2]
         assert isinstance(flags, int)
         return "make" if flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE else "open"
-    return {"os.remove": "remove", "os.listdir": "list"}.get(event, "")
+    return "remove" if event == "os.remove" else ""
 
 
 def _limit(size: float) -> None:
@@ -146,7 +148,9 @@ def mend(folder: Path) -> None:
         directory.mkdir(exist_ok=True)
         for blocked in [path for path in directory.iterdir() if path.is_dir()]:
             blocked.rmdir()
-    for away in [*folder.glob(f"*{_AWAY}"), *folder.glob(f"files/*{_AWAY}"), *folder.glob(f"oned/**/*{_AWAY}")]:
+    for away in [
+        path for top in ("", "files/", "oned/**/", "remotes/etc/**/") for path in folder.glob(f"{top}*{_AWAY}")
+    ]:
         there = away.with_name(away.name[: -len(_AWAY)])
         if there.is_dir():
             there.rmdir()
