@@ -85,6 +85,14 @@ _EXCUSES = (
         outlives=True,
     ),
     _Excuse(
+        r"^one-\S+: (?!link)",
+        r".*",
+        (r"{name} is deleted but for its snapshots",),
+        _ENDS,
+        "LINSTOR keeps a volume for its snapshots, and nobody deletes it once more when their nodes are back",
+        outlives=True,
+    ),
+    _Excuse(
         r"attached on",
         r"tm/delete",
         (_FAILED,),
