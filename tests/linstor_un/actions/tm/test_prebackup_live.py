@@ -268,6 +268,21 @@ def test_without_rights_on_the_node_an_increment_is_refused_or_compared(make_wor
     assert site.brought_back(image, 0) == site.content(vm, 0) and passing(site.world) == set()
 
 
+def test_a_list_of_changes_that_comes_in_part_makes_no_increment(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    site.write(vm, 0, b"second")
+    # What comes first is the VM's XML.
+    tool, came = site.world.sandbox.host(vm.host) / "steps" / "dd", site.world.folder / "came"
+    tool.write_text(f'#!/bin/sh\n[ ! -e {came} ] || exit 1\ntouch {came}\nexec /bin/dd "$@"\n')
+    tool.chmod(0o755)
+    with pytest.raises(ActionFailed, match="has not come to its end"):
+        site.cloud.backup(vm, site.datastore)
+    tool.unlink()
+    image = site.cloud.backup(vm, site.datastore)
+    assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
+
+
 def test_a_disk_that_is_encrypted_below_drbd_is_refused_or_compared(site: Site) -> None:
     post(site.world, "/v1/encryption/passphrase", {"new_passphrase": "word"})
     crypt = site.cloud.create_datastore(f'{SYSTEM_TEMPLATE.replace("linstor-system", "crypt")} ENCRYPTION="yes"')
