@@ -58,6 +58,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "FREEZE_TIMEOUT": ("6", 6),
     "HOLD_TIMEOUT": ("6", 6),
     "COMMAND_TIMEOUT": ("8", 8),
+    "BACKUP_COMPARE": ("yes", True),
     "ONED_TIMEOUT": ("9", 9),
     "SOURCE_TIMEOUT": ("9", 9),
     "SSH": ("ssh -p 2222 -i /key", ("ssh", "-p", "2222", "-i", "/key")),
