@@ -176,9 +176,10 @@ class Crowd:
 
     def _end_zombies(self) -> None:
         """What operators do with domains of VMs that oned has ended without their hosts: monitoring reports them."""
-        domains, known = self.world.sandbox.domains, {f"one-{vm.identifier}" for vm in self.model.machines()}
+        domains = self.world.sandbox.domains
+        on_hosts = {f"one-{vm.identifier}" for vm in self.model.machines() if vm.state != VmState.PENDING}
         for domain in list(domains.all.values()):
-            if domain.name not in known:
+            if domain.name not in on_hosts:
                 domains.stop(domain)
 
     def _try_again(self, vm: VirtualMachine) -> None:
