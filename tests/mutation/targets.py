@@ -42,5 +42,9 @@ TARGETS = (
         "actions/migration.py",
         [f"{_TESTS}/actions/tm/test_{verb}.py" for verb in ("premigrate", "postmigrate", "failmigrate", "ln")],
         ("offer", "leave", "_known", "_leave_volume", "_is_managed", "_check_shareable"),
+        {
+            "offer: primaries.allow(action.gateway, resource, known, source, target) -> "
+            "primaries.allow(action.gateway, resource, known, target, source)": "a connection has no direction",
+        },
     ),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
-from linstor_sandbox.opennebula import ActionFailed, ImageState, VirtualMachine
+from linstor_sandbox.opennebula import ActionFailed, HypervisorFailed, ImageState, VirtualMachine
 from linstor_sandbox.opennebula.images import Image
 from tests.conftest import World
 from tests.linstor_un.scenes import (
@@ -127,6 +128,22 @@ def test_a_shareable_disk_is_written_to_on_one_host_alone(world: World) -> None:
     world.cloud.terminate(two)
     world.cloud.migrate_live(one, "node2")
     assert link(world, one, 0, "node2") == volume(image)
+
+
+def test_a_shareable_disk_that_nobody_writes_to_moves_whoever_else_has_it(world: World) -> None:
+    image = add_image(world, persistent=True)
+    machines = []
+    for _ in range(2):
+        image.vms.clear()
+        image.become(ImageState.READY)
+        vm = world.cloud.create_vm(f"DISK=[IMAGE_ID={image.identifier},SHAREABLE=YES]", world.system)
+        vm.disk(0).attributes["READONLY"] = "YES"
+        world.cloud.deploy(vm, "node1", world.system)
+        machines.append(vm)
+    # The stand-in's hypervisor opens every disk to write.
+    with suppress(HypervisorFailed):
+        world.cloud.migrate_live(machines[0], "node2")
+    assert last(world, "premigrate").succeeded
 
 
 def test_a_link_to_something_else_is_replaced(world: World) -> None:
