@@ -17,7 +17,7 @@ from linstor_un.errors import HostUnreachable, InvalidInput, NotFound
 from linstor_un.hosts import devices, runner
 from linstor_un.hosts.devices import Unlinked
 from linstor_un.hosts.runner import Host, Step
-from linstor_un.naming import ADD_ON, Names, drbd_device, is_resource_name, resource_of
+from linstor_un.naming import ADD_ON, Names, drbd_device, is_resource_name, resource_of, restore_snapshot
 from linstor_un.opennebula import lifecycle, oned
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Datastore, Disk, VirtualMachine
@@ -190,11 +190,10 @@ def unlink(transfer: Transfer, place: Place, device: str) -> Unlinked:
 def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: str, device: str) -> None:
     """Take an image's volume from the VM: unlink it and detach it, unless another VM on the host has it.
 
-    An image that only one VM can have is detached wherever a failed migration may have left it. What backups of the VM
-    have kept of it goes: no increment will be made from it.
+    An image that only one VM can have is detached wherever a failed migration may have left it.
     """
     if transfer.vm is not None and transfer.vm.has_backups:
-        backup_chain.forget(transfer.gateway, resource, transfer.vm_id)
+        _forget_kept(transfer, place, resource)
     # Asked before the link goes: where LINSTOR does not answer, the deletion of the VM's directory finds it still.
     there = replicas.of(transfer.gateway, resource)
     unlinked = unlink(transfer, place, device)
@@ -208,3 +207,26 @@ def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: st
         is_left = disk is not None and not disk.is_shared and replica.in_use is False
         if is_here or is_left:
             replicas.detach_replica(transfer.gateway, resource, replica)
+
+
+def _forget_kept(transfer: Transfer, place: Place, resource: str) -> None:
+    """Delete what backups of the VM have kept of an image, from which no increment will be made, and a restore.
+
+    Without its link the image may have only a part of what a restore that was killed was to write: what it had before
+    stays in that snapshot.
+    """
+    backup_chain.forget(transfer.gateway, resource, transfer.vm_id, lambda: _is_whole(transfer, place))
+
+
+def _is_whole(transfer: Transfer, place: Place) -> bool:
+    try:
+        is_whole = devices.is_link(transfer.host(place.host), place.path)
+    except HostUnreachable as error:
+        log.warning(str(error))
+        is_whole = False
+    if not is_whole:
+        log.warning(
+            f"disk {place.disk_id} of VM {transfer.vm_id} may have been restored in part only: snapshot "
+            f"{restore_snapshot(transfer.vm_id)} has what was there before"
+        )
+    return is_whole

@@ -20,7 +20,7 @@ from linstor_un.driver import Call, remotes
 from linstor_un.errors import ControllerFailed, DriverError, InUse, InvalidInput, NotFound, NotReady
 from linstor_un.hosts import backup_store, devices, sources
 from linstor_un.hosts.runner import Host
-from linstor_un.naming import restore_snapshot
+from linstor_un.naming import restore_snapshot, snapshot_vm_id_of
 from linstor_un.opennebula import arguments, backups
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
@@ -144,17 +144,17 @@ def _go_back(wanted: _Restore, disk: Disk) -> None:
 def _forget(wanted: _Restore, disk: Disk) -> None:
     """Delete the snapshot that the disk could have gone back to, and all that oned forgets after this.
 
-    It counts the snapshots of the VM's own disks from 0 again, whichever of these disks were restored.
+    It counts the snapshots of the VM's own disks from 0 again, and makes the next backup a full one, whichever of the
+    disks were restored.
     """
-    action, own = wanted.action, restore_snapshot(wanted.action.vm_id)
-    is_restored = disk.disk_id in {item.disk_id for item in wanted.disks}
-    if not is_restored and (disk.is_image or disk.transfer_driver not in ("", *transfer.OWN_DRIVERS)):
+    action = wanted.action
+    if disk.transfer_driver not in ("", *transfer.OWN_DRIVERS):
         return
     resource = action.resource(disk)
     try:
         for snapshot in snapshots.of(action.gateway, resource):
             is_forgotten = not disk.is_image and action.names.snapshot_id_of(snapshot.name) >= 0
-            if snapshot.name.lower() == own or is_forgotten:
+            if is_forgotten or snapshot_vm_id_of(snapshot.name) == action.vm_id:
                 snapshots.forget(action.gateway, resource, snapshot.name)
     except DriverError as error:
         log.warning(

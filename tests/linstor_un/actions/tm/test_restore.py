@@ -21,6 +21,7 @@ from tests.linstor_un.scenes import (
     link,
     links,
     own,
+    post,
     refuse_all,
     run,
     volume,
@@ -129,6 +130,36 @@ def test_one_that_was_killed_lets_nobody_start_the_vm_and_the_next_goes_on_from_
     stored.write_bytes(whole)
     again(site.world, last(site.world, "restore"))
     assert contents(site, vm) == moment
+
+
+def test_an_image_that_is_given_back_has_what_was_there_before_only_where_it_may_be_half_restored(site: Site) -> None:
+    vm, image, _ = backed_up(site)
+    now = contents(site, vm)
+    line = LINE.format(vm.host, vm.identifier, vm.identifier, image.identifier, -1, -1)
+    given_back = f"mvds {vm.host}:{vm.directory}/disk.1 {vm.disk(1).attributes['SOURCE']} {vm.identifier} 101"
+    resource, kept = volume(site.world.cloud.images[1]), f"restore-{vm.identifier}"
+    with killed_while(site.world, r"POST .*/one-image-1/\S*make-available"):
+        run(site.world, line)
+    assert site.world.sandbox.read(resource, 0, 4 * MIB) == now[1] and link(site.world, vm, 1) == ""
+    half = run(site.world, given_back)
+    assert half.succeeded and f"snapshot {kept} has what was there before" in half.stderr
+    assert kept in snapshots(site.world, resource)
+    assert run(site.world, line).succeeded
+    post(site.world, f"/v1/resource-definitions/{resource}/snapshots", {"name": kept})
+    assert kept in snapshots(site.world, resource) and link(site.world, vm, 1) == resource
+    assert run(site.world, given_back).succeeded
+    assert kept not in snapshots(site.world, resource)
+    assert run(site.world, line).succeeded
+
+
+def test_a_chain_of_backups_ends_with_a_restore_and_what_was_kept_for_it_goes(site: Site) -> None:
+    vm, image, _ = backed_up(site, 2)
+    disks = (own(vm), volume(site.world.cloud.images[1]))
+    assert all(any(name.startswith("backup-") for name in snapshots(site.world, disk)) for disk in disks)
+    site.cloud.restore_in_place(vm, image, disk=0)
+    assert not any(name.startswith("backup-") for disk in disks for name in snapshots(site.world, disk))
+    image = site.cloud.backup(vm, site.datastore)
+    assert len(image.increments) == 1 and site.brought_back(image, 1) == site.content(vm, 1)
 
 
 def test_a_pool_without_snapshots_is_a_sentence(make_world: MakeWorld) -> None:
