@@ -1,8 +1,7 @@
 """Every call that a real oned made, argument by argument, flow by flow.
 
-The recordings are in ../shared/opennebula-calls. Left out are the verbs of backups and the hook that current releases
-no longer call, LEFT_OUT, images that come from a backup, and the calls that the recording driver was told to fail: it
-did nothing in them.
+The recordings are in ../shared/opennebula-calls. Left out are the hook that current releases no longer call, LEFT_OUT,
+and the calls that the recording driver was told to fail: it did nothing in them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,10 @@ import pytest
 from lxml import etree
 
 from linstor_sandbox.opennebula import LcmState, VirtualMachine, VmState
+from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
+from linstor_sandbox.opennebula.backups import Increment
 from linstor_sandbox.opennebula.datastores import Datastore
+from linstor_sandbox.opennebula.images import Image
 from linstor_sandbox.opennebula.machines import Disk
 from linstor_sandbox.opennebula.scripts import Call
 from tests.conftest import CHECKOUT, SHARED, World
@@ -43,13 +45,14 @@ REPLAYED = {
         *("clone", "ln", "mkimage", "mkswap", "context", "mv", "mvds", "delete", "resize", "monitor", "cpds"),
         *("snap_create", "snap_create_live", "snap_delete", "snap_revert"),
         *("premigrate", "postmigrate", "failmigrate"),
+        *("prebackup", "prebackup_live", "postbackup", "postbackup_live", "restore"),
     },
     "vmm": {"save_linstor_un", "restore_linstor_un"},
 }
-LEFT_OUT = {
-    "tm": {"restore", "prebackup", "prebackup_live", "postbackup", "postbackup_live"},
-    "vmm": {"restore"},
-}
+LEFT_OUT = {"vmm": {"restore"}}
+# The images that oned made of the last full backup and of the increments, and the folder of the former.
+FULL_BACKUP, INCREMENTS, FULL_SOURCE = 64, 70, "6a7238"
+BACKUP_DATASTORE = 104
 # Verbs that need a guest: in their flows what virsh was told is done too.
 OF_GUESTS = {"snap_create_live", "cpds", "premigrate", "save_linstor_un"}
 DEPLOYMENT = re.compile(r"/datastores/\d+/(\d+)/deployment\.\d+$")
@@ -98,8 +101,7 @@ def is_ours(record: dict[str, Any]) -> bool:
 
 
 def is_replayed(record: dict[str, Any]) -> bool:
-    from_backup = record["action"] == "cp" and "<PATH><![CDATA[rsync://" in record["stdin"]
-    return is_ours(record) and not from_backup and not record["exit_code"]
+    return is_ours(record) and not record["exit_code"]
 
 
 class Replay:
@@ -115,9 +117,12 @@ class Replay:
         self.has_overrides = any(record["type"] == "vmm" for record in self.records)
         self.persistent: dict[int, bool] = {}
         self.sizes: dict[int, int] = {}
+        has_backups = any("backup" in record["action"] for record in self.records)
+        self.server = world.install_backups()[1] if has_backups else None
         world.cloud.datastores.clear()
-        for template in CAPTURED_DATASTORES:
+        for template in (*CAPTURED_DATASTORES, BACKUPS):
             world.cloud.create_datastore(template)
+        assert world.cloud.datastores[-1].identifier == BACKUP_DATASTORE
         self._add_mixed_datastores()
         post(
             world,
@@ -147,6 +152,8 @@ class Replay:
             if is_replayed(record):
                 self._compare(record, self._call(record))
                 self._expect(record)
+                if verb_of(record).startswith("prebackup"):
+                    self._store(record)
             if record["step"] == "attach" and record["action"].startswith("delete"):
                 self._forget_disk(record)
 
@@ -171,6 +178,37 @@ class Replay:
         elif verb == "restore":
             self._move_as_ssh_does(vm)
             hypervisor.restore(vm)
+
+    def _store(self, record: dict[str, Any]) -> None:
+        """What the backup datastore does with the files that were made, and what oned then knows."""
+        match = DISK_PATH.match(record["argv"][0])
+        assert match and self.server
+        host, datastore, vm_id, _ = match.groups()
+        config = {
+            item.tag: item.text or "" for item in etree.fromstring(record["stdin"]).iterfind(".//BACKUP_CONFIG/*")
+        }
+        is_increment = config["MODE"] == "INCREMENT"
+        number = int(config["LAST_INCREMENT_ID"]) + 1 if is_increment else 0
+        source = f"{number:06x}" if is_increment else FULL_SOURCE
+        staged = self.world.sandbox.host(host) / f"var/lib/one/datastores/{datastore}/{vm_id}/backup"
+        disks = {f"disk.{disk_id}.{number}" for disk_id in record["argv"][1].split(":")}
+        assert {path.name for path in staged.iterdir()} == {"vm.xml", *disks}, record["step"]
+        assert not number or all((staged / disk).stat().st_size < MIB for disk in disks), record["step"]
+        target = self.server.stored(BACKUP_DATASTORE, int(vm_id), source)
+        shutil.copytree(staged, target, dirs_exist_ok=True)
+        image = self._backup_image(INCREMENTS if is_increment else FULL_BACKUP, int(vm_id))
+        image.source = source
+        if is_increment:
+            kind = "INCREMENT" if number else "FULL"
+            image.increments.append(Increment(number, number - 1, source, 1, kind))
+
+    def _backup_image(self, identifier: int, vm_id: int) -> Image:
+        images = self.world.cloud.images
+        found = next((image for image in images if image.identifier == identifier), None)
+        if found is None:
+            found = Image(identifier, "backup", BACKUP_DATASTORE, "backups", type="BACKUP", vms=[vm_id])
+            images.append(found)
+        return found
 
     # --- what oned knows --------------------------------------------------------------------------------------------
 
@@ -296,6 +334,8 @@ class Replay:
 
     def _call(self, record: dict[str, Any]) -> Call:
         scripts = self.world.cloud.scripts
+        if "backup" in record["action"]:
+            return scripts.migration("linstor_un", record["action"], record["argv"], record["stdin"])
         if record["stdin"] and "migrate" in record["action"]:
             data = base64.b64encode(record["stdin"].encode()).decode()
             return scripts.migration("linstor_un", record["action"], record["argv"], data)
