@@ -93,6 +93,29 @@ DELETE_CDROM = Cost("delete", 2, ("node1",))
 # n 1: the search for what the lines before have left.
 DELETE_DIRECTORY = Cost("delete", 2, ("node1",))
 
+# --- backups, of two disks ----------------------------------------------------------------------------------------
+
+# Which volumes, copies and snapshots there are, all snapshots in one request and a look at each; for each disk a
+# volume of its snapshot, which is defined, gets its size and its replica, is asked for its device, and is deleted as
+# any volume is, and the snapshot. A connection for the directory, one while the guest is held, one for all files.
+FULL_BACKUP = Cost("prebackup_live", 23, ("node1",) * 3)
+# The snapshots stay.
+FIRST_INCREMENT = Cost("prebackup_live", 21, ("node1",) * 3)
+# And for each disk which node has both snapshots, and in which pool; that node says what has changed while the host
+# writes it: two connections per disk, as no list of all that has changed is ever kept.
+NEXT_INCREMENT = Cost("prebackup_live", 25, ("node1",) * 6)
+# And the snapshots of the increment before the last go; no guest is held.
+LATER_INCREMENT_AT_REST = Cost("prebackup", 27, ("node1",) * 5)
+# Of one disk: the volume is attached where its replica is not.
+FIRST_INCREMENT_AWAY = Cost("prebackup_live", 15, ("node3",) * 2)
+NEXT_INCREMENT_AWAY = Cost("prebackup_live", 17, ("node1", "node3", "node3"))
+# Is a volume left that was read? The files.
+POSTBACKUP = (2, ("node1",))
+# Only the image of the backup says in which datastore it is: oned is asked twice. For each disk: who has it open, what
+# it has kept before, a snapshot and a look at it, attaching it, for writing and for its VM, and what is kept no longer.
+# Connections: is it linked, the link goes, the content comes, the link is back.
+RESTORE = Cost("restore", 23, ("node1",) * 8, 2)
+
 
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
@@ -221,6 +244,39 @@ def test_parking(world: World) -> None:
     assert costs(world) == [PARK_DISK, PARK_DISK, PARK_DIRECTORY]
     world.cloud.deploy(vm, "node1", world.system)
     assert costs(world) == [RETURN_DISK, RETURN_DISK, RETURN_DIRECTORY]
+
+
+def test_backups(world: World) -> None:
+    datastore, _ = world.install_backups()
+    vm = start(world, "".join(f"DISK=[IMAGE_ID={add_image(world, seed, seed == 2).identifier}]" for seed in (1, 2)))
+    costs(world)
+    world.cloud.backup(vm, datastore, "FULL", fs_freeze="AGENT")
+    assert driver_costs(world) == [FULL_BACKUP, Cost("postbackup_live", *POSTBACKUP)]
+    world.cloud.backup(vm, datastore, "INCREMENT")
+    assert driver_costs(world) == [FIRST_INCREMENT, Cost("postbackup_live", *POSTBACKUP)]
+    world.cloud.backup(vm, datastore)
+    assert driver_costs(world) == [NEXT_INCREMENT, Cost("postbackup_live", *POSTBACKUP)]
+    world.cloud.poweroff(vm)
+    costs(world)
+    image = world.cloud.backup(vm, datastore)
+    assert driver_costs(world) == [LATER_INCREMENT_AT_REST, Cost("postbackup", *POSTBACKUP)]
+    world.cloud.restore_in_place(vm, image)
+    assert costs(world) == [RESTORE]
+
+
+def test_backups_of_a_vm_on_a_host_without_a_replica(world: World) -> None:
+    datastore, _ = world.install_backups()
+    vm = start(world, f"DISK=[IMAGE_ID={add_image(world).identifier}]", "node3")
+    costs(world)
+    world.cloud.backup(vm, datastore, "INCREMENT")
+    assert driver_costs(world)[0] == FIRST_INCREMENT_AWAY
+    world.cloud.backup(vm, datastore)
+    assert driver_costs(world)[0] == NEXT_INCREMENT_AWAY
+
+
+def driver_costs(world: World) -> list[Cost]:
+    """What the calls since the last time took that are not the backup datastore's."""
+    return [cost for cost in costs(world) if cost.verb != "backup"]
 
 
 def test_repeating_costs_no_more_than_a_look(world: World) -> None:
