@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import click
 
 from linstor_un import log
-from linstor_un.cli.checks import datastores, facts, front_end, hosts, linstor, opennebula
+from linstor_un.cli.checks import backups, datastores, facts, front_end, hosts, linstor, opennebula
 from linstor_un.cli.checks.facts import Facts
 from linstor_un.cli.checks.finding import ERROR, Finding
 from linstor_un.cli.installation import interpreter, tree
@@ -21,6 +21,7 @@ CHECKS = (
     *linstor.CHECKS,
     *hosts.CHECKS,
     *datastores.CHECKS,
+    *backups.CHECKS,
 )
 _COLOURS = {ERROR: "red"}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from linstor_un.hosts.copies import IS_SAFE
@@ -48,6 +48,31 @@ fi
 """
 )
 
+# As hosts/changes.py asks pools for what has changed.
+_INCREMENTS = """
+is_vm_host=$1
+shift
+lacks() { command -v "$1" >/dev/null 2>&1 || { echo "program $1"; false; }; }
+may() { sudo -n -l "$@" >/dev/null 2>&1; }
+[ "$is_vm_host" = no ] || qemu-io -V >/dev/null 2>&1 || echo "program qemu-io"
+for pool; do
+    name=${pool#*:}
+    case $pool in
+    thin:*)
+        path=/dev/mapper/$(echo "${name%%/*}" | sed s/-/--/g)-$(echo "${name#*/}" | sed s/-/--/g)
+        may lvs || echo "right lvs"
+        may dmsetup message "$path-tpool" 0 reserve_metadata_snap || echo "right dmsetup"
+        ! lacks thin_delta || [ -r "${path}_tmeta" ] || may thin_delta || echo "right thin_delta"
+        ;;
+    zfs:*)
+        lacks zstream >/dev/null || lacks zstreamdump >/dev/null || echo "program zstream"
+        may zfs send || zfs allow "${name%%/*}" 2>/dev/null | grep -Eq "(user $(id -un)|everyone) .*send" ||
+            echo "right zfs send"
+        ;;
+    esac
+done
+"""
+
 
 class Inspection(NamedTuple):
     """What a host is like; `closed_device` is one that its user cannot open, `-` where there is none and it could not.
@@ -88,10 +113,21 @@ def _read(printed: str, before: float, after: float) -> Inspection:
         staging=said.get("staging", [""])[0],
         datastores=said.get("datastores", [""])[0],
         clock_ahead_seconds=ahead,
-        metadata_percent=tuple(map(_thin, said.get("thin", ()))),
+        metadata_percent=tuple(_thin(said.get("thin", ()))),
     )
 
 
-def _thin(line: str) -> tuple[str, float]:
-    group, pool, percent = line.split()
-    return f"{group}/{pool}", float(percent)
+def _thin(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for group, pool, *percent in map(str.split, lines):
+        # LVM does not know it of a pool that is not active.
+        if percent:
+            yield f"{group}/{pool}", float(percent[0])
+
+
+def lacks_for_increments(host: Host, is_vm_host: bool, pools: Sequence[str]) -> tuple[str, ...]:
+    """Return what increments of backups would lack on a host: `program NAME`, or `right COMMAND` of sudo.
+
+    Arguments: `pools` are `thin:GROUP/POOL` and `zfs:POOL`. Raises HostUnreachable and CommandFailed.
+    """
+    step = Step(_INCREMENTS, ("yes" if is_vm_host else "no", *pools))
+    return tuple(dict.fromkeys(host.run("Looking at the host", step).splitlines()))

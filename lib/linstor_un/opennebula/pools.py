@@ -156,6 +156,16 @@ def read(drivers: Collection[str] = (_DRIVER,)) -> Database:
     return Database(datastores, images, machines, tuple(text(element, "NAME") for element in hosts.iterfind("HOST")))
 
 
+def has_increments() -> bool:
+    """Tell whether a VM in a system datastore of this driver is backed up by increments; raises OnedUnreachable."""
+    return any(map(_is_incremental, _paged(Client(), "one.vmpool.infoextended", "VM", _NOT_DONE)))
+
+
+def _is_incremental(tree: _Element) -> bool:
+    drivers = [text(item, "TM_MAD") for item in tree.iterfind("HISTORY_RECORDS/HISTORY")]
+    return drivers[-1:] == [_DRIVER] and text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT"
+
+
 def again(known: Database, image_ids: Sequence[int], vm_ids: Sequence[int]) -> Database:
     """Return what oned knows by now of these images, of these VMs and of those that use the images; nothing else."""
     client = Client()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from linstor_sandbox import Sandbox
-from linstor_sandbox.opennebula import Cloud
+from linstor_sandbox.model import KINDS
+from linstor_sandbox.opennebula import Cloud, LcmState, VirtualMachine, VmState
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.tls import Authority, serving
 from linstor_un.cluster.gateway import Gateway
@@ -300,6 +301,32 @@ def no_device_and_no_right(place: Place) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def increments(place: Place, node: str, *missing: str, refused: str = "", compares: bool = False) -> Iterator[None]:
+    """A VM is backed up by increments, and a node lacks tools or a right for them."""
+    vm = VirtualMachine(0, "vm-0", "one-0", {"MEMORY": "128"})
+    vm.place("node2", 0, place.system)
+    vm.become(VmState.ACTIVE, LcmState.RUNNING)
+    vm.backups.config["MODE"] = "INCREMENT"
+    top = place.sandbox.host(node)
+    with ExitStack() as stack:
+        stack.enter_context(attribute(place.cloud, "machines", [vm]))
+        stack.enter_context(system(BACKUP_COMPARE="yes" if compares else None)(place))
+        for name in missing:
+            stack.enter_context(kept(top / "bin" / name))
+            place.sandbox.remove_tool(node, name)
+        stack.enter_context(written(top / "etc/sudo-refused", refused))
+        yield
+
+
+@contextmanager
+def of_zfs(place: Place, *missing: str, refused: str = "") -> Iterator[None]:
+    """The same, where the pool of node2 is of ZFS."""
+    pool = place.sandbox.cluster.nodes["node2"].pools["data"]
+    with attribute(pool, "kind", KINDS["ZFS_THIN"]), increments(place, "node2", *missing, refused=refused):
+        yield
+
+
 def datastores(*kept_names: str) -> Plant:
     return lambda place: attribute(
         place.cloud, "datastores", [found for found in place.cloud.datastores if found.name in kept_names]
@@ -491,6 +518,24 @@ FAULTS = (
     Fault(
         "thin-pool-metadata", "is 91 % full", lambda p: tool("lvs", f"echo '  {backing(p).replace('/', ' ')} 91.20'")(p)
     ),
+    # Backups.
+    Fault("backup-program", "qemu-io is missing on node2", lambda p: increments(p, "node2", "qemu-io")),
+    Fault("backup-program", "thin_delta is missing on node1, ", lambda p: increments(p, "node1", "thin_delta")),
+    Fault(
+        "backup-program",
+        "thin_delta is missing on node2, and a VM is backed up by increments: whole disks are compared",
+        lambda p: increments(p, "node2", "thin_delta", compares=True),
+    ),
+    Fault("backup-right", "`sudo -n lvs` on node1", lambda p: increments(p, "node1", refused="lvs")),
+    Fault("backup-right", "`sudo -n dmsetup` on node2", lambda p: increments(p, "node2", refused="dmsetup")),
+    Fault("backup-right", "`sudo -n thin_delta` on node2", lambda p: increments(p, "node2", refused="thin_delta")),
+    Fault(
+        "backup-right",
+        "`sudo -n dmsetup` on node1, and a VM is backed up by increments: whole disks",
+        lambda p: increments(p, "node1", refused="dmsetup", compares=True),
+    ),
+    Fault("backup-program", "zstream is missing on node2", lambda p: of_zfs(p, "zstream", "zstreamdump")),
+    Fault("backup-right", "`sudo -n zfs send` on node2", lambda p: of_zfs(p, refused="zfs")),
     # Datastores.
     Fault("no-datastore", "No datastore uses linstor_un", datastores()),
     Fault("no-system-datastore", "no system datastore", datastores("images")),

@@ -18,8 +18,9 @@ from linstor_un.cluster import survey as cluster_survey
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.survey import Survey as Cluster
 from linstor_un.errors import DriverError, MissingDependency
-from linstor_un.hosts import inspection, runner
+from linstor_un.hosts import changes, inspection, runner
 from linstor_un.hosts.inspection import Inspection
+from linstor_un.opennebula import pools
 from linstor_un.opennebula import survey as cloud_survey
 from linstor_un.opennebula.survey import Host, Store
 from linstor_un.opennebula.survey import Survey as Cloud
@@ -62,6 +63,18 @@ class Seen(NamedTuple):
     failure: Optional[DriverError] = None
 
 
+class ForIncrements(NamedTuple):
+    """A host that increments of backups need, what it lacks for them, or why it cannot be looked at.
+
+    `may_compare` where BACKUP_COMPARE lets a backup go on without what pools say.
+    """
+
+    name: str
+    may_compare: bool
+    lacks: tuple[str, ...]
+    failure: Optional[DriverError] = None
+
+
 class Scripts(NamedTuple):
     """The entry scripts by their path in the remotes folder: the first line, empty for one that is not there."""
 
@@ -86,6 +99,7 @@ class Facts(NamedTuple):
     stores: tuple[Configured, ...]
     sites: tuple[Site, ...]
     hosts: tuple[Seen, ...]
+    increments: tuple[ForIncrements, ...]
     left_out: tuple[str, ...]
 
     @property
@@ -113,6 +127,7 @@ def gather(tree: Tree) -> Facts:
         stores = tuple(_configured(configuration, store) for store in cloud.stores) if cloud else ()
         sites = _sites(settings, stores)
     hosts = _hosts(settings, cloud, sites)
+    increments = _increments(settings, cloud, sites)
     helper.shutdown()
     return Facts(
         tree=tree,
@@ -128,6 +143,7 @@ def gather(tree: Tree) -> Facts:
         stores=stores,
         sites=sites,
         hosts=hosts,
+        increments=increments,
         left_out=tuple(left_out),
     )
 
@@ -218,6 +234,40 @@ def _seen(settings: Settings, name: str, has_thin_pool: bool) -> Seen:
         return Seen(name, inspection.inspect(host, systems, location, has_thin_pool))
     except DriverError as failure:
         return Seen(name, None, failure)
+
+
+def _increments(settings: Settings, cloud: Optional[Cloud], sites: Sequence[Site]) -> tuple[ForIncrements, ...]:
+    """Look at what increments of backups need, where a VM has such: on hosts of VMs, and on nodes that say changes."""
+    if cloud is None or not sites or not pools.has_increments():
+        return ()
+    wanted: list[tuple[str, bool, list[str], bool]] = []
+    for site in sites:
+        if site.cluster is not None:
+            names = {node.name for host in site.hosts(cloud) if (node := site.cluster.node(host.name))}
+            may_compare = all(item.settings.backup_compare for item in site.stores if item.store.is_system)
+            for node in site.cluster.nodes:
+                backings = _tellers(site.cluster, node.name)
+                if node.name in names or backings:
+                    wanted.append((node.name, node.name in names, backings, may_compare))
+    with ThreadPoolExecutor(_HOSTS_AT_ONCE) as pool:
+        return tuple(pool.map(lambda item: _for_increments(settings, *item), wanted))
+
+
+def _tellers(cluster: Cluster, node: str) -> list[str]:
+    """Return the pools of a node that can tell what has changed, as inspection.lacks_for_increments takes them."""
+    kinds = {**dict.fromkeys(changes.THIN_PROVIDERS, "thin"), **dict.fromkeys(changes.ZFS_PROVIDERS, "zfs")}
+    found = [pool for pool in cluster.pools if pool.node == node and pool.provider in kinds]
+    return [f"{kinds[pool.provider]}:{pool.backing}" for pool in found]
+
+
+def _for_increments(
+    settings: Settings, name: str, is_vm_host: bool, backings: Sequence[str], may_compare: bool
+) -> ForIncrements:
+    try:
+        lacks = inspection.lacks_for_increments(runner.host(name, settings), is_vm_host, backings)
+        return ForIncrements(name, may_compare, lacks)
+    except DriverError as failure:
+        return ForIncrements(name, may_compare, (), failure)
 
 
 def _scripts(tree: Tree) -> Scripts:
