@@ -11,7 +11,7 @@ from typing import Callable, NamedTuple
 
 import pytest
 
-from linstor_un.hosts import copies, devices, directories, filesystems, inspection, virsh
+from linstor_un.hosts import backup_files, changes, copies, devices, directories, filesystems, inspection, virsh
 from linstor_un.hosts.runner import Feed, Host, Step
 from linstor_un.settings import Settings
 from tests.conftest import CHECKOUT
@@ -100,6 +100,12 @@ def staged(stage: Stage) -> Host:
     return stage.host._replace(settings=stage.host.settings._replace(staging_directory=directory))
 
 
+def target(stage: Stage) -> backup_files.Target:
+    """A disk's file of a backup."""
+    return backup_files.Target(stage.device, 1, f"{stage.directory}/disk.{stage.words[0]}")
+
+
+MANNER = backup_files.Manner(1, 2, 1024)
 MAKINGS: dict[str, Callable[[Stage], object]] = {
     "link": lambda s: s.host.run("", devices.link(s.host, s.device, f"{s.directory}/disk.{s.words[3]}", 1)),
     "unlink": lambda s: devices.unlink(s.host, s.device, s.link),
@@ -127,6 +133,17 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "restore": restore,
     "held": hold,
     "stock_action": stock,
+    "backup prepare": lambda s: backup_files.prepare(s.host, f"{s.directory}/backup", b"<VM/>"),
+    "backup remove": lambda s: backup_files.remove(s.host, f"{s.directory}/backup"),
+    "backup full": lambda s: s.host.run("", backup_files.full(s.host, target(s), MANNER)),
+    "backup changes": lambda s: backup_files.changes(s.host, target(s), MANNER, [(0, 1)]),
+    "backup comparison": lambda s: s.host.run("", backup_files.comparison(s.host, target(s), MANNER, s.device, 1)),
+    # The names are of LINSTOR's volumes and snapshots, which have letters, digits, dashes and underscores alone.
+    "changes of LVM": lambda s: list(changes.of_thin_pool(s.host, "volume_00000", "older", "newer")),
+    "changes of ZFS": lambda s: list(changes.of_zfs(s.host, *s.words[:2], s.words[3], 1)),
+    "inspect for increments": lambda s: inspection.lacks_for_increments(
+        s.host, True, ["thin:group/pool", f"zfs:{s.words[2]}"]
+    ),
     "inspect": lambda s: inspection.inspect(staged(s), (s.words[0],), s.words[1], True),
 }
 
@@ -161,7 +178,8 @@ def started(recorder: Recorder, host: Host, root: Path, making: str, words: tupl
         for number, word in sorted(enumerate(words), key=lambda item: -len(item[1])):
             line = line.replace(word, f"<{number}>")
         # Not the same in two runs, and nobody's to choose.
-        found.append(tuple(re.sub(r"(linstor_un(-export)?\.)\w{10}", r"\1X", line).split("\x1f")))
+        line = re.sub(r"(linstor_un(-export)?\.)\w{10}|(-p\x1f)\d+", r"\1\3X", line)
+        found.append(tuple(line.split("\x1f")))
     return sorted(found)
 
 
@@ -196,7 +214,7 @@ STARTING = re.compile(
     r"subprocess\.(Popen|run|call|check_\w+|get\w+)|os\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*)"
 )
 STARTERS = {
-    "hosts/runner.py": ("ssh", "sh"),
+    "hosts/runner.py": ("ssh", "sh", "datastore/<driver>/ls"),
     "hosts/sources.py": ("gzip", "bzip2", "xz", "zstd", "datastore/downloader.sh"),
     "actions/tm/context.py": ("xorriso", "genisoimage", "mkisofs"),
     "actions/migration.py": ("tm/<driver>/premigrate", "postmigrate", "failmigrate"),
