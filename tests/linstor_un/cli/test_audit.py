@@ -40,6 +40,7 @@ from tests.linstor_un.cli.planted import (
     props,
 )
 from tests.linstor_un.living import drivers
+from tests.linstor_un.scenes import last
 
 
 def configuration() -> dict[str, str]:
@@ -365,6 +366,30 @@ def test_what_the_driver_itself_leaves_is_as_it_should_be(
     cloud.instantiate(f"DISK=[IMAGE_ID={saved.identifier}]", "node3", world.system)
     found["at last"] = look(hosts=True).findings
     assert {when: [item.text for item in items] for when, items in found.items() if items} == {}
+
+
+def test_what_backups_keep_is_as_it_should_be_and_what_a_failed_one_has_left_is_found(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(release="7.2")
+    for name, value in world.cloud.scripts.environment.items():
+        monkeypatch.setenv(name, value)
+    cloud, (datastore, server) = world.cloud, world.install_backups()
+    vm = living.start(world)
+    for _ in range(2):
+        image = cloud.backup(vm, datastore, "INCREMENT")
+    assert [item.text for item in look(hosts=True).findings] == []
+    # This release does not tell postbackup that the backup has failed.
+    server.fail("backup")
+    with pytest.raises(ActionFailed):
+        cloud.backup(vm, datastore)
+    assert {item.kind for item in look().findings} == {"left-snapshot"}
+    assert run("--repair").exit_code == 0
+    cloud.backup(vm, datastore)
+    assert "this increment has all" not in last(world, "prebackup_live").stderr
+    cloud.poweroff(vm)
+    cloud.restore_in_place(vm, image, 0)
+    assert [item.text for item in look(hosts=True).findings] == []
 
 
 def test_each_finding_is_documented() -> None:
