@@ -46,7 +46,8 @@ def base(kept: Sequence[Kept], increment_id: int, done: Mapping[int, int]) -> Op
 
     Arguments: `done` says when each increment was done, in seconds since the epoch, as oned has it.
     """
-    if not done.get(increment_id):
+    # An oned that was killed may have given its chain an increment and told the VM of none: the next one follows that.
+    if not done.get(increment_id) or max(done) > increment_id:
         return None
     earlier = [taken for number, taken in done.items() if number < increment_id]
     candidates = [

@@ -39,5 +39,12 @@ def snapshot(increment_id: int, taken: int, vm_id: int = 7, flags: str = "SUCCES
 )
 def test_the_base_is_the_chains_or_none(found: list[Snapshot], increment_id: int, expected: Optional[int]) -> None:
     kept = backup_chain.of_vm(found, 7)
-    base = backup_chain.base(kept, increment_id, DONE)
+    base = backup_chain.base(
+        kept, increment_id, {number: when for number, when in DONE.items() if number <= increment_id}
+    )
     assert (base.says.taken if base else None) == expected
+
+
+def test_a_chain_that_has_an_increment_of_which_the_vm_does_not_know_has_no_base() -> None:
+    kept = backup_chain.of_vm([snapshot(1, 150)], 7)
+    assert backup_chain.base(kept, 1, DONE) is None
