@@ -18,22 +18,35 @@ _SECTOR_BYTES = 512
 _END = "end"
 
 # thin_delta reads a pool's metadata as they were when they were reserved, which the kernel does once at a time: other
-# backups are waited for, and what nobody has released for so long was left by one that was killed.
+# backups are waited for, and thin_send of LINSTOR, as long as such a program works. What nobody works with any more was
+# left by one that was killed. All that it says is kept until the pool is released, as whoever takes it needs as long as
+# the data take; and what was released by somebody else meanwhile may have been overwritten while it was read.
 _OF_THIN_POOL = """
 watch
 exec </dev/null
-exec 5>&1
 found=$(sudo -n lvs --noheadings --separator '|' -o vg_name,pool_lv,thin_id,lv_name \\
     --select "lv_name=\\"$1\\" || lv_name=\\"$2\\"")
-field() {
-    printf '%s\\n' "$found" | tr -d ' ' | grep "|$1\\$" | head -n 1 | cut -d '|' -f "$2"
+row() {
+    printf '%s\\n' "$found" | tr -d ' ' | grep "$1\\$" | head -n 1
 }
-group=$(field "$2" 1) pool=$(field "$2" 2)
-earlier=$(field "$1" 3) later=$(field "$2" 3)
+field() {
+    printf '%s\\n' "$1" | cut -d '|' -f "$2"
+}
+row=$(row "|$2")
+group=$(field "$row" 1) pool=$(field "$row" 2) later=$(field "$row" 3)
+# Thin volumes have numbers of their own in each pool: one of another pool would be compared with a stranger.
+earlier=$(field "$(row "^$group|$pool|[0-9]*|$1")" 3)
 if [ -z "$pool" ] || [ -z "$earlier" ] || [ -z "$later" ]; then
-    echo "lvs does not know both $1 and $2 as thin volumes" >&2
+    echo "lvs does not know both $1 and $2 as thin volumes of one pool" >&2
     exit 1
 fi
+# They took blocks for one run wherever they follow each other in the volume, and compared where its first one lies.
+case $(thin_delta -V) in
+*1.0.[0-5] | *1.0.[0-5][!0-9]*)
+    echo "thin_delta 1.0.0 to 1.0.5 leaves out blocks that have changed: upgrade the package that has it" >&2
+    exit 1
+    ;;
+esac
 path=/dev/mapper/$(echo "$group" | sed s/-/--/g)-$(echo "$pool" | sed s/-/--/g)
 reserved=
 release() {
@@ -51,7 +64,8 @@ until said=$(sudo -n dmsetup message "$path-tpool" 0 reserve_metadata_snap 2>&1)
     *) echo "$said" >&2; exit 1 ;;
     esac
     if [ "$(date +%s)" -ge "$limit" ]; then
-        sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null || exit 1
+        grep -qsx 'thin_[a-z]*' /proc/[0-9]*/comm ||
+            sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null 2>&1 || true
         limit=$(($(date +%s) + $3))
     fi
     sleep 0.2
@@ -60,11 +74,19 @@ reserved=yes
 as_root=
 [ -r "${path}_tmeta" ] || as_root='sudo -n'
 changed='\\(different\\|left_only\\|right_only\\)'
-failed=$({ { $as_root thin_delta --metadata-snap --thin1 "$earlier" --thin2 "$later" "${path}_tmeta" || echo failed >&4
-} | sed -n -e 's/.*data_block_size="\\([0-9]*\\)".*/block \\1/p' \\
-    -e "s/.*<$changed begin=\\"\\([0-9]*\\)\\" length=\\"\\([0-9]*\\)\\".*/\\2 \\3/p" >&5; } 4>&1)
-[ -z "$failed" ] || exit 1
-echo end
+# What it says and is not known here is passed on, and then refused.
+said=$({ $as_root thin_delta --metadata-snap --thin1 "$earlier" --thin2 "$later" "${path}_tmeta" ||
+    printf '\\nfailed\\n'
+} | sed -e '/^ *<same /d' -e '/^ *<\\/*diff[ >]/d' -e '/^<\\/superblock/d' \\
+    -e 's/^<superblock .*data_block_size="\\([0-9]*\\)".*/block \\1/' \\
+    -e "s/^ *<$changed begin=\\"\\([0-9]*\\)\\" length=\\"\\([0-9]*\\)\\".*/\\2 \\3/")
+reserved=
+sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null || {
+    echo "somebody else has released the metadata of $group/$pool while they were read" >&2
+    exit 1
+}
+printf '%s\\n' "$said" | grep -qx failed && exit 1
+printf '%s\\n' "$said" end
 """
 
 # The records of an incremental stream: what was written and what was freed. Its data are read, and thrown away.
@@ -93,11 +115,13 @@ def of_thin_pool(host: Host, volume: str, earlier: str, later: str) -> Iterator[
     values = (f"{volume}_{earlier}", f"{volume}_{later}", host.settings.command_timeout_seconds)
     block_bytes = 0
     for line in _lines(host, f"Asking LVM what has changed in {volume}", Step(_OF_THIN_POOL, values)):
-        first, second = line.split()
-        if first == "block":
+        first, _, second = line.partition(" ")
+        if first == "block" and second.isdigit():
             block_bytes = int(second) * _SECTOR_BYTES
-        else:
+        elif block_bytes and first.isdigit() and second.isdigit():
             yield int(first) * block_bytes, int(second) * block_bytes
+        else:
+            raise CommandFailed(f"thin_delta on {host.name} says {line[:80]!r}, which this driver does not understand")
 
 
 def of_zfs(host: Host, volume: str, earlier: str, later: str, size_bytes: int) -> Iterator[tuple[int, int]]:

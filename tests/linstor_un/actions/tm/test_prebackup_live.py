@@ -12,8 +12,10 @@ import pytest
 from linstor_sandbox import Pool
 from linstor_sandbox.opennebula import ActionFailed
 from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
+from linstor_un.hosts import changes
 from tests.conftest import SYSTEM_TEMPLATE, World
 from tests.linstor_un.backing_up import Site, is_qcow2, passing
+from tests.linstor_un.hosts.hosts_in_a_box import host, replace_tool
 from tests.linstor_un.living import EVERY_KIND, guest, held_for_one_request, holds, snapshots, start
 from tests.linstor_un.scenes import MIB, add_image, attached, last, link, own, post, replicas, requests, volume, volumes
 
@@ -281,6 +283,59 @@ def test_a_list_of_changes_that_comes_in_part_makes_no_increment(site: Site) -> 
     tool.unlink()
     image = site.cloud.backup(vm, site.datastore)
     assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
+
+
+METADATA = '<superblock uuid="" time="1" transaction="1" version="2" data_block_size="128" nr_data_blocks="99">'
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (
+            f"sudo -n dmsetup message vg_data-data-tpool 0 release_metadata_snap\necho '{METADATA}'\n",
+            "somebody else has released the metadata of vg_data/data",
+        ),
+        (f"echo '{METADATA}'\necho '    <moved begin=\"1\" length=\"2\"/>'\n", "moved begin"),
+        (f"[ \"$1\" != -V ] || echo 'thin_delta 1.0.4'\necho '{METADATA}'\n", "thin_delta 1.0.0 to 1.0.5"),
+    ],
+)
+def test_what_thin_delta_says_of_lost_metadata_or_in_other_words_or_wrongly_is_not_taken(
+    site: Site, script: str, reason: str
+) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    for node in site.world.cloud.hosts:
+        replace_tool(site.world.sandbox, node, "thin_delta", script)
+    with pytest.raises(ActionFailed, match=f"No increment can be made: .*{reason}"):
+        site.cloud.backup(vm, site.datastore)
+    assert site.world.sandbox.snapshot_of_state()["metadata_snapshots"] == []
+
+
+def test_a_base_in_another_pool_of_the_node_is_compared_with_nothing(make_world: MakeWorld) -> None:
+    site = Site(make_world(pools=(Pool("data", "LVM_THIN", 20480), Pool("fast", "LVM_THIN", 20480))))
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    node = max(replicas(site.world, own(vm)) - {vm.host})
+    path = f"/v1/resource-definitions/{own(vm)}/resources/{node}"
+    address = f"{site.world.sandbox.uri}{path}"
+    urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).read()
+    post(site.world, path, {"resource": {"props": {"StorPoolName": "fast"}}})
+    site.cloud.migrate_live(vm, node)
+    with pytest.raises(ActionFailed, match=r"No increment can be made: .*as thin volumes of one pool"):
+        site.cloud.backup(vm, site.datastore)
+
+
+def test_a_pool_is_released_before_what_has_changed_is_copied(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    (base,) = kept(site, own(vm))
+    # More than what waits in pipes for a reader who takes his time.
+    script = f"echo '{METADATA}'\nseq 0 2 400000 | sed 's/.*/    <different begin=\"&\" length=\"1\"\\/>/'\n"
+    replace_tool(site.world.sandbox, "node1", "thin_delta", script)
+    found = changes.of_thin_pool(host(site.world.sandbox, "node1"), f"{own(vm)}_00000", base, base)
+    assert next(found) == (0, KIB64)
+    assert site.world.sandbox.snapshot_of_state()["metadata_snapshots"] == []
+    assert sum(1 for _ in found) == 200000
 
 
 def test_a_disk_that_is_encrypted_below_drbd_is_refused_or_compared(site: Site) -> None:
