@@ -390,6 +390,7 @@ class ResourceDefinition:
     resources: Registry[Resource] = field(default_factory=Registry)
     snapshots: Registry[Snapshot] = field(default_factory=Registry)
     connections: dict[frozenset[str], Props] = field(default_factory=dict)
+    standing_alone: set[str] = field(default_factory=set)
     connection_uuids: dict[frozenset[str], str] = field(default_factory=dict)
     contents: dict[int, Content] = field(default_factory=dict)
     cloned_from: str = ""

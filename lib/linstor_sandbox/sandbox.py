@@ -452,6 +452,13 @@ class Sandbox:
             self.cluster.definitions[resource].resources[node].disk_state = state
             self.cluster.touch()
 
+    def stand_alone(self, resource: str, node: str, alone: bool = True) -> None:
+        """Have a replica unconnected with all others, as after a split brain: each calls itself up to date."""
+        with self.cluster.lock:
+            nodes = self.cluster.definitions[resource].standing_alone
+            (nodes.add if alone else nodes.discard)(node)
+            self.cluster.touch()
+
     def run_balance(self) -> tuple[int, int]:
         """LINSTOR's BalanceResourcesTask, once: (definitions that grew, replicas removed)."""
         self.cluster.touch()

@@ -360,7 +360,7 @@ class ResourceView:
         resource = self.resource
         connections = {
             peer.node.name: {"connected": True, "message": "Connected"}
-            if peer.node.host_up
+            if peer.node.host_up and not self.definition.standing_alone & {peer.node.name, resource.node.name}
             else {"connected": False, "message": "Connecting"}
             for peer in self._peers()
         }

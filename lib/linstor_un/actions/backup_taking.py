@@ -92,6 +92,8 @@ def _snapshots(wanted: Backup, undo: Undo, resources: Sequence[str], is_live: bo
             if error.code != SNAPSHOTS_NOT_SUPPORTED:
                 raise
             raise NotReady(f"{error}; backups need pools that can take snapshots: LVM-thin or ZFS") from None
+    # Which of them is read, and which says what has changed, depends on where the VM is.
+    replicas.check_alike(action.gateway, resources)
     found = snapshots.of_all(action.gateway, list(names))
     return {resource: _one(found.get(resource.lower(), ()), resource, name) for resource, name in names.items()}
 

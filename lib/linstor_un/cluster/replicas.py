@@ -17,7 +17,7 @@ ZEROED_PROVIDERS = frozenset({"LVM_THIN", "ZFS", "ZFS_THIN", "FILE_THIN", "STORA
 
 
 class Replica(NamedTuple):
-    """A resource on a node."""
+    """A resource on a node; `unconnected` are the other nodes that DRBD does not reach from it."""
 
     node: str
     flags: frozenset[str]
@@ -26,6 +26,7 @@ class Replica(NamedTuple):
     usable_size_kib: int
     storage_pool: str
     layers: tuple[str, ...]
+    unconnected: frozenset[str] = frozenset()
 
     @property
     def is_diskless(self) -> bool:
@@ -71,7 +72,9 @@ def of_several(gateway: Gateway, resources: Sequence[str]) -> dict[str, list[Rep
 
 def from_json(data: Mapping[str, Any]) -> Replica:
     """Read a resource as LINSTOR describes it."""
-    device, size, layers = _device(data.get("layer_object") or {})
+    layer = data.get("layer_object") or {}
+    device, size, layers = _device(layer)
+    connections = (layer.get("drbd") or {}).get("connections") or {}
     return Replica(
         node=data["node_name"],
         flags=frozenset(data.get("flags", ())),
@@ -80,7 +83,25 @@ def from_json(data: Mapping[str, Any]) -> Replica:
         usable_size_kib=size,
         storage_pool=(data.get("props") or {}).get("StorPoolName", ""),
         layers=layers,
+        unconnected=frozenset(node for node, found in connections.items() if not found.get("connected")),
     )
+
+
+def check_alike(gateway: Gateway, resources: Sequence[str]) -> None:
+    """Check that the replicas of each volume have the same content; one request.
+
+    Those that are not connected do not: after a split brain, or on a network of which a node is cut off, each calls
+    itself up to date, and LINSTOR believes it. Raises NotReady.
+    """
+    for resource, found in of_several(gateway, resources).items():
+        holders = {item.node for item in found if item.holds_data}
+        for item in found:
+            lost = sorted(item.unconnected & holders) if item.holds_data else []
+            if lost:
+                raise NotReady(
+                    f"The replicas of {resource} may differ: DRBD on {item.node} is not connected to "
+                    f"{', '.join(lost)}; see `drbdadm status {resource}` there, reconnect them and retry"
+                )
 
 
 def _device(layer: Mapping[str, Any]) -> tuple[str, int, tuple[str, ...]]:

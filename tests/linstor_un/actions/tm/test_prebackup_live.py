@@ -131,6 +131,19 @@ def test_a_pool_without_snapshots_is_a_sentence_and_nothing_is_left(make_world: 
     site.write(vm, 0, b"it runs")
 
 
+def test_replicas_that_may_differ_are_no_backup(site: Site) -> None:
+    vm = start(site.world)
+    image = volume(site.world.cloud.images[1])
+    holder = min(replicas(site.world, image))
+    site.world.sandbox.stand_alone(image, holder)
+    before = volumes(site.world)
+    with pytest.raises(ActionFailed, match=f"The replicas of {image} may differ"):
+        site.cloud.backup(vm, site.datastore)
+    assert volumes(site.world) == before and kept(site, own(vm)) == kept(site, image) == []
+    site.world.sandbox.stand_alone(image, holder, alone=False)
+    site.cloud.backup(vm, site.datastore)
+
+
 def test_a_full_file_system_is_a_sentence_and_nothing_is_left(site: Site) -> None:
     vm = start(site.world)
     before = volumes(site.world)
