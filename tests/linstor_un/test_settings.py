@@ -46,7 +46,6 @@ GOOD: dict[str, tuple[str, object]] = {
     "SAFE_DIRS": ("/var/tmp", ("/var/tmp",)),
     "NO_DECOMPRESS": ("true", True),
     "LIMIT_TRANSFER_BW": ("10M", "10M"),
-    "BACKUP_COMPARE": ("yes", True),
     "PREFIX": ("two", "two"),
     "SUPPORTED_FS": ("ext4 btrfs", ("ext4", "btrfs")),
     "LOCK_DIR": ("/run/one", "/run/one"),

@@ -9,7 +9,7 @@ was. Any other one would make a chain that is silently wrong.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from linstor_un.cluster import snapshots
 from linstor_un.cluster.gateway import Gateway
@@ -30,14 +30,10 @@ def of_vm(found: Iterable[Snapshot], vm_id: int) -> list[Kept]:
     return [Kept(item, says) for item, says in named if says is not None and says.vm_id == vm_id]
 
 
-def forget(gateway: Gateway, resource: str, vm_id: int, is_restored: Callable[[], bool] = lambda: False) -> None:
-    """Delete all snapshots of a volume that backups of this VM have taken.
-
-    Argument: `is_restored` tells, where a restore has left a snapshot, whether that is over, so that it goes too.
-    """
+def forget(gateway: Gateway, resource: str, vm_id: int, with_restores: bool = False) -> None:
+    """Delete all snapshots of a volume that backups of this VM have taken, and with `with_restores` those of restores."""
     for item in snapshots.of(gateway, resource):
-        is_restores = item.name.lower() == restore_snapshot(vm_id)
-        if of_vm([item], vm_id) or (is_restores and is_restored()):
+        if of_vm([item], vm_id) or (with_restores and item.name.lower() == restore_snapshot(vm_id)):
             snapshots.forget(gateway, resource, item.name)
 
 

@@ -10,7 +10,7 @@ from linstor_un import locks, log
 from linstor_un import settings as settings_room
 from linstor_un.actions import attachment, backup_chain, new_volume
 from linstor_un.actions.own_volume import OwnVolumes
-from linstor_un.cluster import primaries, replicas
+from linstor_un.cluster import primaries, replicas, snapshots
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
 from linstor_un.errors import HostUnreachable, InvalidInput, NotFound
@@ -187,6 +187,34 @@ def unlink(transfer: Transfer, place: Place, device: str) -> Unlinked:
         return Unlinked(device, False)
 
 
+def is_half_restored(transfer: Transfer, place: Place, resource: str) -> bool:
+    """Tell whether restoring a disk from a backup was killed: its link is gone, and a snapshot has what it had before.
+
+    Only VMs with backups are looked at. Raises as Host.run.
+    """
+    if transfer.vm is None or not transfer.vm.has_backups:
+        return False
+    kept = snapshots.find(transfer.gateway, resource, restore_snapshot(transfer.vm_id))
+    return kept is not None and kept.is_usable and not devices.is_link(transfer.host(place.host), place.path)
+
+
+def _forget_kept(transfer: Transfer, place: Place, resource: str) -> None:
+    """Delete what backups and restores of the VM have kept of an image: no increment will be made from it.
+
+    An image that a killed restore has left half restored gets back what it had before: nobody else would know.
+    """
+    name = restore_snapshot(transfer.vm_id)
+    is_whole = True
+    try:
+        if is_half_restored(transfer, place, resource):
+            log.warning(f"{resource} is half restored from a backup and gets back what it had before")
+            attachment.roll_back(transfer.gateway, resource, name, lambda: None)
+    except HostUnreachable as error:
+        log.warning(f"{error}; if {resource} was being restored, snapshot {name} has what it had before")
+        is_whole = False
+    backup_chain.forget(transfer.gateway, resource, transfer.vm_id, with_restores=is_whole)
+
+
 def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: str, device: str) -> None:
     """Take an image's volume from the VM: unlink it and detach it, unless another VM on the host has it.
 
@@ -207,26 +235,3 @@ def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: st
         is_left = disk is not None and not disk.is_shared and replica.in_use is False
         if is_here or is_left:
             replicas.detach_replica(transfer.gateway, resource, replica)
-
-
-def _forget_kept(transfer: Transfer, place: Place, resource: str) -> None:
-    """Delete what backups of the VM have kept of an image, from which no increment will be made, and a restore.
-
-    Without its link the image may have only a part of what a restore that was killed was to write: what it had before
-    stays in that snapshot.
-    """
-    backup_chain.forget(transfer.gateway, resource, transfer.vm_id, lambda: _is_whole(transfer, place))
-
-
-def _is_whole(transfer: Transfer, place: Place) -> bool:
-    try:
-        is_whole = devices.is_link(transfer.host(place.host), place.path)
-    except HostUnreachable as error:
-        log.warning(str(error))
-        is_whole = False
-    if not is_whole:
-        log.warning(
-            f"disk {place.disk_id} of VM {transfer.vm_id} may have been restored in part only: snapshot "
-            f"{restore_snapshot(transfer.vm_id)} has what was there before"
-        )
-    return is_whole

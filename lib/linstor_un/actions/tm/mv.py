@@ -15,7 +15,7 @@ from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import replicas
 from linstor_un.cluster.replicas import Replica
 from linstor_un.driver import Call
-from linstor_un.errors import DriverError, HostUnreachable, InvalidInput
+from linstor_un.errors import DriverError, HostUnreachable, InvalidInput, NotReady
 from linstor_un.hosts import devices, directories
 from linstor_un.hosts.runner import Host
 from linstor_un.opennebula import arguments, lifecycle
@@ -46,6 +46,7 @@ def _state(action: Transfer) -> int:
 
 
 def _disk(action: Transfer, source: Place, target: Place) -> None:
+    _check_whole(action, source)
     if _state(action) in lifecycle.PARKING:
         # The volume stays where it is, and the front-end has no use for a device.
         return
@@ -56,6 +57,18 @@ def _disk(action: Transfer, source: Place, target: Place) -> None:
         if source.datastore_id != target.datastore_id and not disk.is_image:
             properties = action.owner(target.disk_id, target.datastore_id)
             action.gateway.modify_resource_definition(resource, properties)
+
+
+def _check_whole(action: Transfer, source: Place) -> None:
+    """Refuse a disk whose link a killed restore has taken: with a new one the VM would start from half of each."""
+    if action.vm is None or not action.vm.has_backups or _state(action) in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
+        return
+    disk = action.need_disk(source.disk_id)
+    if transfer.is_half_restored(action, source, action.resource(disk)):
+        raise NotReady(
+            f"Disk {disk.disk_id} of VM {action.vm_id} is half restored from a backup: repeat `onevm restore`, which "
+            "goes on from what the disk had before, and then move the VM"
+        )
 
 
 def _directory(action: Transfer, source: Place, target: Place) -> None:

@@ -132,24 +132,14 @@ def test_one_that_was_killed_lets_nobody_start_the_vm_and_the_next_goes_on_from_
     assert contents(site, vm) == moment
 
 
-def test_an_image_that_is_given_back_has_what_was_there_before_only_where_it_may_be_half_restored(site: Site) -> None:
-    vm, image, _ = backed_up(site)
-    now = contents(site, vm)
-    line = LINE.format(vm.host, vm.identifier, vm.identifier, image.identifier, -1, -1)
-    given_back = f"mvds {vm.host}:{vm.directory}/disk.1 {vm.disk(1).attributes['SOURCE']} {vm.identifier} 101"
+def test_what_a_restore_could_not_delete_goes_with_the_image(site: Site) -> None:
+    vm, _, _ = backed_up(site)
     resource, kept = volume(site.world.cloud.images[1]), f"restore-{vm.identifier}"
-    with killed_while(site.world, r"POST .*/one-image-1/\S*make-available"):
-        run(site.world, line)
-    assert site.world.sandbox.read(resource, 0, 4 * MIB) == now[1] and link(site.world, vm, 1) == ""
-    half = run(site.world, given_back)
-    assert half.succeeded and f"snapshot {kept} has what was there before" in half.stderr
-    assert kept in snapshots(site.world, resource)
-    assert run(site.world, line).succeeded
     post(site.world, f"/v1/resource-definitions/{resource}/snapshots", {"name": kept})
-    assert kept in snapshots(site.world, resource) and link(site.world, vm, 1) == resource
-    assert run(site.world, given_back).succeeded
+    now = site.content(vm, 1)
+    site.cloud.terminate(vm)
     assert kept not in snapshots(site.world, resource)
-    assert run(site.world, line).succeeded
+    assert site.world.sandbox.read(resource, 0, len(now)) == now
 
 
 def test_a_chain_of_backups_ends_with_a_restore_and_what_was_kept_for_it_goes(site: Site) -> None:
@@ -160,6 +150,21 @@ def test_a_chain_of_backups_ends_with_a_restore_and_what_was_kept_for_it_goes(si
     assert not any(name.startswith("backup-") for disk in disks for name in snapshots(site.world, disk))
     image = site.cloud.backup(vm, site.datastore)
     assert len(image.increments) == 1 and site.brought_back(image, 1) == site.content(vm, 1)
+
+
+def test_after_one_that_was_killed_the_vm_does_not_move_and_its_image_goes_back_whole(site: Site) -> None:
+    vm, image, _ = backed_up(site)
+    now, resource = contents(site, vm), link(site.world, vm, 1)
+    with killed_while(site.world, r"POST .*/one-image-1/\S*make-available"):
+        run(site.world, LINE.format(vm.host, vm.identifier, vm.identifier, image.identifier, -1, -1))
+    site.world.sandbox.write(resource, b"half of the backup")
+    for disk_id in (0, 1):
+        path = f"/var/lib/one//datastores/100/{vm.identifier}/disk.{disk_id}"
+        moved = run(site.world, f"mv {vm.host}:{path} node2:{path} {vm.identifier} 100")
+        assert not moved.succeeded and "half restored" in moved.stderr and link(site.world, vm, disk_id) == ""
+    site.cloud.terminate(vm)
+    assert site.world.sandbox.read(resource, 0, len(now[1])) == now[1]
+    assert not any(name.startswith("restore-") for name in snapshots(site.world, resource))
 
 
 def test_a_pool_without_snapshots_is_a_sentence(make_world: MakeWorld) -> None:
