@@ -52,7 +52,8 @@ _FULL = (
 device=$1 bytes=$2 seconds=$3 file=$4 rate=
 slowly "$5" "$6"
 wait_for_device "$device" "$bytes" "$seconds"
-[ "$7" = 0 ] || ! qemu-img convert --help 2>/dev/null | grep -q -e '-r rate_limit' || rate="-r $7"
+# Before 6.0 it has no -r; what it says of it was worded anew in 10.1.
+[ "$7" = 0 ] || ! qemu-img convert --help 2>/dev/null | grep -q -i -e '-r[ ,].*rate' || rate="-r $7"
 rm -f "$file"
 qemu-img convert -U -f raw -O qcow2 -W -m 8 $rate "$device" "$file"
 # A device is larger than its disk: it is cut to what OpenNebula knows.

@@ -98,6 +98,23 @@ def test_a_guest_whose_agent_does_not_answer_runs_on(make_world: MakeWorld, agen
     site.write(vm, 0, b"it runs")
 
 
+@pytest.mark.parametrize("help", ["convert [-S sparse_size] [-r rate_limit] [-W]", "  -r, --rate-limit RATE", "[-W]"])
+def test_it_works_no_harder_than_the_backup_datastore_allows(site: Site, help: str) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.datastore.attributes.update(RSYNC_NICE="7", RSYNC_IONICE="5", RSYNC_BWLIMIT="4096")
+    tool = site.world.sandbox.host(vm.host) / "bin" / "qemu-img"
+    said = tool.with_name("said")
+    own_tool = tool.rename(tool.with_name(".qemu-img"))
+    script = (
+        f'[ "$2" != --help ] || {{ echo "{help}"; exit; }}\n(nice; ionice; echo "$@") >>{said}\nexec {own_tool} "$@"'
+    )
+    replace_tool(site.world.sandbox, vm.host, "qemu-img", script)
+    site.cloud.backup(vm, site.datastore)
+    nice, io_nice, convert = said.read_text().splitlines()[:3]
+    assert (nice, io_nice) == ("7", "best-effort: prio 5")
+    assert ("-r 4194304" in convert) == ("rate" in help)
+
+
 def test_a_host_without_a_replica_reads_over_the_network(site: Site) -> None:
     add_image(site.world)
     image = site.world.cloud.images[0]
