@@ -95,7 +95,7 @@ watch
 exec </dev/null
 exec 5>&1
 as_root='sudo -n'
-sudo -n -l zfs send >/dev/null 2>&1 || as_root=
+sudo -n -l zfs send -i "@$2" "$1@$3" >/dev/null 2>&1 || as_root=
 dump=zstreamdump
 ! command -v zstream >/dev/null || dump='zstream dump'
 failed=$({ { $as_root zfs send -i "@$2" "$1@$3" || echo failed >&4

@@ -368,6 +368,20 @@ def test_a_pool_is_released_before_what_has_changed_is_copied(site: Site) -> Non
     assert sum(1 for _ in found) == 200000
 
 
+def test_a_right_to_zfs_send_with_any_arguments_is_one(make_world: MakeWorld) -> None:
+    site = Site(make_world(pools=(Pool("data", "ZFS_THIN", 20480),)))
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    for node in site.world.cloud.hosts:
+        tool = site.world.sandbox.host(node) / "bin" / "sudo"
+        own_tool = tool.rename(tool.with_name(".sudo"))
+        # As `zfs send *` in sudoers: without any it is no right.
+        replace_tool(site.world.sandbox, node, "sudo", f'[ "$*" != "-n -l zfs send" ] || exit 1\nexec {own_tool} "$@"')
+    site.write(vm, 0, b"second")
+    image = site.cloud.backup(vm, site.datastore)
+    assert site.brought_back(image, 0) == site.content(vm, 0)
+
+
 def test_a_disk_that_is_encrypted_below_drbd_is_refused_or_compared(site: Site) -> None:
     post(site.world, "/v1/encryption/passphrase", {"new_passphrase": "word"})
     crypt = site.cloud.create_datastore(f'{SYSTEM_TEMPLATE.replace("linstor-system", "crypt")} ENCRYPTION="yes"')
