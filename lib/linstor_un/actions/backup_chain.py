@@ -31,7 +31,7 @@ def of_vm(found: Iterable[Snapshot], vm_id: int) -> list[Kept]:
 
 
 def forget(gateway: Gateway, resource: str, vm_id: int, with_restores: bool = False) -> None:
-    """Delete all snapshots of a volume that backups of this VM have taken, and with `with_restores` those of restores."""
+    """Delete all snapshots of a volume that backups of this VM have taken, and those of restores where asked to."""
     for item in snapshots.of(gateway, resource):
         if of_vm([item], vm_id) or (with_restores and item.name.lower() == restore_snapshot(vm_id)):
             snapshots.forget(gateway, resource, item.name)
