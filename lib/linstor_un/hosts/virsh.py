@@ -51,7 +51,8 @@ trap release EXIT
 trap 'exit 1' HUP INT TERM PIPE
 freeze || {
     [ "$?" -ne 124 ] || late=yes
-    [ -z "$late" ] || timeout "$seconds" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
+    # One that is frozen already was left so by a session that was killed.
+    [ "$how" = SUSPEND ] || timeout "$seconds" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
     held=
     # The agent may have taken its time: the driver makes ready again before the VM stands still.
     echo unfrozen
@@ -67,6 +68,16 @@ freeze || {
 echo "${held:-running}"
 word=$(timeout "$limit" head -n 1) || true
 [ -n "$word" ] || { echo "$domain was held for $limit s without an answer and is let go" >&2; exit 1; }
+"""
+)
+
+_LET_GO = (
+    LIBVIRT
+    + """
+timeout "$2" virsh --connect "$uri" domfsthaw "$1" >/dev/null 2>&1 || true
+case $(timeout "$2" virsh --connect "$uri" domstate "$1" 2>/dev/null) in
+paused) timeout "$2" virsh --connect "$uri" resume "$1" >/dev/null ;;
+esac
 """
 )
 
@@ -91,7 +102,7 @@ def held(host: Host, domain: str, make_ready: Callable[[], object], how: str = T
             feed.say("suspend")
         state = feed.line()
     if not state:
-        feed.finish()
+        _finish(feed, host, domain)
         raise CommandFailed(f"{domain} on {host.name} could not be held for a snapshot: see its libvirt log and retry")
     if state == RUNNING:
         log.warning(f"the guest agent of {domain} does not freeze its file systems: their snapshots are as of a crash")
@@ -99,22 +110,32 @@ def held(host: Host, domain: str, make_ready: Callable[[], object], how: str = T
     try:
         yield
     except BaseException:
-        _let_go(feed, quietly=True)
+        try:
+            _let_go(feed, host, domain)
+        except DriverError as error:
+            log.error(f"{error}")
         raise
-    _let_go(feed, quietly=False)
+    _let_go(feed, host, domain)
 
 
-def _let_go(feed: Feed, quietly: bool) -> None:
+def _let_go(feed: Feed, host: Host, domain: str) -> None:
     try:
         feed.say("go on")
     except BrokenPipeError:
         log.debug("the VM was let go before")
+    _finish(feed, host, domain)
+
+
+def _finish(feed: Feed, host: Host, domain: str) -> None:
+    """Wait for the script's end; where it has failed it may have been killed, so that nobody there lets the VM go."""
     try:
         feed.finish()
-    except DriverError as error:
-        if not quietly:
-            raise
-        log.error(f"{error}")
+    except DriverError:
+        try:
+            host.run(f"Letting {domain} go", Step(_LET_GO, (domain, host.settings.freeze_timeout_seconds)))
+        except DriverError as error:
+            log.error(f"{error}; see with `virsh domstate {domain}` there whether it runs")
+        raise
 
 
 _SAVE = (

@@ -52,6 +52,32 @@ def test_a_guest_without_a_good_agent_is_suspended(make_world: Callable[..., Wor
     write(world, vm, 0, "it runs")
 
 
+@pytest.mark.parametrize(("agent", "command"), [("on", "domfsthaw"), ("off", "resume")])
+def test_a_vm_whose_holder_is_killed_on_its_host_is_let_go(world: World, agent: str, command: str) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    guest(world, vm).agent = agent
+    tools, mark = world.sandbox.host(vm.host), world.folder / "killed"
+    tool = tools / "steps" / "virsh"
+    # All processes of its session, which is that of the script.
+    kill = 'for n in /proc/[0-9]*; do set -- $(cat $n/stat); [ "$6" != $own ] || kill -9 ${n#/proc/}; done'
+    tool.write_text(
+        f"#!/bin/sh\ncase $* in *{command}*) [ -e {mark} ] || "
+        f"{{ touch {mark}; set -- $(cat /proc/$$/stat); own=$6; {kill}; }} ;; esac\n"
+        f'exec {tools}/bin/virsh "$@"\n'
+    )
+    tool.chmod(0o755)
+    assert "Killed" in failure(lambda: world.cloud.snapshot_create(vm, vm.disk(0)))
+    assert mark.exists()
+    write(world, vm, 0, "it runs")
+
+
+def test_a_guest_that_stayed_frozen_is_let_go_by_the_next_snapshot(world: World) -> None:
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    guest(world, vm).freeze()
+    world.cloud.snapshot_create(vm, vm.disk(0))
+    write(world, vm, 0, "it runs")
+
+
 def test_an_agent_that_freezes_when_all_is_over_is_thawed(make_world: Callable[..., World]) -> None:
     world = make_world(configuration='FREEZE_TIMEOUT="1"\n')
     vm = start(world, "DISK=[IMAGE_ID=0]")
