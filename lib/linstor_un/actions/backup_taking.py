@@ -160,14 +160,12 @@ def _make_increment(wanted: Backup, undo: Undo, part: _Part) -> None:
         backup_files.changes(wanted.host, target, wanted.manner, [(0, target.size_bytes)])
         return
     earlier_bytes = part.base.says.size_mib * MIB
+    found = changes.within(_told(wanted, part, part.base, holder), earlier_bytes, target.size_bytes)
     try:
-        found = _changes(wanted, part, part.base, holder)
-        backup_files.changes(
-            wanted.host, target, wanted.manner, changes.within(found, earlier_bytes, target.size_bytes)
-        )
-    except DriverError as error:
+        backup_files.changes(wanted.host, target, wanted.manner, found)
+    except ChangesUnknown as error:
         if not wanted.action.settings.backup_compare:
-            raise _unknown(error) from None
+            raise
         log.warning(f"{error}; comparing disk {part.disk.disk_id} of VM {wanted.place.vm_id} with its kept snapshot")
         earlier = wanted.action.names.older_backup_copy(wanted.place.vm_id, part.disk.disk_id)
         device = _offer(wanted, undo, part, part.base.snapshot, earlier)
@@ -181,6 +179,14 @@ def _holder(wanted: Backup, part: _Part, base: Kept) -> Optional[Replica]:
     there = replicas.of(wanted.action.gateway, part.resource)
     found = [item for item in there if item.holds_data and item.is_online and item.node.lower() in nodes]
     return min(found, key=lambda item: item.node.lower() != wanted.host.name.lower(), default=None)
+
+
+def _told(wanted: Backup, part: _Part, base: Kept, holder: Replica) -> Iterator[tuple[int, int]]:
+    """Yield what has changed since the base; raises ChangesUnknown for whatever keeps its node from saying so."""
+    try:
+        yield from _changes(wanted, part, base, holder)
+    except DriverError as error:
+        raise _unknown(error) from None
 
 
 def _changes(wanted: Backup, part: _Part, base: Kept, holder: Replica) -> Iterator[tuple[int, int]]:

@@ -74,8 +74,9 @@ qemu-img create -q -f qcow2 -b "$device" -F raw "$file" "$bytes"
 # The connection is watched as soon as all has come, while the last of it is still read. That all has come is told too:
 # qemu-io takes a list that breaks off for a short one.
 said=$({ { receive; echo all-has-come >&4; exec 4>&-; watch; } | qemu-io -C -f qcow2 "$file" >&4 2>&1; } 4>&1) || {
+    status=$?
     printf '%s\\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
-    exit 1
+    exit "$status"
 }
 case $said in
 *all-has-come*) ;;

@@ -403,3 +403,12 @@ def test_a_persistent_image_that_is_given_back_keeps_no_snapshot_of_backups(site
     assert len(kept(site, image)) == 1 and link(site.world, vm, 1) == image
     site.cloud.terminate(vm)
     assert kept(site, image) == []
+
+
+def test_what_keeps_the_hosts_own_part_from_being_done_is_told_as_it_is(site: Site) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    site.write(vm, 0, b"second")
+    site.world.sandbox.remove_tool(vm.host, "qemu-io")
+    with pytest.raises(ActionFailed, match=r"a program is missing on node1 \(.*qemu-io.*\); install it there"):
+        site.cloud.backup(vm, site.datastore)
