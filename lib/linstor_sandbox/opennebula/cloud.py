@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Optional
 
-from linstor_sandbox.opennebula.backup_operations import BackupOperations
+from linstor_sandbox.opennebula.requests import Requests
 
 
-class Cloud(BackupOperations):
+class Cloud(Requests):
     """oned, its drivers and its users: `with Cloud(remotes, var, environment=sandbox.environment()) as cloud: ...`."""
 
     def __enter__(self) -> Cloud:

@@ -70,7 +70,7 @@ class Datastore:
         """The DATASTORE element; without `decrypt` secret attributes stay as oned stores them."""
         return markup.element(
             "DATASTORE",
-            markup.owner(self.name, self.identifier, group_may_use=True),
+            markup.owner(self.name, self.identifier, markup.OWNERS_RIGHTS | {"GROUP_U"}),
             markup.cdata("DS_MAD", self.ds_mad),
             markup.cdata("TM_MAD", self.tm_mad),
             markup.cdata("BASE_PATH", self.base_path),

@@ -65,14 +65,16 @@ class ImageOperations(Registry):
         self._count_anew(datastore)
         return image
 
-    def clone_image(self, original: Image, name: str = "", datastore: Optional[Datastore] = None) -> Image:
+    def clone_image(
+        self, original: Image, name: str = "", datastore: Optional[Datastore] = None, persistent: bool = False
+    ) -> Image:
         """`oneimage clone`: clone, then monitor; into another datastore when one is given."""
         target = datastore or self.datastore(original.datastore_id)
         with self.lock:
             if original.snapshots.all:
                 raise Refused("[one.image.clone] Cannot clone images with snapshots")
             original.begin_cloning()
-            image = self._allocate(target, name, original.type, False, original.size, original.attributes)
+            image = self._allocate(target, name, original.type, persistent, original.size, original.attributes)
             image.path, image.cloning_id, image.format = original.source, original.identifier, original.format
         try:
             call = self._fill(image, target, "clone")
@@ -99,7 +101,9 @@ class ImageOperations(Registry):
         with self.lock:
             if image.vms and image.type != "BACKUP":
                 raise Refused(f"[one.image.delete] Cannot delete image, it is used by VM {image.vms[0]}.")
-            if image.state in (ImageState.CLONE, ImageState.DELETE, ImageState.LOCKED):
+            # What is still being made goes from the database alone: its driver finds that out by itself.
+            is_unfinished = image.state == ImageState.LOCKED and not image.source
+            if image.state in (ImageState.CLONE, ImageState.DELETE, ImageState.LOCKED) and not is_unfinished:
                 raise Refused(f"[one.image.delete] Cannot delete image, its state is {image.state.name}.")
             if force:
                 image.attributes["FORCE_DELETE"] = "YES"
@@ -113,7 +117,9 @@ class ImageOperations(Registry):
                 raise ActionFailed(call)
         with self.lock:
             self.images.remove(image)
-            datastore.images.remove(image.identifier)
+            # Only what has been filled, or has failed, is in the list.
+            if image.identifier in datastore.images:
+                datastore.images.remove(image.identifier)
             for vm in [self.machine(number) for number in image.vms]:
                 vm.backups.forget(image.identifier)
         if image.source:
@@ -138,7 +144,8 @@ class ImageOperations(Registry):
         """Run the verb that makes the image's volume; only afterwards the datastore lists the image."""
         call = self._image_call(image, datastore, verb)
         with self.lock:
-            datastore.images.append(image.identifier)
+            if image in self.images:
+                datastore.images.append(image.identifier)
         if call.succeeded:
             return call
         image.become(ImageState.ERROR)

@@ -58,6 +58,9 @@ class Image:
     target_snapshot: int = -1
     increments: list[Increment] = field(default_factory=list)
     backup_disk_ids: list[int] = field(default_factory=list)
+    owner_id: int = 0
+    group_id: int = 0
+    granted: frozenset[str] = markup.OWNERS_RIGHTS
 
     def become(self, state: ImageState) -> None:
         """Take a new state; while it is LOCKED the state before is remembered, otherwise both are the same."""
@@ -87,7 +90,7 @@ class Image:
         """The IMAGE element with the element names of a release."""
         return markup.element(
             "IMAGE",
-            markup.owner(self.name, self.identifier),
+            markup.owner(self.name, self.identifier, self.granted, self.owner_id, self.group_id),
             markup.text("TYPE", _TYPES[self.type]),
             markup.text("DISK_TYPE", _DISK_TYPES[self.disk_type]),
             markup.text("PERSISTENT", int(self.persistent)),

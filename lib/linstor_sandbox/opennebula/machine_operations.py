@@ -249,10 +249,10 @@ class MachineOperations(ImageOperations):
             if hot:
                 self.hypervisor.detach(vm, disk)
             self._line(transfers.epilog_line(vm, disk, vm.host))
+            self._drop_disk(vm, disk)
         finally:
-            vm.become(before, LcmState.RUNNING if hot else LcmState.LCM_INIT)
             disk.attributes.pop("ATTACH")
-        self._drop_disk(vm, disk)
+            vm.become(before, LcmState.RUNNING if hot else LcmState.LCM_INIT)
 
     def resize_disk(self, vm: VirtualMachine, disk: Disk, size: int) -> None:
         """`onevm disk-resize` to a size in MiB; when the script or virsh fails oned keeps the old size."""

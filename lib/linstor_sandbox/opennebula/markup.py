@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 from linstor_sandbox.opennebula.templates import Value
 
 PERMISSIONS = ("OWNER_U", "OWNER_M", "OWNER_A", "GROUP_U", "GROUP_M", "GROUP_A", "OTHER_U", "OTHER_M", "OTHER_A")
+OWNERS_RIGHTS = frozenset({"OWNER_U", "OWNER_M"})
 
 
 def element(name: str, *content: str) -> str:
@@ -45,13 +46,15 @@ def template(name: str, entries: Iterable[tuple[str, Value]]) -> str:
     )
 
 
-def owner(name: str, identifier: int, group_may_use: bool = False) -> str:
+def owner(
+    name: str, identifier: int, granted: frozenset[str] = OWNERS_RIGHTS, owner_id: int = 0, group_id: int = 0
+) -> str:
     """The head that every object has: id, owner, name, permissions."""
-    granted = {"OWNER_U", "OWNER_M"} | ({"GROUP_U"} if group_may_use else set())
     rights = element("PERMISSIONS", *(text(right, int(right in granted)) for right in PERMISSIONS))
+    names = ["oneadmin" if number == 0 else f"number-{number}" for number in (owner_id, group_id)]
     return (
         text("ID", identifier)
-        + "<UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
+        + f"<UID>{owner_id}</UID><GID>{group_id}</GID><UNAME>{names[0]}</UNAME><GNAME>{names[1]}</GNAME>"
         + text("NAME", name)
         + rights
     )

@@ -61,6 +61,8 @@ class Registry:
         self.datastores: list[Datastore] = []
         self.images: list[Image] = []
         self.machines: list[VirtualMachine] = []
+        # The name and the text of each VM template.
+        self.vm_templates: list[tuple[str, str]] = []
         self.first_datastore_id = FIRST_DATASTORE
         # oned gives no id twice.
         self._deleted_datastores = 0
