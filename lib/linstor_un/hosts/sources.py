@@ -42,6 +42,8 @@ SCHEMES = frozenset(
     }
 )
 _OWN_SCHEMES = frozenset({"http", "https"})
+# A part of a URL that is never sent.
+AS_IT_IS = "#raw"
 _OF_BACKUPS = frozenset({"restic", "restic+rbd", "rsync", "rsync+rbd"})
 # downloader.sh puts the URL into a line of shell: quoted for http, between double quotes or bare for others.
 _HTTP_URL = re.compile(r"[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]+")
@@ -62,7 +64,8 @@ class Reader(Protocol):
 class ImageSource:
     """A stream of an image's bytes: counted, throttled, checked against its checksums, and decompressed.
 
-    `size_bytes` is the length of what is read from outside where that is known beforehand.
+    `size_bytes` is the length of what is read from outside where that is known beforehand; with `as_it_is` the bytes
+    are a disk's own, whatever they look like.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ImageSource:
         checksums: Mapping[str, str],
         bytes_per_second: int,
         decompress: bool,
+        as_it_is: bool = False,
     ) -> None:
         self.name = name
         self.size_bytes = size_bytes
@@ -80,7 +84,7 @@ class ImageSource:
         self._decompressor: Optional[_Decompressor] = None
         self._head = b""
         try:
-            self.format = self._look(decompress)
+            self.format = formats.ImageFormat("raw") if as_it_is else self._look(decompress)
         except BaseException:
             self.close()
             raise
@@ -252,7 +256,7 @@ class _Decompressor:
             stream.close()
 
 
-class _File:
+class File:
     """A file of the front-end, by the descriptor that was checked; its holes are known without being read."""
 
     def __init__(self, descriptor: int) -> None:
@@ -261,6 +265,7 @@ class _File:
         self._data_from = 0
 
     def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, empty at the end."""
         if self._position >= self._data_from:
             self._data_from = self._next_data()
         if self._data_from - self._position >= size:
@@ -278,6 +283,7 @@ class _File:
             return os.fstat(self._file.fileno()).st_size if failure.errno == errno.ENXIO else self._position
 
     def close(self) -> None:
+        """Close it."""
         self._file.close()
 
 
@@ -345,7 +351,7 @@ def from_file(
 ) -> ImageSource:
     """Return the image in an open file of the front-end."""
     size = os.fstat(descriptor).st_size
-    return ImageSource(name, _File(descriptor), size, checksums, bandwidth(limit), decompress)
+    return ImageSource(name, File(descriptor), size, checksums, bandwidth(limit), decompress)
 
 
 def from_url(
@@ -359,20 +365,22 @@ def from_url(
 ) -> ImageSource:
     """Return the image at a URL, through the installation's downloader.sh at path `downloader` where there is one.
 
-    Raises UnusableImage for what cannot be fetched or, also where it is read later, sends nothing for that long, and
-    for schemes that only the downloader knows where there is none.
+    What is at a URL that ends with AS_IT_IS is neither decompressed nor converted: a disk on which somebody keeps an
+    archive, or a disk for VMs of its own, begins like one. Raises UnusableImage for what cannot be fetched or, also
+    where it is read later, sends nothing for that long, and for schemes that only the downloader knows where there is
+    none.
     """
     if os.access(downloader, os.X_OK):
         command = [downloader, "--nodecomp", url, "-"]
         reader: Reader = _Program(url, command, environment, silence_seconds)
-        return ImageSource(url, reader, None, checksums, bandwidth(limit), decompress)
+        return ImageSource(url, reader, None, checksums, bandwidth(limit), decompress, url.endswith(AS_IT_IS))
     scheme = url.partition("://")[0]
     if scheme not in _OWN_SCHEMES:
         raise UnusableImage(
             f"Image {url} needs OpenNebula's downloader.sh for {scheme}://, and {downloader} is not there"
         )
     reader, size = _http(url, silence_seconds)
-    return ImageSource(url, reader, size, checksums, bandwidth(limit), decompress)
+    return ImageSource(url, reader, size, checksums, bandwidth(limit), decompress, url.endswith(AS_IT_IS))
 
 
 def _silent(name: str, seconds: int) -> UnusableImage:

@@ -11,7 +11,17 @@ from typing import Callable, NamedTuple
 
 import pytest
 
-from linstor_un.hosts import backup_files, changes, copies, devices, directories, filesystems, inspection, virsh
+from linstor_un.hosts import (
+    backup_files,
+    changes,
+    copies,
+    devices,
+    directories,
+    filesystems,
+    inspection,
+    origins,
+    virsh,
+)
 from linstor_un.hosts.runner import Feed, Host, Step
 from linstor_un.settings import Settings
 from tests.conftest import CHECKOUT
@@ -144,6 +154,9 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "inspect for increments": lambda s: inspection.lacks_for_increments(
         s.host, True, ["thin:group/pool", f"zfs:{s.words[2]}"]
     ),
+    "file": lambda s: origins.digest(origins.of_device(s.host, s.device)),
+    "ceph": lambda s: origins.digest(origins.of_rbd(s.host, s.words[0], ("--id", s.words[1]))),
+    "compare": lambda s: origins.digest_of_device(s.host, s.device, 0),
     "inspect": lambda s: inspection.inspect(staged(s), (s.words[0],), s.words[1], True),
 }
 
@@ -219,6 +232,7 @@ STARTERS = {
     "actions/tm/context.py": ("xorriso", "genisoimage", "mkisofs"),
     "actions/migration.py": ("tm/<driver>/premigrate", "postmigrate", "failmigrate"),
     "cli/installation/interpreter.py": ("python3",),
+    "hosts/qemu_nbd.py": ("qemu-nbd",),
 }
 
 
