@@ -18,6 +18,7 @@ VERBS = {
     "uninstall": "Put back, to the byte, what was there before the driver.",
     "datastore": "Make the datastores, for images and for VMs, in OpenNebula.",
     "adopt": "Take over datastores of LINBIT's add-on, or a volume as an image.",
+    "move": "Bring images, and disks of VMs, from other datastores into one of linstor_un.",
     "status": "Show datastores with what still fits, nodes, volumes and snapshots.",
     "map": "Draw what is where, in the terminal or as a page for a browser.",
     "audit": "Find, and mend, what OpenNebula, LINSTOR and the hosts do not agree on.",

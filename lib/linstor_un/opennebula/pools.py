@@ -144,12 +144,12 @@ def read(drivers: Collection[str] = (_DRIVER,)) -> Database:
     client = Client()
     datastores = {store.datastore.datastore_id: store.datastore for store in survey.of_drivers(*drivers)}
     images = {}
-    for element in _paged(client, "one.imagepool.info", "IMAGE"):
-        image = _image(element)
-        if image.datastore_id in datastores:
-            images[image.image_id] = image
+    for element in paged(client, "one.imagepool.info", "IMAGE"):
+        found = image(element)
+        if found.datastore_id in datastores:
+            images[found.image_id] = found
     machines = {}
-    for element in _paged(client, "one.vmpool.infoextended", "VM", _NOT_DONE):
+    for element in paged(client, "one.vmpool.infoextended", "VM", _NOT_DONE):
         machine = _machine(element)
         machines[machine.vm.vm_id] = machine
     hosts = decoding.parse(client.call("one.hostpool.info") or b"", "HOST_POOL")
@@ -170,17 +170,18 @@ def again(known: Database, image_ids: Sequence[int], vm_ids: Sequence[int]) -> D
     """Return what oned knows by now of these images, of these VMs and of those that use the images; nothing else."""
     client = Client()
     found = client.call_all([("one.image.info", (image_id,)) for image_id in image_ids]) if image_ids else []
-    images = [_image(decoding.parse(answer, "IMAGE")) for answer in found if answer is not None]
-    wanted = sorted({*vm_ids, *(vm_id for image in images for vm_id in image.vm_ids)})
+    images = [image(decoding.parse(answer, "IMAGE")) for answer in found if answer is not None]
+    wanted = sorted({*vm_ids, *(vm_id for item in images for vm_id in item.vm_ids)})
     answers = client.call_all([("one.vm.info", (vm_id,)) for vm_id in wanted]) if wanted else []
     machines = [_machine(decoding.parse(answer, "VM")) for answer in answers if answer is not None]
     return known._replace(
-        images={image.image_id: image for image in images if image.datastore_id in known.datastores},
+        images={item.image_id: item for item in images if item.datastore_id in known.datastores},
         machines={item.vm.vm_id: item for item in machines if item.vm.state not in lifecycle.DONE_STATES},
     )
 
 
-def _paged(client: Client, method: str, kind: str, *more: int) -> Iterator[_Element]:
+def paged(client: Client, method: str, kind: str, *more: int) -> Iterator[_Element]:
+    """Yield what a pool has of everybody, in pages; raises OnedUnreachable."""
     seen: set[int] = set()
     offset = 0
     while True:
@@ -198,7 +199,8 @@ def _paged(client: Client, method: str, kind: str, *more: int) -> Iterator[_Elem
         offset += PAGE - 1
 
 
-def _image(tree: _Element) -> Image:
+def image(tree: _Element) -> Image:
+    """Read an <IMAGE>; raises InvalidInput."""
     saved = [number(tree, f"TEMPLATE/SAVED_{name}") for name in ("VM_ID", "DISK_ID", "IMAGE_ID")]
     return Image(
         image_id=required_number(tree, "ID"),

@@ -1,0 +1,351 @@
+"""One image that is to come to another datastore: whether it may, and how far it is.
+
+oned's database is the only record, so that a run goes on wherever another has ended: the new image has a passing name
+until its bytes are right, and what is to happen to the old one stands in its own template.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from linstor_un.errors import DriverError, InUse, InvalidInput, NotFound, NotReady
+from linstor_un.opennebula import catalogue
+from linstor_un.opennebula.catalogue import DiskOfVm, Entry, Vm
+from linstor_un.opennebula.model import Datastore
+
+DRIVER = "linstor_un"
+# In the new image: which one it was. In the old one: which it is now and what it was called; where it goes, while it
+# is not there yet; and the VM that gets it back, with the disk as it was.
+MOVED_FROM = "MOVED_FROM"
+MOVED_TO, MOVED_NAME = "MOVED_TO", "MOVED_NAME"
+MOVING_TO = "MOVING_TO"
+MOVING_VM, MOVING_DISK = "MOVING_VM", "MOVING_DISK"
+OWN = (MOVED_FROM, MOVED_TO, MOVED_NAME, MOVING_TO, MOVING_VM, MOVING_DISK)
+
+_KINDS = ("OS", "CDROM", "DATABLOCK")
+# HOTPLUG, and both ways of a VM that is powered off.
+_PLUGGING = (17, 33, 34)
+_POWERED_OFF, _ACTIVE, _RUNNING, _DONE = 8, 3, 3, 6
+# What oned says of a disk by its image, its datastore and what has happened to it.
+_ONEDS = frozenset(
+    {
+        "ALLOW_ORPHANS",
+        "ATTACH",
+        "CLONE",
+        "CLONE_TARGET",
+        "CLONING",
+        "CLUSTER_ID",
+        "DATASTORE",
+        "DATASTORE_ID",
+        "DISK_ID",
+        "DISK_SNAPSHOT_ACTIVE",
+        "DISK_SNAPSHOT_ID",
+        "DISK_SNAPSHOT_TOTAL_SIZE",
+        "DISK_TYPE",
+        "DRIVER",
+        "FORMAT",
+        "FS",
+        "IMAGE",
+        "IMAGE_ID",
+        "IMAGE_STATE",
+        "IMAGE_UID",
+        "IMAGE_UNAME",
+        "LN_TARGET",
+        "OPENNEBULA_MANAGED",
+        "ORIGINAL_SIZE",
+        "PERSISTENT",
+        "PERSISTENT_SNAPSHOTS",
+        "READONLY",
+        "SAVE",
+        "SIZE",
+        "SIZE_PREV",
+        "SOURCE",
+        "TM_MAD",
+        "TM_MAD_SYSTEM",
+        "TYPE",
+    }
+)
+
+
+class Owed(NamedTuple):
+    """A disk that a VM is to have again; `attributes` are what is its own, not oned's."""
+
+    vm_id: int
+    attributes: Mapping[str, str]
+
+
+class Move(NamedTuple):
+    """One image, as it is now, the datastore that it is to come to, and what there is of it there."""
+
+    old: Entry
+    source: Datastore
+    target: Datastore
+    new: Optional[Entry]
+    name: str
+    vm: Optional[Vm]
+
+    @property
+    def image_id(self) -> int:
+        """Return the id of the old image."""
+        return self.old.image.image_id
+
+    @property
+    def passing_name(self) -> str:
+        """Return what the new image is called for as long as the old one has its name."""
+        return passing_name(self.image_id)
+
+    @property
+    def is_cloned(self) -> bool:
+        """Tell whether this driver has the old one too, so that LINSTOR copies it."""
+        return is_ours(self.source)
+
+    @property
+    def is_verified(self) -> bool:
+        """Tell whether the new image was found to have the old one's bytes."""
+        return self.new is not None and self.old.attributes.get(MOVED_TO) == str(self.new.image.image_id)
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the new image has taken the old one's place."""
+        is_named = self.is_verified and self.new is not None and self.new.image.name == self.name
+        return is_named and self.owed is None
+
+    @property
+    def owed(self) -> Optional[Owed]:
+        """Return the disk that a VM is still to get back."""
+        number, text = (self.old.attributes.get(key, "") for key in (MOVING_VM, MOVING_DISK))
+        return Owed(int(number), json.loads(text)) if number.isdigit() and text else None
+
+    @property
+    def label(self) -> str:
+        """Return how sentences call the old image."""
+        return self.old.image.label
+
+
+class Known(NamedTuple):
+    """What oned has, at one moment."""
+
+    images: Mapping[int, Entry]
+    datastores: Mapping[int, Datastore]
+
+
+def look() -> Known:
+    """Ask oned; raises OnedUnreachable."""
+    return Known(catalogue.images(), catalogue.datastores())
+
+
+def passing_name(image_id: int) -> str:
+    """Return what the image that takes another's place is called until it has."""
+    return f"linstor_un-move-{image_id}"
+
+
+def is_ours(datastore: Datastore) -> bool:
+    """Tell whether a datastore is this driver's."""
+    return datastore.attributes.get("DS_MAD") == DRIVER
+
+
+def target_of(known: Known, word: str) -> Datastore:
+    """Return the datastore of an id or a name that images can come to; raises NotFound."""
+    found = [item for item in known.datastores.values() if word in (str(item.datastore_id), item.name)]
+    ours = [item for item in found if is_ours(item)]
+    if len(ours) == 1:
+        return ours[0]
+    names = ", ".join(item.label for item in known.datastores.values() if is_ours(item)) or "none yet"
+    raise NotFound(f"{word[:60]} is no image datastore of {DRIVER}: there are {names}")
+
+
+def entry_of(known: Known, word: str) -> Entry:
+    """Return the image of an id or a name, also of one that an interrupted move has given up; raises NotFound."""
+    if word.isdigit() and int(word) in known.images:
+        return known.images[int(word)]
+    found = [entry for entry in known.images.values() if entry.image.name == word]
+    found = found or [entry for entry in known.images.values() if entry.attributes.get(MOVED_NAME) == word]
+    if len(found) == 1:
+        return found[0]
+    several = f"{len(found)} images are called" if found else "There is no image"
+    raise NotFound(f"{several} {word[:60]}: name it by its id, see `oneimage list`")
+
+
+def of(known: Known, entry: Entry, target: Datastore, vm: Optional[Vm] = None) -> Move:
+    """Return an image's move as it stands; raises a DriverError with why it may not be."""
+    old = _old_of(known, entry, target)
+    source = known.datastores.get(old.image.datastore_id)
+    if source is None or old.kind not in _KINDS:
+        raise InvalidInput(f"{old.image.label} is of type {old.kind}: only OS, CDROM and DATABLOCK can be moved")
+    new = _new_of(known, old)
+    if new is not None and new.image.datastore_id != target.datastore_id:
+        _refuse_other_target(known, old, new)
+    user = vm or _user_of(old)
+    move = Move(old, source, target, new, _name(old), user)
+    if not move.is_verified and source.datastore_id != target.datastore_id:
+        _check(move)
+    return move
+
+
+def is_there(move: Move) -> bool:
+    """Tell whether the image is where it is to be, and nothing is left to be done."""
+    return move.source.datastore_id == move.target.datastore_id or move.is_done
+
+
+def _old_of(known: Known, entry: Entry, target: Datastore) -> Entry:
+    """Return the image that was named, or the one whose place it has taken, as long as there is one."""
+    number = entry.attributes.get(MOVED_FROM, "")
+    before = known.images.get(int(number)) if number.isdigit() else None
+    is_new = before is not None and before.attributes.get(MOVED_TO) == str(entry.image.image_id)
+    is_here = entry.image.datastore_id == target.datastore_id
+    return before if before is not None and is_new and is_here else entry
+
+
+def _new_of(known: Known, old: Entry) -> Optional[Entry]:
+    number = old.attributes.get(MOVED_TO, "")
+    if number.isdigit() and int(number) in known.images:
+        return known.images[int(number)]
+    passing = passing_name(old.image.image_id)
+    return next((entry for entry in known.images.values() if entry.image.name == passing), None)
+
+
+def _name(old: Entry) -> str:
+    """Return what the new image is to be called: as the old one was before it was moved."""
+    before = old.attributes.get(MOVED_NAME, "")
+    is_renamed = before and (old.image.name == before or "-moved" in old.image.name)
+    return before if is_renamed else old.image.name
+
+
+def _refuse_other_target(known: Known, old: Entry, new: Entry) -> None:
+    there = known.datastores[new.image.datastore_id].label if new.image.datastore_id in known.datastores else "another"
+    if old.attributes.get(MOVED_TO) == str(new.image.image_id):
+        raise InvalidInput(f"{old.image.label} was moved to {there} and is {new.image.label} now: move that one")
+    raise InvalidInput(
+        f"{old.image.label} is on its way to {there}: end that with --to {new.image.datastore_id}, or `oneimage delete "
+        f"{new.image.image_id}`"
+    )
+
+
+def _user_of(old: Entry) -> Optional[Vm]:
+    """Return the VM that has the image, or is to get it back."""
+    number = old.attributes.get(MOVING_VM, "")
+    numbers = [int(number)] if number.isdigit() else list(old.image.vm_ids)
+    return catalogue.vm(numbers[0]) if len(numbers) == 1 else None
+
+
+def _check(move: Move) -> None:
+    """Refuse what cannot be moved now."""
+    image, label = move.old.image, move.label
+    if image.snapshots:
+        raise InvalidInput(
+            f"{label} has snapshots, which no other datastore can take: delete or flatten them (`oneimage "
+            "snapshot-delete`, `snapshot-flatten`), or save a disk of it as a new image"
+        )
+    if image.vm_ids:
+        _check_user(move)
+        return
+    allowed = {catalogue.READY}
+    if move.old.attributes.get(MOVING_TO):
+        allowed |= {catalogue.DISABLED}
+    if move.new is not None and move.is_cloned:
+        allowed |= {catalogue.CLONE}
+    if image.state not in allowed:
+        raise NotReady(f"{label} is {_STATES.get(image.state, image.state)}: {_REMEDIES.get(image.state, _WAIT)}")
+
+
+_STATES = {
+    0: "being made",
+    2: "used by a VM",
+    8: "used by a VM",
+    3: "disabled",
+    4: "locked",
+    5: "in state ERROR",
+    6: "being cloned",
+    7: "being deleted",
+}
+_WAIT = "wait until it is READY (`oneimage show`)"
+_REMEDIES = {
+    3: "`oneimage enable` it first",
+    5: "see what its ERROR says in `oneimage show`, and `oneimage enable` it when it is right",
+}
+
+
+def _check_user(move: Move) -> None:
+    """Refuse an image of VMs, but for the persistent one of a VM that is powered off."""
+    image, vm = move.old.image, move.vm
+    if vm is None or not image.is_persistent:
+        numbers = ", ".join(map(str, image.vm_ids))
+        raise InUse(
+            f"{move.label} is used by VM {numbers}: wait until none has it; what is persistent goes with a VM that is "
+            "powered off"
+        )
+    if is_plugging(vm) and move.owed is not None:
+        # It is taken off, as another run has asked for.
+        return
+    if (vm.state, vm.lifecycle_state) != (_POWERED_OFF, 0):
+        raise InUse(f"{move.label} is a disk of {vm.label}, which is not powered off: `onevm poweroff {vm.vm_id}`")
+    disk = vm.disk_of_image(image.image_id)
+    if disk is None or disk.snapshots:
+        raise InvalidInput(f"{move.label} has snapshots in {vm.label}: delete them with `onevm disk-snapshot-delete`")
+    if f"disk{disk.disk_id}" in vm.boot_order.replace(" ", "").split(","):
+        raise InvalidInput(
+            f"{vm.label} boots from disk{disk.disk_id} by that number, and OpenNebula gives an attached disk another: "
+            f"take it out of BOOT with `onevm updateconf {vm.vm_id}`; without BOOT it boots from its first disk"
+        )
+
+
+def may_get_disk(vm: Optional[Vm]) -> bool:
+    """Tell whether a disk can be attached to a VM now."""
+    return vm is not None and (vm.state, vm.lifecycle_state) in ((_POWERED_OFF, 0), (_ACTIVE, _RUNNING))
+
+
+def is_plugging(vm: Vm) -> bool:
+    """Tell whether oned attaches or detaches something now."""
+    return vm.lifecycle_state in _PLUGGING or any("ATTACH" in disk.attributes for disk in vm.disks)
+
+
+def is_gone(vm: Optional[Vm]) -> bool:
+    """Tell whether there is no such VM any more."""
+    return vm is None or vm.state == _DONE
+
+
+def own_attributes(disk: DiskOfVm, source: Datastore) -> dict[str, str]:
+    """Return what a disk has of its own: not what oned says of it, nor what it has from its datastore."""
+    return {key: value for key, value in disk.attributes.items() if key not in _ONEDS and key not in source.attributes}
+
+
+def of_vm(known: Known, vm: Vm, disk_id: Optional[int], target: Datastore) -> tuple[list[Move], list[tuple[str, str]]]:
+    """Return the moves of a VM's disks, and what cannot be moved with why; raises NotFound for no such disk."""
+    if disk_id is not None and all(disk.disk_id != disk_id for disk in vm.disks) and not _owed_to(known, vm):
+        numbers = ", ".join(str(disk.disk_id) for disk in vm.disks) or "none"
+        raise NotFound(f"{vm.label} has no disk {disk_id}: it has {numbers}")
+    moves: list[Move] = []
+    refused: list[tuple[str, str]] = []
+    for disk in vm.disks:
+        if disk_id not in (None, disk.disk_id) or disk.attributes.get("DATASTORE_ID") == str(target.datastore_id):
+            continue
+        label = f"disk {disk.disk_id} of {vm.label}"
+        entry = known.images.get(disk.image_id) if disk.image_id is not None else None
+        if entry is None or disk.attributes.get("CLONE") != "NO":
+            refused.append((label, _of_its_own(label, vm, disk)))
+            continue
+        try:
+            moves.append(of(known, entry, target, vm))
+        except DriverError as error:
+            refused.append((label, str(error)))
+    return [*moves, *(of(known, entry, target, vm) for entry in _owed_to(known, vm))], refused
+
+
+def _owed_to(known: Known, vm: Vm) -> Sequence[Entry]:
+    """Return the images of which an interrupted move has taken the disk off this VM."""
+    has = {disk.image_id for disk in vm.disks}
+    return [
+        entry
+        for entry in known.images.values()
+        if entry.attributes.get(MOVING_VM) == str(vm.vm_id) and entry.image.image_id not in has
+    ]
+
+
+def _of_its_own(label: str, vm: Vm, disk: DiskOfVm) -> str:
+    what = "volatile" if disk.image_id is None else "a copy of its image"
+    return (
+        f"{label} is {what}, which lives and dies with the VM: `onevm disk-saveas {vm.vm_id} {disk.disk_id} NAME`, "
+        "move that image, and make a new VM of it"
+    )
