@@ -63,6 +63,8 @@ class Registry:
         self.machines: list[VirtualMachine] = []
         # The name and the text of each VM template.
         self.vm_templates: list[tuple[str, str]] = []
+        # The template of the user whose session it is.
+        self.own_attributes: dict[str, str] = {}
         self.first_datastore_id = FIRST_DATASTORE
         # oned gives no id twice.
         self._deleted_datastores = 0

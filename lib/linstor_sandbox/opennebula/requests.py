@@ -63,6 +63,8 @@ class Requests(BackupOperations):
             "one.image.update": ("image", self._update_image),
             "one.vm.attach": ("virtual machine", self._attach_disk),
             "one.vm.detach": ("virtual machine", self._detach_disk),
+            "one.user.info": ("user", self._user_xml),
+            "one.user.update": ("user", self._update_user),
             "one.templatepool.info": ("template", self._templates_xml),
         }
 
@@ -185,6 +187,22 @@ class Requests(BackupOperations):
         if vm.state not in (VmState.ACTIVE, VmState.POWEROFF) or any("ATTACH" in disk.attributes for disk in vm.disks):
             raise Refused(f"Could not {verb} disk: the VM is {vm.state.name}")
         return vm
+
+    # --- users and templates ------------------------------------------------------------------------------------------
+
+    def _user_xml(self, identifier: int = -1) -> str:
+        """The administrator, who is the only user that asks."""
+        if identifier not in (-1, 0):
+            raise KeyError(identifier)
+        template = markup.element("TEMPLATE", markup.attributes(self.own_attributes))
+        return markup.element("USER", "<ID>0</ID><GID>0</GID><NAME>oneadmin</NAME>", template)
+
+    def _update_user(self, identifier: int, template: str, update_type: int) -> int:
+        if identifier != 0 or update_type != 1:
+            raise Refused("only the administrator's template is kept, and only added to")
+        with self.lock:
+            self.own_attributes.update(templates.single(templates.parse(template)))
+            return identifier
 
     def _templates_xml(self, _whose: int, _first: int, _last: int) -> str:
         found = [_template_xml(number, *item) for number, item in enumerate(self.vm_templates)]

@@ -11,7 +11,8 @@ import click
 from linstor_un.cli import holding
 from linstor_un.cli.moving import waiting
 from linstor_un.cli.output import Cell, Report, changing, is_agreed, reporting
-from linstor_un.cli.relocating import origin, plan, steps
+from linstor_un.cli.relocating import notes, origin, plan, steps
+from linstor_un.cli.relocating.notes import Note
 from linstor_un.cli.relocating.plan import Known, Move
 from linstor_un.cli.relocating.steps import Site
 from linstor_un.driver import configuration_path
@@ -144,7 +145,7 @@ def _sorted(configuration: Mapping[str, str], moves: Sequence[Move], refused: Se
 
 
 def _nothing(move: Move) -> Told:
-    new = move.new if move.is_verified else move.old
+    new = move.new if move.is_done else move.old
     number = new.image.image_id if new is not None else move.image_id
     note = f"it is image {number} there" if number != move.image_id else "it is there"
     return Told(NOTHING, move.label, move, note, number)
@@ -200,9 +201,9 @@ def _run(report: Report, configuration: Mapping[str, str], errand: Errand, delet
 
 def _without_disk(wanted: Move) -> str:
     """Return what a VM has to do without until this is run again."""
+    vm_id = notes.read().get(wanted.image_id, Note()).vm_id
     entry = catalogue.image(wanted.image_id)
-    vm_id = entry.attributes.get(plan.MOVING_VM, "") if entry is not None else ""
-    if not vm_id or entry is None or entry.image.vm_ids:
+    if vm_id < 0 or (entry is not None and entry.image.vm_ids):
         return ""
     return f"; VM {vm_id} is without this disk until this was run again: do not start it before"
 

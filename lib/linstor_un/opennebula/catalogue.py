@@ -20,6 +20,7 @@ READY, USED, DISABLED, LOCKED, ERROR, CLONE, DELETE, USED_PERSISTENT = 1, 2, 3, 
 _KINDS = ("OS", "CDROM", "DATABLOCK", "KERNEL", "RAMDISK", "CONTEXT", "BACKUP")
 _ALL = (-2, -1, -1)
 _NOT_DONE = -1
+_MYSELF = -1
 
 
 class Entry(NamedTuple):
@@ -33,6 +34,13 @@ class Entry(NamedTuple):
     cloned_from: int
     attributes: Mapping[str, str]
     elements: Mapping[str, str]
+
+
+class User(NamedTuple):
+    """A user, with the plain attributes of the template."""
+
+    user_id: int
+    attributes: Mapping[str, str]
 
 
 class DiskOfVm(NamedTuple):
@@ -67,6 +75,13 @@ class Vm(NamedTuple):
     def disk_of_image(self, image_id: int) -> Optional[DiskOfVm]:
         """Return its disk of an image."""
         return next((disk for disk in self.disks if disk.image_id == image_id), None)
+
+
+def own_user() -> User:
+    """Return the user whose credentials these are; raises OnedUnreachable."""
+    tree = decoding.parse(Client().call("one.user.info", _MYSELF) or b"", "USER")
+    attributes = {str(part.tag): (part.text or "").strip() for part in tree.iterfind("TEMPLATE/*") if not len(part)}
+    return User(required_number(tree, "ID"), attributes)
 
 
 def datastores() -> dict[int, Datastore]:

@@ -91,6 +91,11 @@ def add_to_image(image_id: int, elements: str) -> None:
     _change("one.image.update", image_id, f"<TEMPLATE>{elements}</TEMPLATE>", _MERGE)
 
 
+def add_to_user(user_id: int, elements: str) -> None:
+    """Add attributes, as XML elements, to a user's template; those of these names are replaced."""
+    _change("one.user.update", user_id, f"<TEMPLATE>{elements}</TEMPLATE>", _MERGE)
+
+
 def attach_disk(vm_id: int, attributes: Mapping[str, str]) -> None:
     """Let a disk of these attributes be attached to a VM."""
     _change("one.vm.attach", vm_id, f"<TEMPLATE><DISK>{elements(attributes)}</DISK></TEMPLATE>")

@@ -138,7 +138,7 @@ class Stage:
         """All that a move may change."""
         images = [(item.identifier, item.name, item.state, dict(item.attributes)) for item in self.cloud.images]
         disks = [[dict(disk.attributes) for disk in vm.disks] for vm in self.cloud.machines]
-        return images, disks, self.sandbox.snapshot_of_state()["resource_definitions"]
+        return images, disks, dict(self.cloud.own_attributes), self.sandbox.snapshot_of_state()["resource_definitions"]
 
 
 @pytest.fixture
@@ -325,6 +325,24 @@ def test_bytes_that_differ_leave_the_old_image_as_it_was(stage: Stage) -> None:
     assert (old.name, old.state, Path(old.source).read_bytes()) == ("db", ImageState.READY, content(7))
 
 
+def test_what_a_user_writes_into_an_image_gives_nobody_anything(stage: Stage) -> None:
+    other = add_image(stage.world, 9)
+    other.name, other.owner_id = "anothers", 7
+    mine = stage.image("mine", persistent=True)
+    mine.owner_id = 5
+    mine.attributes.update(MOVED_TO=str(other.identifier), MOVED_FROM=str(other.identifier))
+    planted = add_image(stage.world, 7)
+    planted.name, planted.owner_id = f"linstor_un-move-{mine.identifier}", 6
+    stage.move("mine")
+    new = stage.there("mine")
+    assert (new.owner_id, stage.bytes_of(new)) == (5, content(7))
+    assert new not in (other, planted)
+    assert (other.name, other.owner_id, planted.owner_id) == ("anothers", 7, 6)
+    stage.cloud.own_attributes["LINSTOR_UN_MOVES"] = "[1]"
+    done = stage.run("anothers", "--to", "files", "--yes")
+    assert (done.returncode, "take it out with `oneuser update`" in done.stderr) == (1, True)
+
+
 def test_what_does_not_arrive_is_told_and_the_next_run_does_it(stage: Stage) -> None:
     old = stage.image(persistent=True)
     cp = stage.remotes / "datastore/linstor_un/cp"
@@ -372,7 +390,8 @@ def test_the_disk_of_a_vm_that_is_off_is_the_new_image(stage: Stage) -> None:
     shown = {key: disks["vda"][key] for key in ("DEV_PREFIX", "CACHE", "TM_MAD", "DATASTORE_ID", "SOURCE")}
     wanted = {"DEV_PREFIX": "vd", "CACHE": "none", "TM_MAD": "linstor_un", "DATASTORE_ID": "101", "SOURCE": new.source}
     assert shown == wanted
-    assert (vm.state, new.vms, old.vms, old.attributes["MOVING_VM"]) == (VmState.POWEROFF, [vm.identifier], [], "")
+    assert (vm.state, new.vms, old.vms) == (VmState.POWEROFF, [vm.identifier], [])
+    assert stage.cloud.own_attributes == {"LINSTOR_UN_MOVES": "{}"}, "nothing is left to be done"
     assert stage.bytes_of(new) == content(7)
     assert stage.move("logs")["outcome"] == "done", "an image brings its VM along"
     assert [disk.attributes["TM_MAD"] for disk in vm.disks] == ["linstor_un"] * 2
@@ -433,7 +452,7 @@ def test_a_run_goes_on_wherever_another_was_ended(stage: Stage, kind: str) -> No
         assert done.returncode == 0, f"after {step}: {done.stderr}"
         new = stage.there(name)
         assert [disk.attributes["SOURCE"] for disk in vm.disks] == [new.source], f"after {step}"
-        assert (new.owner_id, new.attributes.get("MOVING_VM", "")) == (5, "")
+        assert (new.owner_id, stage.cloud.own_attributes) == (5, {"LINSTOR_UN_MOVES": "{}"})
         assert stage.bytes_of(new) == content(step)
         assert {image.name for image in stage.cloud.images} == {f"db{number}" for number in range(1, step + 1)}
         stored = set(stage.sandbox.snapshot_of_state()["resource_definitions"])

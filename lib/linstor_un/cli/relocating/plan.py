@@ -1,28 +1,24 @@
 """One image that is to come to another datastore: whether it may, and how far it is.
 
 oned's database is the only record, so that a run goes on wherever another has ended: the new image has a passing name
-until its bytes are right, and what is to happen to the old one stands in its own template.
+until its bytes are right, and what is to be done then stands in a note.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
+from linstor_un.cli.relocating import notes
+from linstor_un.cli.relocating.notes import Note
 from linstor_un.errors import DriverError, InUse, InvalidInput, NotFound, NotReady
 from linstor_un.opennebula import catalogue
 from linstor_un.opennebula.catalogue import DiskOfVm, Entry, Vm
 from linstor_un.opennebula.model import Datastore
 
 DRIVER = "linstor_un"
-# In the new image: which one it was. In the old one: which it is now and what it was called; where it goes, while it
-# is not there yet; and the VM that gets it back, with the disk as it was.
-MOVED_FROM = "MOVED_FROM"
-MOVED_TO, MOVED_NAME = "MOVED_TO", "MOVED_NAME"
-MOVING_TO = "MOVING_TO"
-MOVING_VM, MOVING_DISK = "MOVING_VM", "MOVING_DISK"
-OWN = (MOVED_FROM, MOVED_TO, MOVED_NAME, MOVING_TO, MOVING_VM, MOVING_DISK)
+# In the new image: which one it was; in the old one: which it is now. For people: an image's owner can write there.
+MOVED_FROM, MOVED_TO = "MOVED_FROM", "MOVED_TO"
 
 _KINDS = ("OS", "CDROM", "DATABLOCK")
 # HOTPLUG, and both ways of a VM that is powered off.
@@ -69,13 +65,6 @@ _ONEDS = frozenset(
 )
 
 
-class Owed(NamedTuple):
-    """A disk that a VM is to have again; `attributes` are what is its own, not oned's."""
-
-    vm_id: int
-    attributes: Mapping[str, str]
-
-
 class Move(NamedTuple):
     """One image, as it is now, the datastore that it is to come to, and what there is of it there."""
 
@@ -85,6 +74,7 @@ class Move(NamedTuple):
     new: Optional[Entry]
     name: str
     vm: Optional[Vm]
+    note: Note
 
     @property
     def image_id(self) -> int:
@@ -104,19 +94,12 @@ class Move(NamedTuple):
     @property
     def is_verified(self) -> bool:
         """Tell whether the new image was found to have the old one's bytes."""
-        return self.new is not None and self.old.attributes.get(MOVED_TO) == str(self.new.image.image_id)
+        return self.new is not None and self.note.new_id == self.new.image.image_id
 
     @property
     def is_done(self) -> bool:
         """Tell whether the new image has taken the old one's place."""
-        is_named = self.is_verified and self.new is not None and self.new.image.name == self.name
-        return is_named and self.owed is None
-
-    @property
-    def owed(self) -> Optional[Owed]:
-        """Return the disk that a VM is still to get back."""
-        number, text = (self.old.attributes.get(key, "") for key in (MOVING_VM, MOVING_DISK))
-        return Owed(int(number), json.loads(text)) if number.isdigit() and text else None
+        return self.new is not None and self.note == Note() and _are_of_each_other(self.old, self.new)
 
     @property
     def label(self) -> str:
@@ -129,11 +112,13 @@ class Known(NamedTuple):
 
     images: Mapping[int, Entry]
     datastores: Mapping[int, Datastore]
+    notes: Mapping[int, Note]
+    own_id: int
 
 
 def look() -> Known:
     """Ask oned; raises OnedUnreachable."""
-    return Known(catalogue.images(), catalogue.datastores())
+    return Known(catalogue.images(), catalogue.datastores(), notes.read(), catalogue.own_user().user_id)
 
 
 def passing_name(image_id: int) -> str:
@@ -161,7 +146,8 @@ def entry_of(known: Known, word: str) -> Entry:
     if word.isdigit() and int(word) in known.images:
         return known.images[int(word)]
     found = [entry for entry in known.images.values() if entry.image.name == word]
-    found = found or [entry for entry in known.images.values() if entry.attributes.get(MOVED_NAME) == word]
+    given_up = [number for number, note in known.notes.items() if note.name == word]
+    found = found or [known.images[number] for number in given_up if number in known.images]
     if len(found) == 1:
         return found[0]
     several = f"{len(found)} images are called" if found else "There is no image"
@@ -174,12 +160,13 @@ def of(known: Known, entry: Entry, target: Datastore, vm: Optional[Vm] = None) -
     source = known.datastores.get(old.image.datastore_id)
     if source is None or old.kind not in _KINDS:
         raise InvalidInput(f"{old.image.label} is of type {old.kind}: only OS, CDROM and DATABLOCK can be moved")
-    new = _new_of(known, old)
+    note = known.notes.get(old.image.image_id, Note())
+    new = _new_of(known, old, note)
     if new is not None and new.image.datastore_id != target.datastore_id:
         _refuse_other_target(known, old, new)
-    user = vm or _user_of(old)
-    move = Move(old, source, target, new, _name(old), user)
-    if not move.is_verified and source.datastore_id != target.datastore_id:
+    user = vm or _user_of(old, note)
+    move = Move(old, source, target, new, note.name or _name(old), user, note)
+    if not move.is_verified and not move.is_done and source.datastore_id != target.datastore_id:
         _check(move)
     return move
 
@@ -193,29 +180,37 @@ def _old_of(known: Known, entry: Entry, target: Datastore) -> Entry:
     """Return the image that was named, or the one whose place it has taken, as long as there is one."""
     number = entry.attributes.get(MOVED_FROM, "")
     before = known.images.get(int(number)) if number.isdigit() else None
-    is_new = before is not None and before.attributes.get(MOVED_TO) == str(entry.image.image_id)
-    is_here = entry.image.datastore_id == target.datastore_id
-    return before if before is not None and is_new and is_here else entry
+    if before is None or entry.image.datastore_id != target.datastore_id:
+        return entry
+    is_noted = known.notes.get(before.image.image_id, Note()).new_id == entry.image.image_id
+    return before if is_noted or _are_of_each_other(before, entry) else entry
 
 
-def _new_of(known: Known, old: Entry) -> Optional[Entry]:
+def _are_of_each_other(old: Entry, new: Entry) -> bool:
+    pair = old.attributes.get(MOVED_TO), new.attributes.get(MOVED_FROM)
+    return pair == (str(new.image.image_id), str(old.image.image_id))
+
+
+def _new_of(known: Known, old: Entry, note: Note) -> Optional[Entry]:
+    """Return the image that takes the old one's place; while it is being made it is nobody's but ours."""
+    if note.new_id in known.images:
+        return known.images[note.new_id]
     number = old.attributes.get(MOVED_TO, "")
-    if number.isdigit() and int(number) in known.images:
-        return known.images[int(number)]
-    passing = passing_name(old.image.image_id)
-    return next((entry for entry in known.images.values() if entry.image.name == passing), None)
+    after = known.images.get(int(number)) if number.isdigit() else None
+    if after is not None and note == Note() and _are_of_each_other(old, after):
+        return after
+    passing = passing_name(old.image.image_id), known.own_id
+    return next((entry for entry in known.images.values() if (entry.image.name, entry.owner_id) == passing), None)
 
 
 def _name(old: Entry) -> str:
-    """Return what the new image is to be called: as the old one was before it was moved."""
-    before = old.attributes.get(MOVED_NAME, "")
-    is_renamed = before and (old.image.name == before or "-moved" in old.image.name)
-    return before if is_renamed else old.image.name
+    """Return what the new image is to be called: as the old one, also where that was moved before."""
+    return old.image.name.removesuffix("-moved") if MOVED_TO in old.attributes else old.image.name
 
 
 def _refuse_other_target(known: Known, old: Entry, new: Entry) -> None:
     there = known.datastores[new.image.datastore_id].label if new.image.datastore_id in known.datastores else "another"
-    if old.attributes.get(MOVED_TO) == str(new.image.image_id):
+    if _are_of_each_other(old, new):
         raise InvalidInput(f"{old.image.label} was moved to {there} and is {new.image.label} now: move that one")
     raise InvalidInput(
         f"{old.image.label} is on its way to {there}: end that with --to {new.image.datastore_id}, or `oneimage delete "
@@ -223,10 +218,9 @@ def _refuse_other_target(known: Known, old: Entry, new: Entry) -> None:
     )
 
 
-def _user_of(old: Entry) -> Optional[Vm]:
+def _user_of(old: Entry, note: Note) -> Optional[Vm]:
     """Return the VM that has the image, or is to get it back."""
-    number = old.attributes.get(MOVING_VM, "")
-    numbers = [int(number)] if number.isdigit() else list(old.image.vm_ids)
+    numbers = [note.vm_id] if note.vm_id >= 0 else list(old.image.vm_ids)
     return catalogue.vm(numbers[0]) if len(numbers) == 1 else None
 
 
@@ -242,7 +236,7 @@ def _check(move: Move) -> None:
         _check_user(move)
         return
     allowed = {catalogue.READY}
-    if move.old.attributes.get(MOVING_TO):
+    if move.note.is_held:
         allowed |= {catalogue.DISABLED}
     if move.new is not None and move.is_cloned:
         allowed |= {catalogue.CLONE}
@@ -276,7 +270,7 @@ def _check_user(move: Move) -> None:
             f"{move.label} is used by VM {numbers}: wait until none has it; what is persistent goes with a VM that is "
             "powered off"
         )
-    if is_plugging(vm) and move.owed is not None:
+    if is_plugging(vm) and move.note.vm_id == vm.vm_id:
         # It is taken off, as another run has asked for.
         return
     if (vm.state, vm.lifecycle_state) != (_POWERED_OFF, 0):
@@ -337,9 +331,9 @@ def _owed_to(known: Known, vm: Vm) -> Sequence[Entry]:
     """Return the images of which an interrupted move has taken the disk off this VM."""
     has = {disk.image_id for disk in vm.disks}
     return [
-        entry
-        for entry in known.images.values()
-        if entry.attributes.get(MOVING_VM) == str(vm.vm_id) and entry.image.image_id not in has
+        known.images[number]
+        for number, note in known.notes.items()
+        if note.vm_id == vm.vm_id and number not in has and number in known.images
     ]
 
 

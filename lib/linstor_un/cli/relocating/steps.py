@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,18 +10,10 @@ from typing import Callable, NamedTuple
 from linstor_un import locks
 from linstor_un import settings as settings_room
 from linstor_un.actions import image_reader
+from linstor_un.cli.relocating import notes, plan, served
 from linstor_un.cli.relocating import origin as origins_of_images
-from linstor_un.cli.relocating import plan, served
-from linstor_un.cli.relocating.plan import (
-    MOVED_FROM,
-    MOVED_NAME,
-    MOVED_TO,
-    MOVING_DISK,
-    MOVING_TO,
-    MOVING_VM,
-    Move,
-    Owed,
-)
+from linstor_un.cli.relocating.notes import Note
+from linstor_un.cli.relocating.plan import MOVED_FROM, MOVED_TO, Move
 from linstor_un.cli.relocating.served import Offer
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.errors import DriverError, InUse, NotFound, NotReady, OnedRefused, UnusableImage
@@ -39,7 +30,8 @@ _LONGEST_NAME = 128
 # What the driver says of the new image itself, or what would make oned look for the old one's beginnings.
 _NOT_KEPT = frozenset(
     {
-        *plan.OWN,
+        MOVED_FROM,
+        MOVED_TO,
         "DRIVER",
         "ERROR",
         "FORMAT",
@@ -85,41 +77,51 @@ def move(site: Site, wanted: Move, delete: bool) -> Move:
         if number not in known.images:
             raise NotFound(f"Image {number} has gone meanwhile: see `oneimage list`")
         now = plan.of(known, known.images[number], wanted.target)
-        if not now.is_verified:
-            try:
-                now = _copied(site, now)
-            except DriverError:
-                _let_be_used(now)
-                raise
-        now = _put_in_place(now)
-        _give_back(now)
+        if not now.is_done:
+            now = _moved(site, now)
         if delete:
             _delete(number)
         return now
 
 
+def _moved(site: Site, now: Move) -> Move:
+    if not now.is_verified:
+        try:
+            now = _copied(site, now)
+        except DriverError:
+            _let_be_used(site, now)
+            raise
+    now = _put_in_place(now)
+    _give_back(now)
+    notes.write(site.common, now.image_id, None)
+    return now
+
+
 def _copied(site: Site, now: Move) -> Move:
-    """Bring the bytes over, and note in the old image that they are right."""
-    _take_off(now)
+    """Bring the bytes over, and note that they are right."""
+    now = _taken_off(site, now)
     new, digest = _made(site, now)
-    _keep_still(now)
+    now = _held(site, now)
     _compare(site, now, new, digest)
-    note = {MOVED_TO: str(new.image.image_id), MOVED_NAME: now.name, MOVING_TO: ""}
-    changes.add_to_image(now.image_id, changes.elements(note))
+    now = _noted(site, now, now.note._replace(new_id=new.image.image_id, name=now.name))
     return now._replace(old=_entry(now.image_id), new=_entry(new.image.image_id))
+
+
+def _noted(site: Site, now: Move, note: Note) -> Move:
+    notes.write(site.common, now.image_id, note)
+    return now._replace(note=note)
 
 
 # --- The VM -----------------------------------------------------------------------------------------------------------
 
 
-def _take_off(now: Move) -> None:
+def _taken_off(site: Site, now: Move) -> Move:
     """Take the image off the VM that has it, once it is noted how it gets it back."""
     vm = _settled(now.vm.vm_id) if now.vm is not None else None
     disk = vm.disk_of_image(now.image_id) if vm is not None else None
     if vm is None or disk is None:
-        return
-    own = json.dumps(plan.own_attributes(disk, now.source))
-    changes.add_to_image(now.image_id, changes.elements({MOVING_VM: str(vm.vm_id), MOVING_DISK: own}))
+        return now
+    now = _noted(site, now, now.note._replace(vm_id=vm.vm_id, disk=plan.own_attributes(disk, now.source)))
     changes.detach_disk(vm.vm_id, disk.disk_id)
     after = _settled(vm.vm_id)
     if after is not None and after.disk_of_image(now.image_id) is not None:
@@ -127,6 +129,7 @@ def _take_off(now: Move) -> None:
             f"Disk {disk.disk_id} could not be detached from {vm.label}: see /var/log/one/{vm.vm_id}.log, and run this "
             "again"
         )
+    return now
 
 
 def _settled(vm_id: int) -> Vm | None:
@@ -140,27 +143,26 @@ def _settled(vm_id: int) -> Vm | None:
 
 def _give_back(now: Move) -> None:
     """Let the VM have the new image as the disk that the old one was."""
-    owed = now.owed
-    if owed is None or now.new is None:
+    if now.note.vm_id < 0 or now.new is None:
         return
-    vm = _settled(owed.vm_id)
+    vm = _settled(now.note.vm_id)
     if not plan.is_gone(vm):
-        _attach(now, owed, vm, now.new.image.image_id)
-    changes.add_to_image(now.image_id, changes.elements({MOVING_VM: "", MOVING_DISK: ""}))
+        _attach(now, vm, now.new.image.image_id)
 
 
-def _attach(now: Move, owed: Owed, vm: Vm | None, new_id: int) -> None:
+def _attach(now: Move, vm: Vm | None, new_id: int) -> None:
+    vm_id = now.note.vm_id
     if vm is not None and vm.disk_of_image(new_id) is not None:
         return
-    label = vm.label if vm is not None else f"VM {owed.vm_id}"
+    label = vm.label if vm is not None else f"VM {vm_id}"
     if not plan.may_get_disk(vm):
         raise NotReady(f"{label} is to get image {new_id} back and is neither off nor running: run this again then")
-    changes.attach_disk(owed.vm_id, {"IMAGE_ID": str(new_id), **owed.attributes})
-    after = _settled(owed.vm_id)
+    changes.attach_disk(vm_id, {**now.note.disk, "IMAGE_ID": str(new_id)})
+    after = _settled(vm_id)
     if after is None or after.disk_of_image(new_id) is None:
         raise NotReady(
             f"Image {new_id}, which {now.label} is now, could not be attached to {label}: see "
-            f"/var/log/one/{owed.vm_id}.log, and run this again"
+            f"/var/log/one/{vm_id}.log, and run this again"
         )
 
 
@@ -174,11 +176,11 @@ def _made(site: Site, now: Move) -> tuple[Entry, str]:
         return new, ""
     if now.is_cloned:
         # oned clones nothing that is disabled, and nobody else has disabled it.
-        _let_be_used(now)
+        _let_be_used(site, now)
         number = changes.clone_image(now.image_id, now.passing_name, now.target.datastore_id)
         return _filled(now, number, None, site.progress), ""
     origin = origins_of_images.of(now, site.common)
-    _keep_still(now)
+    now = _held(site, now)
     with served.offered(origin) as offer:
         number = _imported(now, offer)
         return _filled(now, number, offer, site.progress), offer.digest
@@ -292,8 +294,9 @@ def _put_in_place(now: Move) -> Move:
         return now
     kept = "".join(text for key, text in old.elements.items() if key not in _NOT_KEPT)
     # A clone has all that the old one has.
-    blank = {key: "" for key in plan.OWN if new.attributes.get(key)}
+    blank = {MOVED_TO: ""} if MOVED_TO in new.attributes else {}
     changes.add_to_image(number, kept + changes.elements({**blank, MOVED_FROM: str(now.image_id)}))
+    changes.add_to_image(now.image_id, changes.elements({MOVED_TO: str(number)}))
     if new.image.is_persistent != old.image.is_persistent:
         changes.persist_image(number, old.image.is_persistent)
     changes.permit_image(number, old.rights)
@@ -312,31 +315,37 @@ def _name_of_old(now: Move) -> str:
     return names[0] if names[0] not in taken else names[1]
 
 
-def _keep_still(now: Move) -> None:
+def _held(site: Site, now: Move) -> Move:
     """Let no VM write to the old image from now on; raises InUse where one has it at this moment."""
     if not now.old.image.is_persistent:
-        return
+        return now
     while (state := _entry(now.image_id).image.state) == catalogue.CLONE:
         time.sleep(_POLL_SECONDS)
     if state not in (catalogue.READY, catalogue.DISABLED):
         raise InUse(f"{now.label} was taken by a VM while it was moved: run this again when it is READY")
     if state == catalogue.READY:
-        changes.add_to_image(now.image_id, changes.elements({MOVING_TO: str(now.target.datastore_id)}))
+        now = _noted(site, now, now.note._replace(is_held=True))
         changes.enable_image(now.image_id, False)
+    return now
 
 
-def _let_be_used(now: Move) -> None:
+def _let_be_used(site: Site, now: Move) -> None:
     """Let the old image be as it was, since it has not come over."""
     # The reason for the failure must reach the operator, not that of this.
     with suppress(DriverError):
-        entry = catalogue.image(now.image_id)
-        if entry is not None and entry.image.state == catalogue.DISABLED and entry.attributes.get(MOVING_TO):
+        note = notes.read().get(now.image_id, Note())
+        if not note.is_held:
+            return
+        if _entry(now.image_id).image.state == catalogue.DISABLED:
             changes.enable_image(now.image_id, True)
+        left = note._replace(is_held=False)
+        notes.write(site.common, now.image_id, None if left == Note() else left)
 
 
 def _delete(number: int) -> None:
     """Delete an image, and wait until it is gone; raises NotReady where its driver does not delete it."""
-    changes.delete_image(number)
+    if _entry(number).image.state != catalogue.DELETE:
+        changes.delete_image(number)
     while True:
         found = catalogue.image(number)
         if found is None:
