@@ -158,7 +158,7 @@ def read(drivers: Collection[str] = (_DRIVER,)) -> Database:
 
 def has_increments() -> bool:
     """Tell whether a VM in a system datastore of this driver is backed up by increments; raises OnedUnreachable."""
-    return any(map(_is_incremental, _paged(Client(), "one.vmpool.infoextended", "VM", _NOT_DONE)))
+    return any(map(_is_incremental, paged(Client(), "one.vmpool.infoextended", "VM", _NOT_DONE)))
 
 
 def _is_incremental(tree: _Element) -> bool:
