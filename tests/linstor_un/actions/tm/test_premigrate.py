@@ -99,12 +99,16 @@ def test_requests_and_connections(world: World) -> None:
     assert last(world, "postmigrate").counts["rest"] <= 4
 
 
-def test_what_nobody_writes_to_needs_no_second_primary(world: World) -> None:
+@VERSIONS
+def test_what_nobody_writes_to_needs_no_second_primary(make_world: Callable[..., World], rest_version: str) -> None:
+    world = make_world(rest_version=rest_version)
     add_image(world, type="CDROM")
     vm = world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", world.system)
+    before = len(world.sandbox.requests)
     world.cloud.migrate_live(vm, "node3")
     # The version and make-available.
     assert last(world, "premigrate").counts["rest"] == 2
+    assert not any("auto_manage_dual_primary" in (made.body or {}) for made in world.sandbox.requests[before:])
 
 
 def test_requests_where_linstor_manages_two_primaries(make_world: Callable[..., World]) -> None:
