@@ -59,7 +59,8 @@ def sandbox(shared_sandbox: Sandbox) -> Iterator[Sandbox]:
     """Return the hosts with nothing in their datastores, and with their own tools again afterwards."""
     yield shared_sandbox
     for name in ("node1", "node2", "node3"):
-        (shared_sandbox.host(name) / "bin" / "tar").unlink(missing_ok=True)
+        for tool in ("tar", "rm"):
+            (shared_sandbox.host(name) / "bin" / tool).unlink(missing_ok=True)
         top = below(shared_sandbox, name, DATASTORES)
         if top.is_symlink():
             top.unlink()
