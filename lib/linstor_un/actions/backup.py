@@ -99,7 +99,7 @@ def begin(call: Call) -> Backup:
 def need_own_disk(action: Transfer, disk_id: int) -> Disk:
     """Return a disk of the VM that is this driver's; raises InvalidInput."""
     disk = action.need_disk(disk_id)
-    if disk.transfer_driver not in ("", *transfer.OWN_DRIVERS):
+    if not transfer.may_be_own(disk):
         raise InvalidInput(
             f"Disk {disk_id} of VM {action.vm_id} is of TM_MAD {disk.transfer_driver}, of which linstor_un neither "
             "makes nor restores backups: move its image to a linstor_un datastore"

@@ -18,10 +18,9 @@ from linstor_un.actions.backup import Backup
 from linstor_un.actions.backup_chain import Kept
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import pools, replicas, snapshots
-from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
 from linstor_un.cluster.replicas import Replica
 from linstor_un.cluster.snapshots import Snapshot
-from linstor_un.errors import ChangesUnknown, ControllerFailed, DriverError, NotFound, NotReady
+from linstor_un.errors import ChangesUnknown, DriverError, NotFound
 from linstor_un.hosts import backup_files, changes, runner
 from linstor_un.hosts.backup_files import Target
 from linstor_un.naming import BackupSnapshot
@@ -83,15 +82,11 @@ def _snapshots(wanted: Backup, undo: Undo, resources: Sequence[str], is_live: bo
     with ExitStack() as locks:
         for resource in sorted(names):
             locks.enter_context(action.lock(resource))
-        try:
+        with snapshots.needed("backups need pools that can take snapshots: LVM-thin or ZFS"):
             if is_live and wanted.configuration.freeze != backups.NO_FREEZE:
                 disk_snapshot.take_live(action, wanted.place, names, wanted.configuration.freeze)
             else:
                 snapshots.take_together(action.gateway, names)
-        except ControllerFailed as error:
-            if error.code != SNAPSHOTS_NOT_SUPPORTED:
-                raise
-            raise NotReady(f"{error}; backups need pools that can take snapshots: LVM-thin or ZFS") from None
     # Which of them is read, and which says what has changed, depends on where the VM is.
     replicas.check_alike(action.gateway, resources)
     found = snapshots.of_all(action.gateway, list(names))

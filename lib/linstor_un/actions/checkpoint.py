@@ -39,8 +39,8 @@ class Checkpoint(NamedTuple):
     @property
     def is_ours(self) -> bool:
         """Tell whether the VM's system datastore and all its disks are this driver's."""
-        others = {disk.transfer_driver for disk in self.vm.disks} - {"", *transfer.OWN_DRIVERS}
-        return self.datastore.transfer_driver == transfer.DRIVER and not others
+        is_on_ours = self.datastore.transfer_driver == transfer.DRIVER
+        return is_on_ours and all(map(transfer.may_be_own, self.vm.disks))
 
     @property
     def resource(self) -> str:

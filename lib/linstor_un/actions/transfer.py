@@ -31,6 +31,11 @@ _WITHOUT_DISKS = lifecycle.UNBORN_STATES | lifecycle.DONE_STATES
 OWN_DRIVERS = (DRIVER, ADD_ON)
 
 
+def may_be_own(disk: Disk) -> bool:
+    """Tell whether a disk is this driver's, as far as oned says whose it is."""
+    return disk.transfer_driver in ("", *OWN_DRIVERS)
+
+
 class Transfer(NamedTuple):
     """What a transfer action knows: the VM, its datastores, and the settings that hold for it.
 
@@ -55,6 +60,11 @@ class Transfer(NamedTuple):
         """Return the settings of another datastore that the action has asked oned for."""
         datastore = self.datastores[datastore_id]
         return settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
+
+    @property
+    def has_backups(self) -> bool:
+        """Tell whether there may be what backups of the VM have kept."""
+        return self.vm is not None and self.vm.has_backups
 
     def need_disk(self, disk_id: int) -> Disk:
         """Return a disk that the VM must have; raises InvalidInput."""
@@ -190,10 +200,8 @@ def unlink(transfer: Transfer, place: Place, device: str) -> Unlinked:
 def is_half_restored(transfer: Transfer, place: Place, resource: str) -> bool:
     """Tell whether restoring a disk from a backup was killed: its link is gone, and a snapshot has what it had before.
 
-    Only VMs with backups are looked at. Raises as Host.run.
+    Only of a VM with backups need it be asked. Raises as Host.run.
     """
-    if transfer.vm is None or not transfer.vm.has_backups:
-        return False
     kept = snapshots.find(transfer.gateway, resource, restore_snapshot(transfer.vm_id))
     return kept is not None and kept.is_usable and not devices.is_link(transfer.host(place.host), place.path)
 
@@ -220,7 +228,7 @@ def release(transfer: Transfer, place: Place, disk: Optional[Disk], resource: st
 
     An image that only one VM can have is detached wherever a failed migration may have left it.
     """
-    if transfer.vm is not None and transfer.vm.has_backups:
+    if transfer.has_backups:
         _forget_kept(transfer, place, resource)
     # Asked before the link goes: where LINSTOR does not answer, the deletion of the VM's directory finds it still.
     there = replicas.of(transfer.gateway, resource)

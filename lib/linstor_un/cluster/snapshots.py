@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un.cluster import replicas
-from linstor_un.cluster.codes import EXISTS_SNAPSHOT, NOT_FOUND_SNAPSHOT_DEFINITION, WARN_NOT_CONNECTED, Entry
+from linstor_un.cluster.codes import (
+    EXISTS_SNAPSHOT,
+    NOT_FOUND_SNAPSHOT_DEFINITION,
+    SNAPSHOTS_NOT_SUPPORTED,
+    WARN_NOT_CONNECTED,
+    Entry,
+)
 from linstor_un.errors import (
     AlreadyExists,
     AnswerLost,
@@ -100,6 +107,17 @@ def from_json(data: Mapping[str, Any]) -> Snapshot:
 def find(gateway: Gateway, resource: str, name: str) -> Optional[Snapshot]:
     """Return one snapshot, or None where there is none."""
     return next((item for item in of(gateway, resource) if item.name.lower() == name.lower()), None)
+
+
+@contextmanager
+def needed(remedy: str) -> Iterator[None]:
+    """Say what to do where a pool cannot take the snapshots that the block takes; raises NotReady for that."""
+    try:
+        yield
+    except ControllerFailed as error:
+        if error.code != SNAPSHOTS_NOT_SUPPORTED:
+            raise
+        raise NotReady(f"{error}; {remedy}") from None
 
 
 def take(gateway: Gateway, resource: str, name: str, may_be_partial: bool = False) -> bool:

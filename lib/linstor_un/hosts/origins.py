@@ -15,8 +15,6 @@ from linstor_un.hosts.devices import WAIT_FOR_DEVICE
 from linstor_un.hosts.runner import Feed, Host, Step
 from linstor_un.hosts.sources import Reader
 
-_BLOCK_BYTES = 4 << 20
-
 _SIZE = """
 if [ -b "$1" ]; then lsblk -bndo SIZE "$1" | head -n 1 | tr -d ' '; else stat -L -c %s -- "$1"; fi
 """
@@ -170,10 +168,7 @@ def digest(origin: Origin) -> str:
 
     found, left = hashlib.sha256(), origin.size_bytes
     with closing(origin.open()) as reader:
-        while True:
-            block = reader.read(_BLOCK_BYTES)
-            if not block:
-                break
+        for block in sources.blocks(reader):
             found.update(block)
             left -= len(block)
     if left:

@@ -61,6 +61,12 @@ class Reader(Protocol):
         """Give it back."""
 
 
+def blocks(reader: Reader) -> Iterator[bytes]:
+    """Yield all that there is to read; raises as the reader does."""
+    while block := reader.read(_BLOCK_BYTES):
+        yield block
+
+
 class ImageSource:
     """A stream of an image's bytes: counted, throttled, checked against its checksums, and decompressed.
 
@@ -103,12 +109,7 @@ class ImageSource:
         """Yield the (decompressed) bytes; raises UnusableImage where they are cut short or not what was promised."""
         if self._decompressor:
             yield self._head
-        source: Reader = self._decompressor or self._meter
-        while True:
-            block = source.read(_BLOCK_BYTES)
-            if not block:
-                break
-            yield block
+        yield from blocks(self._decompressor or self._meter)
         if self._decompressor:
             self._decompressor.finish()
         self._meter.finish()
@@ -210,10 +211,7 @@ class _Decompressor:
     def _feed(self) -> None:
         assert self._process.stdin is not None
         try:
-            while True:
-                block = self._source.read(_BLOCK_BYTES)
-                if not block:
-                    break
+            for block in blocks(self._source):
                 self._process.stdin.write(block)
             self._process.stdin.close()
         except BrokenPipeError:

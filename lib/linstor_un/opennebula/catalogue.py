@@ -80,8 +80,7 @@ class Vm(NamedTuple):
 def own_user() -> User:
     """Return the user whose credentials these are; raises OnedUnreachable."""
     tree = decoding.parse(Client().call("one.user.info", _MYSELF) or b"", "USER")
-    attributes = {str(part.tag): (part.text or "").strip() for part in tree.iterfind("TEMPLATE/*") if not len(part)}
-    return User(required_number(tree, "ID"), attributes)
+    return User(required_number(tree, "ID"), decoding.attributes(tree.iterfind("TEMPLATE/*")))
 
 
 def datastores() -> dict[int, Datastore]:
@@ -150,7 +149,7 @@ def _entry(tree: _Element) -> Entry:
         group_id=number(tree, "GID") or 0,
         rights=tuple(int(item.text or 0) for item in tree.iterfind("PERMISSIONS/*")),
         cloned_from=-1 if (found := number(tree, "CLONING_ID")) is None else found,
-        attributes={str(part.tag): (part.text or "").strip() for part in parts if not len(part)},
+        attributes=decoding.attributes(parts),
         elements=elements,
     )
 
@@ -160,7 +159,7 @@ def _vm(tree: _Element) -> Vm:
     disks = [
         DiskOfVm(
             required_number(item, "DISK_ID"),
-            {str(part.tag): (part.text or "").strip() for part in item if not len(part)},
+            decoding.attributes(item),
             snapshots.get(number(item, "DISK_ID"), 0),
         )
         for item in tree.iterfind("TEMPLATE/DISK")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Optional
 
 from lxml import etree
@@ -79,6 +79,12 @@ def parse(document: bytes, root: str) -> _Element:
 def text(tree: _Element, path: str) -> str:
     """Return the text of the first element at `path`, without blanks around it; empty where there is none."""
     return (tree.findtext(path) or "").strip()
+
+
+def attributes(elements: Iterable[_Element]) -> dict[str, str]:
+    """Return the plain ones of a template's elements by their names; those that have elements of their own are none."""
+    plain = (item for item in elements if isinstance(item.tag, str) and not len(item))
+    return {str(item.tag): (item.text or "").strip() for item in plain}
 
 
 def number(tree: _Element, path: str) -> Optional[int]:

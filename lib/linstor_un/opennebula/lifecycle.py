@@ -24,6 +24,9 @@ UNBORN_STATES = frozenset({0, 1, 2, 10, 11})
 SAVED_STATES = frozenset({4, 5})
 PARKED_STATES = frozenset({4, 9})
 RESTING_STATES = frozenset({5, 8})
+POWERED_OFF_STATE = 8
+# LCM_STATE while a disk is attached or detached: of a running VM, and both of one that is powered off.
+PLUGGING = frozenset({17, 33, 34})
 # LCM_STATE of a VM on a host that no action works on: RUNNING, UNKNOWN; and where one has failed, so that its disks
 # may be there or not.
 RUNNING = 3

@@ -120,21 +120,11 @@ class VirtualMachine(NamedTuple):
 
 def datastore(tree: _Element) -> Datastore:
     """Read a <DATASTORE>; raises InvalidInput."""
-    template = tree.find("TEMPLATE")
-    attributes = (
-        {}
-        if template is None
-        else {
-            str(child.tag): (child.text or "").strip()
-            for child in template
-            if isinstance(child.tag, str) and not len(child)
-        }
-    )
     return Datastore(
         datastore_id=required_number(tree, "ID"),
         name=text(tree, "NAME"),
         transfer_driver=text(tree, "TM_MAD"),
-        attributes=attributes,
+        attributes=decoding.attributes(tree.iterfind("TEMPLATE/*")),
     )
 
 

@@ -61,7 +61,7 @@ def _disk(action: Transfer, source: Place, target: Place) -> None:
 
 def _check_whole(action: Transfer, source: Place) -> None:
     """Refuse a disk whose link a killed restore has taken: with a new one the VM would start from half of each."""
-    if action.vm is None or not action.vm.has_backups or _state(action) in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
+    if not action.has_backups or _state(action) in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
         return
     disk = action.need_disk(source.disk_id)
     if transfer.is_half_restored(action, source, action.resource(disk)):
@@ -100,8 +100,7 @@ def _detach(action: Transfer, source: Place) -> None:
 
     The move is done: what cannot be detached stays, and the volume's next action or its deletion sees to it.
     """
-    own = ("", *transfer.OWN_DRIVERS)
-    disks = [disk for disk in (action.vm.disks if action.vm else ()) if disk.transfer_driver in own]
+    disks = filter(transfer.may_be_own, action.vm.disks if action.vm else ())
     # What only the source can tell of comes last: it may not answer.
     resources = {
         resource: disk

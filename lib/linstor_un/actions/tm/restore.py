@@ -15,9 +15,8 @@ from linstor_un.actions import backup, cloning, filling, rollback, transfer
 from linstor_un.actions.filling import Target
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import replicas, snapshots
-from linstor_un.cluster.codes import SNAPSHOTS_NOT_SUPPORTED
 from linstor_un.driver import Call, remotes
-from linstor_un.errors import ControllerFailed, DriverError, InUse, InvalidInput, NotFound, NotReady
+from linstor_un.errors import DriverError, InUse, InvalidInput, NotFound
 from linstor_un.hosts import backup_store, devices, sources
 from linstor_un.hosts.runner import Host
 from linstor_un.naming import restore_snapshot, snapshot_vm_id_of
@@ -112,12 +111,8 @@ def _keep(wanted: _Restore, undo: Undo, disk: Disk) -> None:
     if devices.is_link(action.host(place.host), place.path):
         snapshots.forget(action.gateway, resource, name)
     undo.push(f"the content of {resource}", lambda: _go_back(wanted, disk))
-    try:
+    with snapshots.needed("restore the backup as new images (`oneimage restore`)"):
         snapshots.take(action.gateway, resource, name)
-    except ControllerFailed as error:
-        if error.code != SNAPSHOTS_NOT_SUPPORTED:
-            raise
-        raise NotReady(f"{error}; restore the backup as new images (`oneimage restore`)") from None
     transfer.unlink(action, place, action.device(disk))
 
 
@@ -148,7 +143,7 @@ def _forget(wanted: _Restore, disk: Disk) -> None:
     disks were restored.
     """
     action = wanted.action
-    if disk.transfer_driver not in ("", *transfer.OWN_DRIVERS):
+    if not transfer.may_be_own(disk):
         return
     resource = action.resource(disk)
     try:

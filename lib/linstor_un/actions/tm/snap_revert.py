@@ -19,7 +19,7 @@ def run(call: Call) -> None:
     action = wanted.action
     with action.lock(wanted.resource):
         snapshots.check_can_roll_back(action.gateway, action.names, wanted.resource, wanted.name)
-        if action.vm is not None and action.vm.has_backups and not snapshots.rolls_back_to_any(action.gateway):
+        if action.has_backups and not snapshots.rolls_back_to_any(action.gateway):
             # What backups have kept may be younger: the next increment has all of the disk.
             backup_chain.forget(action.gateway, wanted.resource, action.vm_id)
         if wanted.disk.is_image:

@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
+from linstor_un.cli.installation.oned_conf import DRIVER
 from linstor_un.cli.relocating import notes
 from linstor_un.cli.relocating.notes import Note
 from linstor_un.errors import DriverError, InUse, InvalidInput, NotFound, NotReady
-from linstor_un.opennebula import catalogue
+from linstor_un.opennebula import catalogue, lifecycle
 from linstor_un.opennebula.catalogue import DiskOfVm, Entry, Vm
 from linstor_un.opennebula.model import Datastore
 
-DRIVER = "linstor_un"
 # In the new image: which one it was; in the old one: which it is now. For people: an image's owner can write there.
 MOVED_FROM, MOVED_TO = "MOVED_FROM", "MOVED_TO"
 
 _KINDS = ("OS", "CDROM", "DATABLOCK")
-# HOTPLUG, and both ways of a VM that is powered off.
-_PLUGGING = (17, 33, 34)
-_POWERED_OFF, _ACTIVE, _RUNNING, _DONE = 8, 3, 3, 6
 # What oned says of a disk by its image, its datastore and what has happened to it.
 _ONEDS = frozenset(
     {
@@ -273,7 +270,7 @@ def _check_user(move: Move) -> None:
     if is_plugging(vm) and move.note.vm_id == vm.vm_id:
         # It is taken off, as another run has asked for.
         return
-    if (vm.state, vm.lifecycle_state) != (_POWERED_OFF, 0):
+    if not _is_powered_off(vm):
         raise InUse(f"{move.label} is a disk of {vm.label}, which is not powered off: `onevm poweroff {vm.vm_id}`")
     disk = vm.disk_of_image(image.image_id)
     if disk is None or disk.snapshots:
@@ -287,17 +284,23 @@ def _check_user(move: Move) -> None:
 
 def may_get_disk(vm: Optional[Vm]) -> bool:
     """Tell whether a disk can be attached to a VM now."""
-    return vm is not None and (vm.state, vm.lifecycle_state) in ((_POWERED_OFF, 0), (_ACTIVE, _RUNNING))
+    if vm is None:
+        return False
+    return _is_powered_off(vm) or (vm.state, vm.lifecycle_state) == (lifecycle.ACTIVE_STATE, lifecycle.RUNNING)
+
+
+def _is_powered_off(vm: Vm) -> bool:
+    return (vm.state, vm.lifecycle_state) == (lifecycle.POWERED_OFF_STATE, 0)
 
 
 def is_plugging(vm: Vm) -> bool:
     """Tell whether oned attaches or detaches something now."""
-    return vm.lifecycle_state in _PLUGGING or any("ATTACH" in disk.attributes for disk in vm.disks)
+    return vm.lifecycle_state in lifecycle.PLUGGING or any("ATTACH" in disk.attributes for disk in vm.disks)
 
 
 def is_gone(vm: Optional[Vm]) -> bool:
     """Tell whether there is no such VM any more."""
-    return vm is None or vm.state == _DONE
+    return vm is None or vm.state in lifecycle.DONE_STATES
 
 
 def own_attributes(disk: DiskOfVm, source: Datastore) -> dict[str, str]:

@@ -12,10 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Optional
 
 from linstor_un.errors import DriverError
+from linstor_un.hosts import sources
 from linstor_un.hosts.origins import Origin
 from linstor_un.hosts.sources import AS_IT_IS
 
-_BLOCK_BYTES = 4 << 20
 _LOCAL, _REMOTE, _UID = 1, 2, 7
 
 
@@ -107,10 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, offer: Offer) -> None:
         found, sent = hashlib.sha256(), 0
         with closing(offer.origin.open()) as reader:
-            while True:
-                block = reader.read(_BLOCK_BYTES)
-                if not block:
-                    break
+            for block in sources.blocks(reader):
                 found.update(block)
                 self.wfile.write(block)
                 sent += len(block)

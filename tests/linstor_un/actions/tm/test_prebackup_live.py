@@ -222,27 +222,17 @@ def test_a_chain_that_is_begun_anew_is_another_chain(site: Site) -> None:
     assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
 
 
-def test_a_backup_that_fails_at_its_datastore_does_not_harm_the_chain(site: Site) -> None:
+@pytest.mark.parametrize("release", ["7.4", "7.2"])
+def test_a_backup_that_fails_at_its_datastore_does_not_harm_the_chain(make_world: MakeWorld, release: str) -> None:
+    site = Site(make_world(release=release))
     vm = start(site.world, "DISK=[IMAGE_ID=0]")
     site.cloud.backup(vm, site.datastore, "INCREMENT")
     site.write(vm, 0, b"second")
     site.server.fail("backup")
     with pytest.raises(ActionFailed):
         site.cloud.backup(vm, site.datastore)
-    assert len(kept(site, own(vm))) == 1 and not site.staged(vm).exists()
-    site.write(vm, 0, b"thrice", MIB)
-    image = site.cloud.backup(vm, site.datastore)
-    assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
-
-
-def test_older_releases_that_do_not_tell_of_failure_do_not_harm_the_chain_either(make_world: MakeWorld) -> None:
-    site = Site(make_world(release="7.2"))
-    vm = start(site.world, "DISK=[IMAGE_ID=0]")
-    site.cloud.backup(vm, site.datastore, "INCREMENT")
-    site.write(vm, 0, b"second")
-    site.server.fail("backup")
-    with pytest.raises(ActionFailed):
-        site.cloud.backup(vm, site.datastore)
+    # Before 7.3.80 postbackup is not told, so that the next backup removes the snapshot.
+    assert len(kept(site, own(vm))) == (2 if release == "7.2" else 1) and not site.staged(vm).exists()
     site.write(vm, 0, b"thrice", MIB)
     image = site.cloud.backup(vm, site.datastore)
     assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
