@@ -148,7 +148,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--driver", type=Path, default=CHECKOUT, metavar="FOLDER", help="another checkout, or a remotes folder"
     )
     sizes = parser.add_argument_group("sizes")
-    sizes.add_argument("--size", type=int, default=256, metavar="MIB", help="of images that are copied (256)")
+    sizes.add_argument("--size", type=int, default=1024, metavar="MIB", help="of images that are copied (1024)")
     sizes.add_argument(
         "--large", type=int, default=0, metavar="GIB", help="of a sparse image whose memory counts (none)"
     )

@@ -30,7 +30,7 @@ class Setting:
     remotes: Path
     real: Optional[Cluster] = None
     runs: int = 5
-    size_mib: int = 256
+    size_mib: int = 1024
     large_gib: int = 0
     at_once: int = 15
     vms: int = 300

@@ -24,8 +24,8 @@ from bench.world import World
 from linstor_sandbox.opennebula.images import Image
 
 MIB = 1 << 20
-# Of a sparse image this part is data, in pieces of 1 MiB with holes between them.
-_PART_OF_SPARSE = 8
+# A sparse image is like one with a file system of ext4, whose groups of 128 MiB begin with what there is in them.
+_GROUP_MIB, _OF_THAT_DATA_MIB = 128, 16
 _STAGED = "/var/tmp/linstor_un-bench.image"
 # What somebody types who knows that the volume is new and reads zero.
 _DD = "dd of={device} bs={block} iflag=fullblock conv=notrunc,nocreat,fsync{sparse} status=none"
@@ -100,7 +100,7 @@ def make_files(folder: Path, size_mib: int) -> None:
         for number in range(size_mib):
             block = draw.randbytes(MIB)
             raw.write(block)
-            if number % _PART_OF_SPARSE == 0:
+            if number % _GROUP_MIB < _OF_THAT_DATA_MIB:
                 sparse.seek(number * MIB)
                 sparse.write(block)
         sparse.truncate(size_mib * MIB)

@@ -11,34 +11,47 @@ from typing import NamedTuple
 from linstor_un.hosts.devices import WAIT_FOR_DEVICE
 from linstor_un.hosts.runner import Feed, Host, Step
 
-_ZERO_REST = """
-zero_rest() {
-    size=$(lsblk -bndo SIZE "$1" | head -n 1 | tr -d ' ')
-    from=$((($2 + 511) / 512 * 512))
-    if [ "$from" -gt "$2" ]; then
-        dd if=/dev/zero of="$1" bs=512 seek="$2" count=$((from - $2)) oflag=seek_bytes iflag=count_bytes \\
-            conv=notrunc,nocreat,fsync status=none
+_ZERO_RANGE = """
+zero_bytes() {
+    [ "$3" -eq 0 ] || dd if=/dev/zero of="$1" bs=1M seek="$2" count="$3" oflag=seek_bytes \\
+        iflag=count_bytes,fullblock conv=notrunc,nocreat,fsync status=none
+}
+zero_range() {
+    from=$((($2 + 511) / 512 * 512)) to=$(($3 / 512 * 512))
+    if [ "$from" -ge "$to" ]; then
+        zero_bytes "$1" "$2" $(($3 - $2))
+        return
     fi
-    [ "$from" -lt "$size" ] || return 0
-    blkdiscard -z -o "$from" -l $((size - from)) "$1" 2>/dev/null || dd if=/dev/zero of="$1" bs=1M seek="$from" \\
-        count=$((size - from)) oflag=seek_bytes iflag=count_bytes,fullblock conv=notrunc,nocreat,fsync status=none
+    zero_bytes "$1" "$2" $((from - $2))
+    blkdiscard -z -o "$from" -l $((to - from)) "$1" 2>/dev/null || zero_bytes "$1" "$from" $((to - from))
+    zero_bytes "$1" "$to" $(($3 - to))
+}
+zero_rest() {
+    zero_range "$1" "$2" "$(lsblk -bndo SIZE "$1" | head -n 1 | tr -d ' ')"
 }
 """
 
 _WRITE = (
     WAIT_FOR_DEVICE
-    + _ZERO_REST
+    + _ZERO_RANGE
     + """
-device=$1 bytes=$2 seconds=$3 zeroed=$4
+device=$1 bytes=$2 seconds=$3 zeroed=$4 written=0
 wait_for_device "$device" "$bytes" "$seconds"
 # A thin pool's chunk is the unit in which zeroes are skipped; a thick one likes long writes.
 block=1M sparse=
 [ "$zeroed" = no ] || block=64k sparse=,sparse
-report=$(receive | dd of="$device" bs="$block" iflag=fullblock conv=notrunc,nocreat,fsync$sparse 2>&1) || {
-    printf '%s\\n' "$report" >&2
-    exit 1
-}
-written=$(printf '%s\\n' "$report" | sed -n 's/^\\([0-9]*\\) bytes\\{0,1\\}.*/\\1/p')
+# What lies between long holes one dd writes; they themselves are left out.
+while read -r hole && [ "$hole" != end ]; do
+    [ "$zeroed" = yes ] || zero_range "$device" "$written" $((written + hole))
+    written=$((written + hole))
+    report=$(receive | dd of="$device" bs="$block" seek="$written" oflag=seek_bytes iflag=fullblock \\
+        conv=notrunc,nocreat,fsync$sparse 2>&1) || {
+        printf '%s\\n' "$report" >&2
+        exit 1
+    }
+    written=$((written + $(printf '%s\\n' "$report" | sed -n 's/^\\([0-9]*\\) bytes\\{0,1\\}.*/\\1/p')))
+done
+[ "${hole:-}" = end ] || kill -s TERM -- "-$$"
 echo "$written"
 read -r verdict
 watch
@@ -103,7 +116,7 @@ convert() {
 
 _WRITE_STAGED = (
     WAIT_FOR_DEVICE
-    + _ZERO_REST
+    + _ZERO_RANGE
     + _CONVERT
     + _STAGING
     + _STAGE
@@ -132,7 +145,7 @@ convert "$image" "$device" "$virtual" "$zeroed"
 
 _COPY = (
     WAIT_FOR_DEVICE
-    + _ZERO_REST
+    + _ZERO_RANGE
     + """
 source=$1 device=$2 bytes=$3 seconds=$4 zeroed=$5
 wait_for_device "$source" "$bytes" "$seconds"
@@ -173,7 +186,7 @@ wait "$told"
 
 _ZERO = (
     WAIT_FOR_DEVICE
-    + _ZERO_REST
+    + _ZERO_RANGE
     + """
 wait_for_device "$1" "$2" "$3"
 zero_rest "$1" 0
@@ -188,7 +201,7 @@ def write(host: Host, device: str, size_bytes: int, target_is_zero: bool) -> Fee
     that is due, once the feed is told that they are right.
     """
     values = (device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero))
-    return host.feed(f"Writing {device}", Step(_WRITE, values))
+    return host.feed(f"Writing {device}", Step(_WRITE, values), leaves_out_holes=True)
 
 
 def write_staged(host: Host, device: str, size_bytes: int, target_is_zero: bool, image_format: str) -> Feed:

@@ -15,6 +15,7 @@ from typing import IO, NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un.errors import CommandFailed, HostUnreachable, MissingDependency
+from linstor_un.hosts.pipes import widen
 from linstor_un.settings import Settings
 
 # Remote shells that are not login shells often lack the system administrator's directories.
@@ -43,6 +44,8 @@ receive() {
 _WATCHED = "watch\nexec </dev/null\n"
 # The least that is a hole: what is shorter costs more to be told than to be sent.
 _HOLE = bytes(1 << 20)
+# The least that is worth to begin anew behind it: what is shorter is made and passed on in less time.
+_LONG_HOLE_BYTES = 32 << 20
 _SSH_FAILED = 255
 _COMMAND_MISSING = 127
 
@@ -88,10 +91,15 @@ class Host(NamedTuple):
         longest = None if step.is_long else self.settings.command_timeout_seconds
         return self._finish(what, self.start(step._replace(script=_WATCHED + step.script)), longest)
 
-    def feed(self, what: str, step: Step) -> Feed:
-        """Start the step with its stdin open for data, which it takes with `receive`."""
+    def feed(self, what: str, step: Step, leaves_out_holes: bool = False) -> Feed:
+        """Start the step with its stdin open for data, which it takes with `receive`.
+
+        One that `leaves_out_holes` reads how long the next one is, `receive`s what follows it, and so on until `end`.
+        """
         log.doing(f"{what} on {self.name}")
-        return Feed(self, what, self.start(step))
+        process = self.start(step)
+        widen(process.stdin)
+        return Feed(self, what, process, leaves_out_holes)
 
     def start(self, step: Step) -> subprocess.Popen[bytes]:
         """Start the step with all its streams open; its script travels as a quoted argument."""
@@ -186,13 +194,15 @@ class Feed:
     complaint is raised instead.
     """
 
-    def __init__(self, host: Host, what: str, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, host: Host, what: str, process: subprocess.Popen[bytes], leaves_out_holes: bool = False) -> None:
         assert process.stdin is not None and process.stdout is not None
         self.stdin = process.stdin
         self.stdout = process.stdout
         self._host = host
         self._what = what
         self._process = process
+        self._leaves_out_holes = leaves_out_holes
+        self._has_begun = False
         # What was passed on and is not told yet: long holes come in many blocks.
         self._hole_bytes = 0
 
@@ -226,12 +236,15 @@ class Feed:
     def end(self) -> None:
         """Say that this was all of the data."""
         self._tell_hole()
-        self.say("0")
+        self.say("0\nend" if self._leaves_out_holes else "0")
 
     def _tell_hole(self) -> None:
-        if self._hole_bytes:
-            self.stdin.write(b"-%d\n" % self._hole_bytes)
-            self._hole_bytes = 0
+        length, self._hole_bytes = self._hole_bytes, 0
+        if self._leaves_out_holes and (length >= _LONG_HOLE_BYTES or not self._has_begun):
+            self.stdin.write(b"%s%d\n" % (b"0\n" if self._has_begun else b"", length))
+            self._has_begun = True
+        elif length:
+            self.stdin.write(b"-%d\n" % length)
 
     def say(self, word: str) -> None:
         """Pass on one line, once the script waits for it."""

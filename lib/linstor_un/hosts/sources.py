@@ -18,6 +18,7 @@ from typing import BinaryIO, Optional, Protocol
 from linstor_un import log
 from linstor_un.errors import MissingDependency, UnusableImage
 from linstor_un.hosts import formats
+from linstor_un.hosts.pipes import widen
 
 SILENCE_SECONDS = 600
 _BLOCK_BYTES = 4 << 20
@@ -205,6 +206,8 @@ class _Decompressor:
             raise MissingDependency(
                 f"{program} is missing on the front-end and image {source.name} needs it: install it"
             ) from None
+        widen(self._process.stdin)
+        widen(self._process.stdout)
         self._thread = threading.Thread(target=self._feed, daemon=True)
         self._thread.start()
 
@@ -305,6 +308,7 @@ class _Program:
             env={**os.environ, **environment},
             start_new_session=True,
         )
+        widen(self._process.stdout)
         self._is_at_end = False
 
     def read(self, size: int) -> bytes:

@@ -1,4 +1,6 @@
-"""Images that are converted: in a directory that nobody else can put anything into, and without opening other files."""
+"""Images on their way to a device: their holes; those that are converted, in a directory that nobody else can put
+anything into, and without opening other files.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from linstor_un.errors import CommandFailed
-from linstor_un.hosts import copies
+from linstor_un.hosts import copies, runner
 from linstor_un.hosts.runner import Host
 from linstor_un.settings import Settings
 from linstor_un.units import MIB
@@ -28,6 +32,45 @@ def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     made = tmp_path / "device"
     made.write_bytes(bytes(MIB))
     return made
+
+
+LARGE = 12 * MIB
+# What the device had before is seen where nothing was written.
+BEFORE = b"o" * LARGE
+PIECES = (bytes(MIB), bytes(4 * MIB), b"x" * MIB, bytes(5), b"y", bytes(700) + b"z")
+
+
+@pytest.mark.parametrize("reads_zero", [True, False])
+@given(pieces=st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_long_holes_are_left_out_wherever_they_are(
+    device: Path, monkeypatch: pytest.MonkeyPatch, reads_zero: bool, pieces: list[bytes]
+) -> None:
+    data = b"".join(pieces)[:LARGE]
+    device.write_bytes(bytes(LARGE) if reads_zero else BEFORE)
+    (device.parent / "programs" / "lsblk").write_text(f"#!/bin/sh\necho {LARGE}\n")
+    monkeypatch.setattr(runner, "_LONG_HOLE_BYTES", 2 * MIB)
+    with copies.write(Host("onefe", Settings(), True), str(device), LARGE, reads_zero) as feed:
+        for start in range(0, len(data), 3 * MIB):
+            feed.send(data[start : start + 3 * MIB])
+        feed.end()
+        assert feed.line() == str(len(data))
+        feed.say("right")
+        feed.finish()
+    assert device.read_bytes() == data + bytes(LARGE - len(data))
+
+
+def test_an_image_that_breaks_off_behind_a_long_hole_is_not_whole(
+    device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_LONG_HOLE_BYTES", MIB // 2)
+    with copies.write(Host("onefe", Settings(), True), str(device), MIB, True) as feed:
+        for block in (b"x" * 512, bytes(MIB), b"y" * 512):
+            feed.send(block)
+        feed.say("0")
+        feed.stdin.close()
+        assert feed.line() == ""
+        assert feed._process.wait() != 0
 
 
 def export(device: Path, directory: Path) -> copies.ExportedFile:
