@@ -23,7 +23,9 @@ REFERENCE = ("python3", "-c", "import lxml.etree, linstor")
 _IMPORT_TIMES = "PYTHONPROFILEIMPORTTIME"
 _OF_DIRECTORIES = ("mv", "delete")
 # These cost the same whatever they are a part of.
-_NEVER_NAMED = ("datastore/monitor", "tm/monitor", "tm/context", "tm/delete of a directory")
+_NEVER_NAMED = ("datastore/monitor", "tm/monitor", "tm/context", "tm/delete of a directory", "tm/postbackup")
+# Drivers beside ours.
+_OTHERS = ("rsync",)
 _NS_PER_MS, _KIB_PER_MIB = 1_000_000, 1024
 
 
@@ -135,7 +137,7 @@ class MeteredScripts(Scripts):
             figures["oned"] = self.meters["oned"]() - oned
         if reference:
             figures["cpu_ratio"] = figures["cpu_ms"] / reference
-        if ended.status == 0:
+        if ended.status == 0 and script.parent.name not in _OTHERS:
             self.samples.append(self._sample(script, argv, figures, meter.traffic, ended.stderr))
         return ended.status if ended.status >= 0 else 255, ended.stdout, imports.without(ended.stderr)
 

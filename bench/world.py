@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lxml import etree
@@ -14,7 +15,7 @@ from lxml import etree
 from bench.cluster import FIRST_DATASTORE_ID, PREFIX, Cluster
 from bench.meter import install_ssh
 from bench.scripts import MeteredScripts
-from linstor_sandbox.opennebula import Cloud, LcmState, VirtualMachine, VmState
+from linstor_sandbox.opennebula import Cloud, LcmState, VirtualMachine, VmState, backup_server
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.frontend import install_shell
 from linstor_sandbox.opennebula.hypervisor import Hypervisor
@@ -58,6 +59,12 @@ class World:
     system: Datastore
     copies: Datastore
     files: Path
+
+    @cached_property
+    def backups(self) -> Datastore:
+        """A datastore of backups, whose server is here."""
+        self.scripts.remotes, _ = backup_server.install(self.scripts.remotes, self.files.parent)
+        return self.cloud.create_datastore(backup_server.TEMPLATE)
 
     def instantiate(self, template: str, host: int = 0, datastore: Datastore | None = None) -> VirtualMachine:
         """A VM on the host of that number: 0 and 1 hold replicas, 2 does not."""

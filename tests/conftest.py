@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,8 +12,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from linstor_sandbox import Pool, Sandbox
-from linstor_sandbox.opennebula import Cloud
-from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
+from linstor_sandbox.opennebula import Cloud, backup_server
 from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.frontend import install_shell
@@ -67,13 +65,8 @@ class World:
         """Let the drivers run from a remotes folder of their own, which has a server of backups and a downloader."""
         if self._backups is not None:
             return self._backups
-        remotes = self.folder.parent / "remotes"
-        for folder in ("datastore", "tm", "vmm"):
-            shutil.copytree(CHECKOUT / folder, remotes / folder)
-        (remotes / "lib").symlink_to(CHECKOUT / "lib")
-        server = BackupServer(remotes, self.folder.parent / "backups")
-        self.cloud.scripts.remotes = remotes
-        self._backups = self.cloud.create_datastore(BACKUPS), server
+        self.cloud.scripts.remotes, server = backup_server.install(CHECKOUT, self.folder.parent)
+        self._backups = self.cloud.create_datastore(backup_server.TEMPLATE), server
         return self._backups
 
     def file(self, name: str, content: bytes) -> str:

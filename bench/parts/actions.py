@@ -18,7 +18,8 @@ from linstor_sandbox.opennebula.images import Image
 
 MIB = 1 << 20
 _IMAGE_MIB = 4
-_DISKS = 'DISK=[IMAGE_ID={clone}] DISK=[IMAGE_ID={persistent}] DISK=[TYPE=swap,SIZE=4] CONTEXT=[NETWORK="YES"]'
+_TWO_DISKS = "DISK=[IMAGE_ID={clone}] DISK=[IMAGE_ID={persistent}]"
+_DISKS = f'{_TWO_DISKS} DISK=[TYPE=swap,SIZE=4] CONTEXT=[NETWORK="YES"]'
 # What rows are named after, the number of the host (2 has no replica), and the disk.
 _ONE_DISK = (
     ("first of an image", 0, "IMAGE_ID={clone}"),
@@ -46,14 +47,17 @@ def tables(measured: list[Row]) -> list[Table]:
     costs = ("ssh", "oned", "cpu_ms", "cpu_ratio", "children_cpu_ms", "memory_mib")
     columns = ["action", "LINSTOR", "of", "ssh", "oned", "CPU ms", "× reference", "children's CPU ms", "memory MiB"]
     taken = [[row.name, row.shown("requests"), _allowed(row), *map(row.shown, costs)] for row in measured]
+    beside = [[name, str(allowed.minimal), str(allowed.besides), allowed.why] for name, allowed in _beside(measured)]
     notes = [
-        "LINSTOR: requests, of so many in the minimal sequence and one to find the controller.",
+        "LINSTOR: requests, of the minimal sequence, what the driver asks besides (see below) and one to find the "
+        "controller.",
         "× the CPU of `python3 -c 'import lxml.etree, linstor'`, which runs before each.",
     ]
     times = ("wall_ms", "linstor_ms", "ssh_ms", "own_ms", "idle_ms", "sent_bytes", "received_bytes")
     waits = ["action", "wall ms", "LINSTOR ms", "ssh ms", "the rest ms", "of that idle ms", "bytes to", "bytes from"]
     return [
         Table("Actions: what they take", columns, taken, notes),
+        Table("Actions: what they ask besides", ["action", "minimal", "besides", "what for"], beside),
         Table("Actions: where their time goes", waits, [[row.name, *map(row.shown, times)] for row in measured]),
         Table(
             "Actions: what they ask of LINSTOR", ["action", "requests"], [[row.name, _asked(row)] for row in measured]
@@ -64,6 +68,11 @@ def tables(measured: list[Row]) -> list[Table]:
 def _allowed(row: Row) -> str:
     allowed = budgets.requests(row.name)
     return "-" if allowed is None else str(allowed)
+
+
+def _beside(measured: list[Row]) -> list[tuple[str, budgets.Allowed]]:
+    named = {row.name for row in measured}
+    return [(name, allowed) for name, allowed in budgets.REQUESTS.items() if allowed.besides and name in named]
 
 
 def _asked(row: Row) -> str:
@@ -83,6 +92,7 @@ class Life:
         """Do everything once and leave nothing."""
         self.clone, self.persistent, self.cdrom = self.make_images()
         self.use_disk_by_disk()
+        self.back_up()
         vm = self.world.instantiate(self.numbered(_DISKS))
         self.use_disks(vm)
         self.move(vm)
@@ -129,6 +139,24 @@ class Life:
     def numbered(self, template: str) -> str:
         """A template with the images' ids."""
         return template.format(**{name: getattr(self, name).identifier for name in ("clone", "persistent", "cdrom")})
+
+    def back_up(self) -> None:
+        """Two disks of a VM of its own: full, as increments, and brought back."""
+        if not self.world.cluster.is_sandbox:
+            return
+        vm, datastore = self.world.instantiate(self.numbered(_TWO_DISKS)), self.world.backups
+        with self.named("full"):
+            self.cloud.backup(vm, datastore, "FULL", fs_freeze="AGENT")
+        with self.named("first increment"):
+            self.cloud.backup(vm, datastore, "INCREMENT")
+        with self.named("next increment"):
+            self.cloud.backup(vm, datastore)
+        self.cloud.poweroff(vm)
+        with self.named("next increment"):
+            kept = self.cloud.backup(vm, datastore)
+        self.cloud.restore_in_place(vm, kept)
+        with self.named("with kept increments"):
+            self.cloud.terminate(vm)
 
     def use_disks(self, vm: VirtualMachine) -> None:
         """Snapshots, growing, and saving as."""

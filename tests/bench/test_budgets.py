@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.budgets import BUDGETS, tables
+from bench.budgets import BUDGETS, REQUESTS, tables
 from bench.figures import Results, Row
 
 
@@ -19,8 +19,18 @@ def test_the_worst_row_is_named() -> None:
     found = lines(Results({}, {"actions": rows}))
     cpu = "CPU of its own, times the reference's"
     assert found["actions", cpu] == ["at most 1.3 ×", "1.50 (1.40–1.60): tm/clone, later", "missed by 1 of 2"]
-    assert found["actions", "LINSTOR requests"] == ["minimal sequence", "7 for 5: tm/clone, later", "missed by 1 of 2"]
+    assert found["actions", "LINSTOR requests"] == [
+        "minimal sequence and what is said",
+        "7 for 5: tm/clone, later",
+        "missed by 1 of 2",
+    ]
     assert found["actions", "requests to oned"][-1] == "yes"
+
+
+def test_whatever_is_asked_beside_the_minimal_sequence_is_for_something() -> None:
+    assert all(bool(allowed.besides) == bool(allowed.why) for allowed in REQUESTS.values())
+    assert REQUESTS["tm/ln"].requests == 3
+    assert REQUESTS["tm/context"].requests == 0
 
 
 def test_where_more_is_better() -> None:

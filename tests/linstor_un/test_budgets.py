@@ -95,17 +95,17 @@ DELETE_DIRECTORY = Cost("delete", 2, ("node1",))
 
 # --- backups, of two disks ----------------------------------------------------------------------------------------
 
-# Which volumes, copies and snapshots there are, all snapshots in one request and a look at each; for each disk a
+# Which volumes, copies and snapshots there are, all snapshots in one request and a look at them; for each disk a
 # volume of its snapshot, which is defined, gets its size and its replica, is asked for its device, and is deleted as
 # any volume is, and the snapshot. A connection for the directory, one while the guest is held, one for all files.
-FULL_BACKUP = Cost("prebackup_live", 24, ("node1",) * 3)
+FULL_BACKUP = Cost("prebackup_live", 23, ("node1",) * 3)
 # The snapshots stay.
-FIRST_INCREMENT = Cost("prebackup_live", 22, ("node1",) * 3)
+FIRST_INCREMENT = Cost("prebackup_live", 21, ("node1",) * 3)
 # And for each disk which node has both snapshots, and in which pool; that node says what has changed while the host
 # writes it: two connections per disk, as no list of all that has changed is ever kept.
-NEXT_INCREMENT = Cost("prebackup_live", 26, ("node1",) * 6)
+NEXT_INCREMENT = Cost("prebackup_live", 25, ("node1",) * 6)
 # And the snapshots of the increment before the last go; no guest is held.
-LATER_INCREMENT_AT_REST = Cost("prebackup", 28, ("node1",) * 5)
+LATER_INCREMENT_AT_REST = Cost("prebackup", 27, ("node1",) * 5)
 # Of one disk: the volume is attached where its replica is not.
 FIRST_INCREMENT_AWAY = Cost("prebackup_live", 16, ("node3",) * 2)
 NEXT_INCREMENT_AWAY = Cost("prebackup_live", 18, ("node1", "node3", "node3"))

@@ -6,8 +6,10 @@ group that says the same. The group is made when the first volume needs it, and 
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from linstor_un import log
@@ -121,13 +123,20 @@ def _replica_count(settings: Settings, origin: str) -> Optional[int]:
 
 
 def _group_name(settings: Settings, count: int, wanted: Mapping[str, Any]) -> str:
-    from hashlib import sha256
-
-    digest = sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
+    digest = _sha256(json.dumps(wanted, sort_keys=True).encode())[:8]
     pool = "".join(
         character if character.isalnum() or character in "-_" else "_" for character in settings.storage_pools[0]
     )
     return f"{settings.prefix}-{pool[:20]}-x{count}-{digest}"
+
+
+def _sha256(data: bytes) -> str:
+    # Python's own, by its names before 3.12 and since, where it is built with it: hashlib loads OpenSSL, which takes ten
+    # times as long.
+    for module in ("_sha256", "_sha2", "hashlib"):
+        with suppress(ImportError):
+            return str(importlib.import_module(module).sha256(data).hexdigest())
+    raise AssertionError("this Python has no SHA-256")
 
 
 def in_group(gateway: Gateway, placement: Placement, request: Callable[[], list[Entry]]) -> list[Entry]:

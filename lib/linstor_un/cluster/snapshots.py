@@ -106,7 +106,11 @@ def from_json(data: Mapping[str, Any]) -> Snapshot:
 
 def find(gateway: Gateway, resource: str, name: str) -> Optional[Snapshot]:
     """Return one snapshot, or None where there is none."""
-    return next((item for item in of(gateway, resource) if item.name.lower() == name.lower()), None)
+    return _named(of(gateway, resource), name)
+
+
+def _named(found: Sequence[Snapshot], name: str) -> Optional[Snapshot]:
+    return next((item for item in found if item.name.lower() == name.lower()), None)
 
 
 @contextmanager
@@ -195,8 +199,10 @@ class Attempt(NamedTuple):
 
     def _confirm(self, gateway: Gateway) -> None:
         """Look whether there is what LINSTOR reports; whoever may do with less looks by itself what there is."""
+        resources = list(self.wanted)
+        there = of_all(gateway, resources) if len(resources) > 1 else {resources[0].lower(): of(gateway, resources[0])}
         for resource, name in self.wanted.items():
-            made = find(gateway, resource, name)
+            made = _named(there.get(resource.lower(), ()), name)
             if made is None or not made.is_usable:
                 self._forget(gateway)
                 raise ControllerFailed(

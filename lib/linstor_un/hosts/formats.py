@@ -11,8 +11,10 @@ from typing import Callable, NamedTuple, Optional
 
 from linstor_un.errors import UnusableImage
 
-# The vhdx metadata lies within its first MiBs; everything else is known after one block.
+# In these formats what says how large the disk is may lie anywhere in the first MiBs; all else begins with it.
 PROBE_BYTES = 4 << 20
+FIRST_BYTES = 64 << 10
+_FAR_READING = (b"vhdxfile", b"KDMV")
 _COMPRESSIONS = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 _QCOW2_EXTERNAL_DATA = 1 << 2
 _VMDK_DESCRIPTOR_BYTES = 20 * 512
@@ -44,8 +46,13 @@ def compression(prefix: bytes) -> Optional[str]:
     return next((program for magic, program in _COMPRESSIONS if prefix.startswith(magic)), None)
 
 
+def probe_bytes(prefix: bytes) -> int:
+    """Return how much `probe` needs of the image that begins with `prefix`, its first FIRST_BYTES."""
+    return PROBE_BYTES if prefix.startswith(_FAR_READING) else FIRST_BYTES
+
+
 def probe(prefix: bytes) -> ImageFormat:
-    """Return the format of the image that begins with `prefix`, its first PROBE_BYTES or all of it.
+    """Return the format of the image that begins with `prefix`, its first `probe_bytes` or all of it.
 
     Raises UnusableImage for an image that is cut short, encrypted, or needs other files.
     """

@@ -98,12 +98,13 @@ class ImageSource:
         self.is_compressed = self._decompressor is not None
 
     def _look(self, decompress: bool) -> formats.ImageFormat:
-        head = self._meter.peek(formats.PROBE_BYTES)
+        head = self._meter.peek(formats.FIRST_BYTES)
         program = formats.compression(head) if decompress else None
         if program is None:
-            return formats.probe(head)
+            return formats.probe(self._meter.peek(formats.probe_bytes(head)))
         self._decompressor = _Decompressor(program, self._meter)
-        self._head = self._decompressor.head()
+        self._head = self._decompressor.read(formats.FIRST_BYTES)
+        self._head += self._decompressor.read(formats.probe_bytes(self._head) - formats.FIRST_BYTES)
         return formats.probe(self._head)
 
     def blocks(self) -> Iterator[bytes]:
@@ -222,15 +223,6 @@ class _Decompressor:
         except BaseException as failure:  # raised again where the bytes are read
             self._failure = failure
             self._process.kill()
-
-    def head(self) -> bytes:
-        data = b""
-        while len(data) < formats.PROBE_BYTES:
-            block = self.read(formats.PROBE_BYTES - len(data))
-            if not block:
-                break
-            data += block
-        return data
 
     def read(self, size: int) -> bytes:
         assert self._process.stdout is not None
