@@ -131,8 +131,8 @@ def _group_name(settings: Settings, count: int, wanted: Mapping[str, Any]) -> st
 
 
 def _sha256(data: bytes) -> str:
-    # Python's own, by its names before 3.12 and since, where it is built with it: hashlib loads OpenSSL, which takes ten
-    # times as long.
+    # Python's own, by its names before 3.12 and since, where it is built with it: hashlib loads OpenSSL, which takes
+    # ten times as long.
     for module in ("_sha256", "_sha2", "hashlib"):
         with suppress(ImportError):
             return str(importlib.import_module(module).sha256(data).hexdigest())
