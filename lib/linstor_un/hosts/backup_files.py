@@ -7,15 +7,15 @@ the drivers of backup datastores give each its predecessor (opennebula-contract.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 from linstor_un.hosts.devices import MAKE_DIRECTORY, WAIT_FOR_DEVICE
+from linstor_un.hosts.pipes import Pace
 from linstor_un.hosts.runner import Host, Step
 
 # Longer reads than this cost memory and gain nothing.
 _LONGEST_READ_BYTES = 16 << 20
-_BLOCK_LINES = 4096
 
 _REMOVE = """
 remove() {
@@ -150,17 +150,34 @@ def full(host: Host, target: Target, manner: Manner) -> Step:
 
 def changes(host: Host, target: Target, manner: Manner, ranges: Iterable[tuple[int, int]]) -> None:
     """Make a file of these ranges of a disk, each an offset and a length in bytes."""
+    pace = Pace(manner.bytes_per_second)
     with host.feed(f"Writing {target.file}", Step(_CHANGES, _common(host, target, manner))) as feed:
-        lines: list[str] = []
-        for offset, length in ranges:
-            for start in range(offset, offset + length, _LONGEST_READ_BYTES):
-                lines.append(f"read -q {start} {min(_LONGEST_READ_BYTES, offset + length - start)}\n")
-            if len(lines) >= _BLOCK_LINES:
-                feed.send("".join(lines).encode())
-                lines.clear()
-        feed.send("".join(lines).encode())
+        for reads in _together(_reads(ranges)):
+            feed.send("".join(f"read -q {start} {length}\n" for start, length in reads).encode())
+            feed.stdin.flush()
+            pace.keep(sum(length for _, length in reads))
         feed.end()
         feed.finish()
+
+
+def _reads(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    for offset, length in ranges:
+        for start in range(offset, offset + length, _LONGEST_READ_BYTES):
+            yield start, min(_LONGEST_READ_BYTES, offset + length - start)
+
+
+def _together(reads: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yield reads in their order, so many at a time as are worth to be told and do not take long."""
+    found: list[tuple[int, int]] = []
+    together = 0
+    for start, length in reads:
+        found.append((start, length))
+        together += length
+        if together >= _LONGEST_READ_BYTES:
+            yield found
+            found, together = [], 0
+    if found:
+        yield found
 
 
 def comparison(host: Host, target: Target, manner: Manner, earlier: str, earlier_bytes: int) -> Step:

@@ -1,8 +1,9 @@
-"""Pipes that much data goes through."""
+"""How much goes through pipes at a time."""
 
 from __future__ import annotations
 
 import fcntl
+import time
 from contextlib import suppress
 from typing import IO, Optional
 
@@ -19,3 +20,18 @@ def widen(pipe: Optional[IO[bytes]]) -> None:
     if pipe is not None:
         with suppress(OSError):
             fcntl.fcntl(pipe.fileno(), _SET_SIZE, _WIDE_BYTES)
+
+
+class Pace:
+    """Lets so many bytes per second pass in the long run; 0 is no limit."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._limit = bytes_per_second
+        self._started = time.monotonic()
+        self._bytes = 0
+
+    def keep(self, count: int) -> None:
+        """Count some more bytes, and wait until all so far are due."""
+        self._bytes += count
+        if self._limit:
+            time.sleep(max(0.0, self._started + self._bytes / self._limit - time.monotonic()))

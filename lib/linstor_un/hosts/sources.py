@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO, Optional, Protocol
@@ -18,7 +17,7 @@ from typing import BinaryIO, Optional, Protocol
 from linstor_un import log
 from linstor_un.errors import MissingDependency, UnusableImage
 from linstor_un.hosts import formats
-from linstor_un.hosts.pipes import widen
+from linstor_un.hosts.pipes import Pace, widen
 
 SILENCE_SECONDS = 600
 _BLOCK_BYTES = 4 << 20
@@ -132,8 +131,7 @@ class _Meter:
         self.name = name
         self._reader = reader
         self._size_bytes = size_bytes
-        self._limit = bytes_per_second
-        self._started = time.monotonic()
+        self._pace = Pace(bytes_per_second)
         self._read = 0
         self._ahead = b""
         self._checksums = dict(checksums)
@@ -163,9 +161,7 @@ class _Meter:
         log.progress(self._read, self._size_bytes)
         for item in self._hashes.values():
             item.update(block)
-        if self._limit:
-            # Sleep until the bytes so far are due.
-            time.sleep(max(0.0, self._started + self._read / self._limit - time.monotonic()))
+        self._pace.keep(len(block))
         return block
 
     def finish(self) -> None:
