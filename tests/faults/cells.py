@@ -85,13 +85,6 @@ EXPORTED = Waiver(
     "an exported file whose script was killed on its host: a later export or import there removes it, once nobody has "
     "read it for two days",
 )
-# What takes as long as there is much to write, and what is done in the same connection: where that hangs nothing but
-# oned's cancel ends the action.
-CANCELLED = (
-    r"-(dd|gzip|genisoimage|qemu-img|md5sum|blkdiscard|mkfs\.ext4|mkswap|tar)\d+/hangs$|"
-    r"^(datastore/(cp/qcow2|export/.*)|tm/(mkimage|mkswap|context|mv/.*|premigrate/.*)|vmm/.*)/"
-    r"(node\d|front-end)-(mkdir|mktemp|rm|mv|ln|cp|virsh)\d+/hangs$"
-)
 _LOCK = r"^locks/linstor_un-([^/]+)\.lock: \d+ instead of absent$"
 
 
@@ -137,7 +130,7 @@ def _wrong(cell: Cell, stage: Stage, recorded: Record) -> Iterator[str]:
     except subprocess.TimeoutExpired:
         yield f"it has not ended in {LONGEST_CALL_SECONDS} s"
         return
-    if stage.was_cancelled and not re.search(CANCELLED, cell.name):
+    if stage.was_cancelled and not cell.step.takes_long:
         yield "nothing but a cancel has ended it"
     if call.seconds > BOUND_SECONDS:
         yield f"it took {call.seconds:.0f} s"

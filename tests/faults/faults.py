@@ -21,8 +21,9 @@ from tests.faults.stage import Stage
 from tests.faults.steps import FRONTEND, Step
 
 _PASSING_SECONDS = 7200
-# Longer than an action waits for a command that is bounded, and for what it has started to end.
-CANCELLED_AFTER_SECONDS = 10
+# What is bounded has ended before, with all that has to be taken back; what is not need not be waited for so long.
+_CANCELLED_AFTER_SECONDS = 25
+_LONG_CANCELLED_AFTER_SECONDS = 8
 Server = BaseHTTPRequestHandler
 
 
@@ -94,10 +95,11 @@ def _at_command(
     return arm
 
 
-def _hang(stage: Stage, _: Step, __: int) -> None:
+def _hang(stage: Stage, step: Step, _: int) -> None:
     """Wait, with the command, until all is well again; cancel the call that nothing else ends."""
     watch = stage.world.sandbox.watch
-    cancelled_at = time.monotonic() + CANCELLED_AFTER_SECONDS
+    longest = _LONG_CANCELLED_AFTER_SECONDS if step.takes_long else _CANCELLED_AFTER_SECONDS
+    cancelled_at = time.monotonic() + longest
     while stage.world.sandbox.watch is watch:
         if time.monotonic() > cancelled_at and not stage.was_cancelled and stage.world.cloud.scripts.running:
             stage.was_cancelled = True

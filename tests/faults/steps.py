@@ -24,19 +24,29 @@ FRONTEND = "front-end"
 _NO_STEPS = frozenset(
     ("sh", "env", "setsid", "ssh", "python3", "cat", "date", "tr", "id", "sed", "sleep", "head", "grep", "timeout")
 ) | {"lsblk", "readlink", "find"}
-_WATCH = "#!/bin/sh\necho '{where} {command}' >>'{log}'\nexec '{real}' \"$@\"\n"
+_WATCH = """#!/bin/sh
+read -r _ _ _ _ _ session _ </proc/$$/stat
+echo "{where} {command} $session" >>'{log}'
+exec '{real}' "$@"
+"""
+# What is given as long as there is much to read or write: only oned's cancel ends it, and what shares its script.
+_TAKE_LONG = frozenset(
+    ("blkdiscard", "dd", "genisoimage", "gzip", "md5sum", "mkfs.ext4", "mkswap", "qemu-img", "qemu-io", "tar")
+) | {"thin_delta", "zfs"}
+_TAKE_LONG_WITH_MEMORY = frozenset(("virsh",))
 
 
 @dataclass(frozen=True)
 class Step:
     """The `number`th REST request (from 0), ssh connection, request to oned or a source, operation on a file, or run of
-    `what` on `where`.
+    `what` on `where`, which is, or shares its script with, what `takes_long`.
     """
 
     kind: str
     number: int
     where: str
     what: str
+    takes_long: bool = False
 
     @property
     def name(self) -> str:
@@ -103,14 +113,17 @@ def _watched(stage: Stage) -> tuple[tuple[Step, ...], Call, Picture]:
     steps += [Step("oned", number, FRONTEND, "") for number in range(world.cloud.rpc.http_requests - asked)]
     steps += [Step("source", number, FRONTEND, path) for number, path in enumerate(stage.source.server.requests)]
     steps += [Step("file", number, FRONTEND, line) for number, line in enumerate(files.read_text().splitlines())]
-    return (*steps, *_commands(log)), call, picture(stage)
+    return (*steps, *_commands(log, call)), call, picture(stage)
 
 
-def _commands(log: Path) -> Iterator[Step]:
-    seen: dict[str, int] = {}
-    for line in log.read_text().splitlines():
-        number = seen[line] = seen.get(line, -1) + 1
-        yield Step("command", number, *line.split(" ", 1))
+def _commands(log: Path, call: Call) -> Iterator[Step]:
+    long = _TAKE_LONG | (_TAKE_LONG_WITH_MEMORY if call.kind == "vmm" else frozenset())
+    lines = [line.split(" ") for line in log.read_text().splitlines()]
+    seen: dict[tuple[str, str], int] = {}
+    for where, command, session in lines:
+        number = seen[where, command] = seen.get((where, command), -1) + 1
+        takes_long = any((place, its) == (where, session) and other in long for place, other, its in lines)
+        yield Step("command", number, where, command, takes_long)
 
 
 def _undone(stage: Stage, call: Call, is_made: bool) -> Picture:

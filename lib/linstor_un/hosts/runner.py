@@ -7,6 +7,7 @@ ever parsed by a shell.
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -140,11 +141,13 @@ class Host(NamedTuple):
         self.judge(what, process.returncode, errors)
         return output.decode("utf-8", "replace")
 
-    def overdue(self, what: str) -> HostUnreachable:
-        """Return the error for what has taken longer than COMMAND_TIMEOUT."""
+    def overdue(self, what: str, longest_seconds: Optional[int] = None) -> HostUnreachable:
+        """Return the error for what has taken longer than that, or than COMMAND_TIMEOUT."""
+        remedy = "or raise COMMAND_TIMEOUT in linstor_un.conf" if longest_seconds is None else "and retry"
         return HostUnreachable(
-            f"{what} failed: host {self.name} has not done it in {self.settings.command_timeout_seconds} s; look there "
-            "for what hangs (storage, libvirt, a network file system), or raise COMMAND_TIMEOUT in linstor_un.conf",
+            f"{what} failed: host {self.name} has not done it in "
+            f"{longest_seconds or self.settings.command_timeout_seconds} s; look there for what hangs (storage, "
+            f"libvirt, a network file system), {remedy}",
             self.name,
         )
 
@@ -251,13 +254,18 @@ class Feed:
         self.stdin.write(word.encode() + b"\n")
         self.stdin.flush()
 
-    def line(self) -> str:
-        """Return the next line that the script prints, empty where it has ended."""
+    def line(self, longest_seconds: Optional[int] = None) -> str:
+        """Return the next line that the script prints, empty where it has ended.
+
+        Raises HostUnreachable where nothing has come in that time.
+        """
+        if longest_seconds is not None and not select.select([self.stdout], [], [], longest_seconds)[0]:
+            raise self._host.overdue(self._what, longest_seconds)
         return self.stdout.readline().decode("utf-8", "replace").strip()
 
-    def finish(self) -> str:
+    def finish(self, longest_seconds: Optional[int] = None) -> str:
         """Wait for the script and return what else it printed; raises as Host.run."""
-        return self._host._finish(self._what, self._process)
+        return self._host._finish(self._what, self._process, longest_seconds)
 
     def stop(self) -> None:
         """End the script, whose work is worth nothing any more."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Callable
 
 from linstor_un import log
-from linstor_un.errors import CommandFailed, DriverError
+from linstor_un.errors import CommandFailed, DriverError, HostUnreachable
 from linstor_un.hosts.devices import WAIT_FOR_DEVICE
 from linstor_un.hosts.runner import Feed, Host, Step
 
@@ -89,18 +89,28 @@ def held(host: Host, domain: str, make_ready: Callable[[], object], how: str = T
     With `how` AGENT a VM whose agent does not answer runs on, with SUSPEND no agent is asked.
     Thawed or resumed always, at the latest after HOLD_TIMEOUT; `make_ready` is called before the VM is touched, and
     again before it is suspended for an agent that has not answered. Raises CommandFailed where the VM can be neither
-    held nor let go, or was let go before the block had ended.
+    held nor let go, or was let go before the block had ended, and HostUnreachable where virsh does not end there.
     """
     settings = host.settings
     values = (domain, settings.freeze_timeout_seconds, settings.hold_timeout_seconds, how)
+    # Each of these is tried and taken back at most.
+    longest_seconds = settings.ssh_connect_timeout_seconds + 2 * (
+        settings.freeze_timeout_seconds + settings.hold_timeout_seconds
+    )
     make_ready()
     feed = host.feed(f"Holding {domain} for a snapshot", Step(_HOLD, values))
-    state = feed.line()
-    if state == _UNFROZEN:
-        with feed:
-            make_ready()
-            feed.say("suspend")
-        state = feed.line()
+    try:
+        state = feed.line(longest_seconds)
+        if state == _UNFROZEN:
+            with feed:
+                make_ready()
+                feed.say("suspend")
+            state = feed.line(longest_seconds)
+    except HostUnreachable:
+        # Its virsh cannot be ended: neither can the script that waits for it.
+        feed.stop()
+        _let_go_anew(host, domain)
+        raise
     if not state:
         _finish(feed, host, domain)
         raise CommandFailed(f"{domain} on {host.name} could not be held for a snapshot: see its libvirt log and retry")
@@ -129,13 +139,17 @@ def _let_go(feed: Feed, host: Host, domain: str) -> None:
 def _finish(feed: Feed, host: Host, domain: str) -> None:
     """Wait for the script's end; where it has failed it may have been killed, so that nobody there lets the VM go."""
     try:
-        feed.finish()
+        feed.finish(host.settings.command_timeout_seconds)
     except DriverError:
-        try:
-            host.run(f"Letting {domain} go", Step(_LET_GO, (domain, host.settings.freeze_timeout_seconds)))
-        except DriverError as error:
-            log.error(f"{error}; see with `virsh domstate {domain}` there whether it runs")
+        _let_go_anew(host, domain)
         raise
+
+
+def _let_go_anew(host: Host, domain: str) -> None:
+    try:
+        host.run(f"Letting {domain} go", Step(_LET_GO, (domain, host.settings.freeze_timeout_seconds)))
+    except DriverError as error:
+        log.error(f"{error}; see with `virsh domstate {domain}` there whether it runs")
 
 
 _SAVE = (

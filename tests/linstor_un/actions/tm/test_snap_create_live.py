@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -156,6 +157,23 @@ def test_a_controller_that_hangs_holds_no_vm_for_long(make_world: Callable[..., 
     assert end.moment - begin.moment < 2
     assert snapshots(world, volume(world.cloud.images[1])) == set()
     write(world, vm, 0, "it runs")
+
+
+def test_a_virsh_that_nothing_can_end_is_given_up_and_the_vm_runs(make_world: Callable[..., World]) -> None:
+    timeouts = ("FREEZE_TIMEOUT", "HOLD_TIMEOUT", "SSH_CONNECT_TIMEOUT", "IN_USE_TIMEOUT")
+    world = make_world(configuration="".join(f'{name}="1"\n' for name in timeouts))
+    add_image(world)
+    vm = start(world, "DISK=[IMAGE_ID=0]")
+    answers, met = threading.Event(), iter((True,))
+    world.sandbox.watch = lambda _, command, __: command != "virsh" or not next(met, False) or answers.wait()
+    world.sandbox.watch_command(vm.host, "virsh")
+    with pytest.raises(ActionFailed) as failed:
+        world.cloud.snapshot_create(vm, vm.disk(0))
+    answers.set()
+    assert "has not done it in 5 s; look there for what hangs" in sentence(failed.value.call)
+    assert not snapshots(world, own(vm))
+    write(world, vm, 0, "it runs")
+    world.cloud.snapshot_create(vm, vm.disk(0))
 
 
 def test_a_vm_that_cannot_be_let_go_is_named_and_has_no_snapshot(world: World) -> None:
