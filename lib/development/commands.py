@@ -69,6 +69,11 @@ def bench(arguments: list[str]) -> int:
     return _become("-m", "bench", *arguments)
 
 
+def packages(arguments: list[str]) -> int:
+    """Build what is installed from."""
+    return _become("-m", "development.packaging", *arguments)
+
+
 def conformance(arguments: list[str]) -> int:
     """Compare the sandbox with the recorded exchanges of a real controller."""
     return _become("-m", "linstor_sandbox.conformance", *arguments)
@@ -85,6 +90,7 @@ COMMANDS = {
         Command("mutation", "which small defects in what must not fail the tests find", mutation),
         Command("bench", "what the driver costs, and what has become worse since another run", bench),
         Command("lint", "style and types", lint),
+        Command("packages", "wheel, sdist, deb and rpm, into build/packages", packages),
         Command("conformance", "the sandbox's answers beside those of a real LINSTOR", conformance),
         Command("sandbox", "a LINSTOR in a box, in the foreground, for a linstor client or curl", sandbox),
     )

@@ -28,13 +28,26 @@ PROGRAMS = (
     (("openssl",), "openssl"),
 )
 
+# What builds packages: needed for nothing else.
+BUILDERS = {"deb": ((("dpkg-deb",), "dpkg"),), "rpm": ((("rpmbuild",), "rpm"),)}
+
+Programs = Sequence[tuple[tuple[str, ...], str]]
 Say = Callable[[str], None]
 
 
-def missing(path: str) -> list[str]:
+def missing(path: str, programs: Programs = PROGRAMS) -> list[str]:
     """The packages of the programs that are not on the path."""
-    packages = [package for names, package in PROGRAMS if not any(shutil.which(name, path=path) for name in names)]
+    packages = [package for names, package in programs if not any(shutil.which(name, path=path) for name in names)]
     return list(dict.fromkeys(packages))
+
+
+def provide(programs: Programs, tools: Path, say: Say) -> None:
+    """Install what is missing of programs that only one command needs; NotPossible says what to do by hand."""
+    path = os.environ.get("PATH", os.defpath)
+    if packages := missing(path, programs):
+        install(packages, False, tools, say)
+    if packages := missing(path, programs):
+        raise NotPossible(f"these are missing after they were installed: {', '.join(packages)}")
 
 
 def install(packages: Sequence[str], needs_pip: bool, tools: Path, say: Say) -> None:
@@ -141,6 +154,7 @@ def _settings(root: Path) -> dict[str, str]:
     candidates = {
         "MKE2FS_CONFIG": root / "etc" / "mke2fs.conf",
         "OPENSSL_CONF": root / "etc" / "ssl" / "openssl.cnf",
+        "RPM_CONFIGDIR": root / "usr" / "lib" / "rpm",
         "MAGIC": root / "usr" / "lib" / "file" / "magic.mgc",
     }
     return {name: str(path) for name, path in candidates.items() if path.exists()}

@@ -112,5 +112,9 @@ class NotInstalled(DriverError):
     """The driver is not where it should be: install it."""
 
 
+class ManagedByPackage(DriverError):
+    """The driver's files are a distribution's package's: change them with its package manager."""
+
+
 class NotWritable(DriverError):
     """A file that has to be changed cannot be: become root, or change its rights."""

@@ -273,13 +273,14 @@ def _for_increments(
 def _scripts(tree: Tree) -> Scripts:
     first_lines = {name: _first_line(tree.here(f"{tree.remotes}/{name}")) for name in payload.entry_scripts()}
     user = interpreter.owner(tree.here(tree.remotes))
+    vendored = tree.here(f"{tree.remotes}/{payload.LIBRARY}/{payload.VENDORED}")
     interpreters: dict[str, Interpreter] = {}
     failures: dict[str, DriverError] = {}
     for line in dict.fromkeys(first_lines.values()):
         path = _interpreter(line)
         if path:
             try:
-                interpreters[path] = interpreter.look_at(path, user)
+                interpreters[path] = interpreter.look_at(path, user, vendored)
             except MissingDependency as failure:
                 failures[path] = failure
     return Scripts(first_lines, interpreters, failures)

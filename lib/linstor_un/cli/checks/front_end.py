@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from linstor_un.cli.checks.facts import Facts
 from linstor_un.cli.checks.finding import Finding, error, of_failure, warning
-from linstor_un.cli.installation import interpreter, payload
+from linstor_un.cli.installation import interpreter, packaged, payload
 from linstor_un.cli.installation.changes import FILE, read
 from linstor_un.cli.installation.oned_conf import DRIVER
 from linstor_un.errors import NotWritable
@@ -71,7 +71,8 @@ def changed_files(facts: Facts) -> Iterator[Finding]:
     """Are the scripts and the library what was installed?"""
     changed = []
     for path in facts.journal.entries:
-        if path.startswith(f"{facts.tree.remotes}/") and path != facts.tree.configuration:
+        is_ours = path.startswith(f"{facts.tree.remotes}/") and not packaged.owns(facts.tree, path)
+        if is_ours and path != facts.tree.configuration:
             found = _content_changed(facts, path)
             changed += [os.path.relpath(path, facts.tree.remotes)] if found else []
     if changed:

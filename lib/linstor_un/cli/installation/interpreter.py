@@ -17,8 +17,9 @@ OLDEST = (3, 9)
 # Package for pip -> what is imported of it.
 NEEDED = {"python-linstor": "linstor", "lxml": "lxml.etree", "click": "click"}
 _LOOK = """
-import importlib, json, sys
+import importlib, json, os, sys
 from importlib import metadata
+sys.path[:0] = filter(os.path.isdir, sys.argv[2:])
 found = {}
 for package, module in json.loads(sys.argv[1]).items():
     try:
@@ -83,17 +84,17 @@ def owner(folder: str) -> User:
     return User(found.st_uid, found.st_gid)
 
 
-def choose(wanted: str, user: User) -> Interpreter:
+def choose(wanted: str, user: User, vendored: str = "") -> Interpreter:
     """Return the named interpreter, else the first of this one and the system's that has what the driver needs.
 
-    `user` will run it. Raises MissingDependency.
+    `user` will run it; `vendored` is a folder with packages that it need not have. Raises MissingDependency.
     """
     own = [sys.executable, shutil.which("python3") or "", "/usr/bin/python3"]
     candidates = [wanted] if wanted else list(dict.fromkeys(filter(None, own)))
     failures = []
     for path in candidates:
         try:
-            return _fit(look_at(path, user))
+            return _fit(look_at(path, user, vendored))
         except MissingDependency as failure:
             failures.append(failure)
     raise failures[0]
@@ -116,10 +117,13 @@ def _fit(found: Interpreter) -> Interpreter:
     return found
 
 
-def look_at(path: str, user: User) -> Interpreter:
-    """Return what an interpreter has, run as `user` where this process may; raises MissingDependency."""
+def look_at(path: str, user: User, vendored: str = "") -> Interpreter:
+    """Return what an interpreter has, run as `user` where this process may; raises MissingDependency.
+
+    What is in the folder `vendored` counts, where there is such a folder.
+    """
     try:
-        done = run(path, ["-c", _LOOK, json.dumps(NEEDED)], user)
+        done = run(path, ["-c", _LOOK, json.dumps(NEEDED), vendored], user)
         found: dict[str, Any] = json.loads(done)
     except (OSError, ValueError, subprocess.SubprocessError) as failure:
         raise MissingDependency(

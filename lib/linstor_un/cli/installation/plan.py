@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Optional
 
 from linstor_un import __version__, settings
-from linstor_un.cli.installation import interpreter, oned_conf, payload, vmm_execrc
+from linstor_un.cli.installation import interpreter, oned_conf, packaged, payload, vmm_execrc
 from linstor_un.cli.installation.changes import (
     DIRECTORY,
     FILE,
@@ -62,6 +62,8 @@ def _edited_files(tree: Tree) -> tuple[str, str]:
 def present(tree: Tree, journal: Journal) -> str:
     """Return which driver is there, empty where none is."""
     scripts = tree.here(f"{tree.remotes}/datastore/{DRIVER}")
+    if packaged.kind(tree):
+        return f"{DRIVER} of the package {packaged.NAME}"
     if journal.exists and not journal.is_complete:
         return f"an interrupted installation of {DRIVER} {journal.version}".rstrip()
     if journal.exists:
@@ -77,16 +79,23 @@ def present(tree: Tree, journal: Journal) -> str:
 def installation(tree: Tree, python: str = "") -> Plan:
     """Return what installs this copy of the driver, run by the interpreter at the path `python` or one that fits.
 
-    Raises MissingDependency, NotInstalled, NotWritable, UnreadableConfiguration, and InvalidSetting for a
+    Where a package has brought the files, what is left of it: OpenNebula's configuration and the bytecode. Raises
+    ManagedByPackage, MissingDependency, NotInstalled, NotWritable, UnreadableConfiguration, and InvalidSetting for a
     linstor_un.conf that is there and that the driver would refuse.
     """
-    chosen = interpreter.choose(python, interpreter.owner(tree.here(tree.remotes)))
+    is_packaged = bool(packaged.kind(tree))
+    if is_packaged:
+        packaged.check_own(tree, python)
+    vendored = os.path.join(payload.PACKAGE, payload.VENDORED)
+    chosen = interpreter.choose(python, interpreter.owner(tree.here(tree.remotes)), vendored)
     planner = _Planner(tree, Journal(tree).read())
-    content = payload.load(chosen.path)
-    planner.scripts(content)
-    planner.configuration(content)
+    if not is_packaged:
+        content = payload.load(chosen.path)
+        planner.scripts(content)
+        planner.configuration(content)
     planner.opennebula()
-    planner.command()
+    if not is_packaged:
+        planner.command()
     compiles = any(f"/{payload.LIBRARY}/" in change.path for change in planner.changes) or _lacks_bytecode(tree, chosen)
     return Plan(tree, planner.journal, planner.changes, planner.notes, chosen, compiles)
 
@@ -207,7 +216,13 @@ def removal(tree: Tree) -> Plan:
         )
     changes: list[Change] = []
     notes: list[str] = []
+    if packaged.kind(tree):
+        notes.append(
+            f"The files are of the package {packaged.NAME}: `{packaged.program(tree)} remove {packaged.NAME}`."
+        )
     for path in reversed(journal.entries):
+        if packaged.owns(tree, path):
+            continue
         now = read(tree.here(path))
         after = _original(tree, journal, path, now, notes)
         if now is not after and (after is None or not after.is_same(now)):
