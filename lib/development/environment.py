@@ -137,10 +137,10 @@ def _install_requirements() -> None:
     _say("Python packages: the driver's, then pytest, mypy, ruff (some 50 MB)")
     remedy = "cannot install the Python packages: make a package index reachable for pip, then run ./dev again"
     options = ["--quiet", "--disable-pip-version-check", "--no-warn-script-location"]
-    _run([str(PYTHON), "-m", "pip", "install", *options, "-r", str(_REQUIREMENTS)], remedy, _with_pip())
+    _run([str(PYTHON), "-m", "pip", "install", *options, "-r", str(_REQUIREMENTS)], remedy, with_pip())
 
 
-def _with_pip() -> dict[str, str]:
+def with_pip() -> dict[str, str]:
     """The environment in which Python finds a pip: its own, or the wheels that Debian has for ensurepip."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     if subprocess.run([str(PYTHON), "-I", "-c", "import pip"], capture_output=True, check=False).returncode == 0:

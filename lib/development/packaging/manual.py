@@ -13,7 +13,7 @@ from inspect import cleandoc
 import click
 
 from linstor_un import __version__
-from linstor_un.cli.verbs import command
+from linstor_un.cli.verbs import VERBS, command
 
 _NAME = "linstor-un"
 _VERBATIM = "\b"
@@ -110,7 +110,7 @@ def _commands(context: click.Context, title: str) -> Iterator[str]:
     for name, verb in verbs:
         yield ".TP"
         yield f"\\fB{_escaped(f'{title}-{name}')}\\fR(1)"
-        yield _escaped(verb.get_short_help_str(limit=200))
+        yield _escaped(verb.get_short_help_str(limit=200) if context.parent else VERBS[name])
 
 
 def _see_also(context: click.Context) -> list[str]:

@@ -24,12 +24,15 @@ def build(destination: Path, work: Path, epoch: int) -> list[Path]:
     for name in files():
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(CHECKOUT / name, copy / name, follow_symlinks=False)
+        (copy / name).chmod(0o755 if os.access(CHECKOUT / name, os.X_OK) else 0o644)
         os.utime(copy / name, (epoch, epoch), follow_symlinks=False)
     # What ./dev has put into .venv builds it: nothing is fetched.
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(built), str(copy)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["SOURCE_DATE_EPOCH"] = str(epoch)
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env=environment, umask=0o022, check=False
+    )
     if done.returncode != 0:
         raise NotPossible(f"the wheel cannot be built:\n{(done.stdout + done.stderr).strip()[-2000:]}")
     for archive in built.glob("*.tar.gz"):

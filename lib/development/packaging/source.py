@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
 
-from development.environment import CHECKOUT, VENV
+from development.environment import CHECKOUT, VENV, with_pip
 from development.errors import NotPossible
 from linstor_un import __version__
 
@@ -76,7 +76,7 @@ def _fetched(name: str, version: str) -> Path:
     if not list(_CACHE.glob(pattern)):
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
         command = [sys.executable, "-m", "pip", "download", *options, "-d", str(_CACHE), "-r", str(_PINNED)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=with_pip(), check=False)
         if done.returncode != 0:
             told = "\n".join(done.stderr.strip().splitlines()[-3:])
             raise NotPossible(f"cannot fetch {name} {version}: make a package index reachable for pip\n{told}")
