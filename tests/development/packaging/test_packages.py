@@ -22,7 +22,7 @@ from development.packaging import source
 from development.packaging.__main__ import KINDS, main
 from linstor_un import __version__
 from tests.conftest import CHECKOUT
-from tests.development.packaging.conftest import Built, answer, made, need, need_program
+from tests.development.packaging.conftest import Built, answer, made, need_program
 from tests.linstor_un.cli.trees import Tree
 
 REMOTES = "/var/lib/one/remotes"
@@ -182,9 +182,9 @@ def test_an_unknown_kind_is_refused_before_anything_is_built(
 
 
 def test_a_missing_builder_is_said_and_the_others_are_built(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    built: Built, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    need("sbom")
+    assert built("sbom")
     monkeypatch.setattr("development.packaging.__main__._DESTINATION", tmp_path / "packages")
     monkeypatch.setattr("development.packaging.__main__._WORK", tmp_path / "work")
     programs = tmp_path / "bin"
