@@ -22,7 +22,7 @@ setup(
     package_dir={"": "lib"},
     packages=find_packages("lib", include=["linstor_un", "linstor_un.*"]),
     python_requires=">=3.9",
-    install_requires=["click>=8.0", "lxml>=4.5", "python-linstor>=1.23"],
+    install_requires=["click>=7.1", "lxml>=4.5", "python-linstor>=1.23"],
     # What `linstor-un install` needs beside the library.
     data_files=[("share/linstor_un", ["etc/linstor_un.conf"])],
     entry_points={"console_scripts": ["linstor-un = linstor_un.cli.__main__:main"]},

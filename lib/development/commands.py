@@ -74,6 +74,11 @@ def packages(arguments: list[str]) -> int:
     return _become("-m", "development.packaging", *arguments)
 
 
+def docs(arguments: list[str]) -> int:
+    """Build the documentation's site; a link that leads nowhere is an error, which --quiet would hide."""
+    return _become("-m", "mkdocs", *(arguments or ["build", "--strict"]))
+
+
 def conformance(arguments: list[str]) -> int:
     """Compare the sandbox with the recorded exchanges of a real controller."""
     return _become("-m", "linstor_sandbox.conformance", *arguments)
@@ -90,6 +95,7 @@ COMMANDS = {
         Command("mutation", "which small defects in what must not fail the tests find", mutation),
         Command("bench", "what the driver costs, and what has become worse since another run", bench),
         Command("lint", "style and types", lint),
+        Command("docs", "the documentation as a site, into build/site; arguments go to mkdocs", docs),
         Command("packages", "wheel, sdist, deb and rpm, into build/packages", packages),
         Command("conformance", "the sandbox's answers beside those of a real LINSTOR", conformance),
         Command("sandbox", "a LINSTOR in a box, in the foreground, for a linstor client or curl", sandbox),

@@ -134,15 +134,19 @@ def test_a_package_has_the_command_and_the_configuration() -> None:
 
 
 def lines_to_type(*verbs: str) -> list[str]:
-    """The lines of the README that call these verbs."""
-    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    return re.findall(rf"^    (linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE)
+    """The lines of the README, and of the pages that operators begin with, that call these verbs."""
+    pages = ("README.md", "docs/index.md", "docs/datastores.md", "docs/operations.md", "docs/upgrade.md")
+    text = "\n".join((CHECKOUT / page).read_text(encoding="utf-8") for page in pages)
+    found = re.findall(
+        rf"^(?: {{4}}| {{8}})(linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE
+    )
+    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize(
     "line", lines_to_type("status", "map", "audit", "place", "replicas", "evacuate", "datastore", "actions")
 )
-def test_what_the_readme_types_works(
+def test_what_the_documentation_types_works(
     estate: Estate, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
