@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+from importlib import util
 from pathlib import Path
 from typing import Callable
 
@@ -41,6 +42,8 @@ def need(kind: str) -> None:
     missing = debian.missing(os.environ["PATH"], debian.BUILDERS.get(kind, ()))
     if missing:
         pytest.skip(f"what builds a {kind} is not here: {', '.join(missing)}")
+    if kind == "python" and util.find_spec("build") is None:
+        pytest.skip("the package build, which makes wheels, is not installed here")
     try:
         epoch()
         files()
