@@ -17,14 +17,16 @@ from linstor_un.cli.installation.tree import Tree
 _PYTHON = "/usr/bin/python3"
 _DOCUMENTATION = "/usr/share/doc/linstor-un"
 _LICENCES = "/usr/share/licenses/linstor-un"
-MAINTAIN = "/usr/share/linstor_un/maintain"
+# Not in the remotes folder, which oneadmin may write to: root runs what is here.
+_PRIVATE = "/usr/share/linstor_un"
+_MAINTAIN = f"{_PRIVATE}/maintain"
 _TREE = Tree("", "/etc/one", "/var/lib/one", "/usr/bin", False)
 CONFIGURATION = _TREE.configuration
 # Folders with everything below them that are the packages' own; all others are OpenNebula's or the distribution's.
 OWN_FOLDERS = (
-    *(f"{_TREE.remotes}/{folder}" for folder in payload.OWN_FOLDERS),
+    *(f"{_TREE.remotes}/{folder}" for folder in payload.OWN_FOLDERS if folder != payload.LIBRARY),
     str(Path(CONFIGURATION).parent),
-    str(Path(MAINTAIN).parent),
+    _PRIVATE,
     _DOCUMENTATION,
     _LICENCES,
 )
@@ -41,15 +43,22 @@ class File(NamedTuple):
 def layout(kind: str, vendored: Vendored, epoch: int) -> dict[str, File]:
     """Return the files by their path, for `kind` deb or rpm; what carries a date has `epoch`, in seconds."""
     content = payload.load(_PYTHON)
-    library = f"{_TREE.remotes}/{payload.LIBRARY}"
-    found = {f"{_TREE.remotes}/{name}": _file(item) for name, item in content.files.items()}
+    library = f"{_PRIVATE}/{payload.LIBRARY}"
+    found = {f"{_place(name)}/{name}": _file(item) for name, item in content.files.items()}
+    found[f"{_TREE.remotes}/{payload.LIBRARY}"] = File(b"", target=library)
     found |= {f"{library}/{payload.VENDORED}/{name}": File(data) for name, data in vendored.files.items()}
-    found[f"{_TREE.remotes}/{packaged.KIND_FILE}"] = File(f"{kind}\n".encode())
+    found[f"{_PRIVATE}/{packaged.KIND_FILE}"] = File(f"{kind}\n".encode())
     found[CONFIGURATION] = File(content.configuration)
-    found[f"{_TREE.commands}/{payload.COMMAND}"] = File(b"", target=f"{_TREE.remotes}/{payload.COMMAND}")
-    found[MAINTAIN] = File((TEMPLATES / "maintain").read_bytes(), 0o755)
+    found[f"{_PRIVATE}/{payload.COMMAND}"] = _file(content.files[payload.COMMAND])
+    found[f"{_TREE.commands}/{payload.COMMAND}"] = File(b"", target=f"../share/linstor_un/{payload.COMMAND}")
+    found[_MAINTAIN] = File((TEMPLATES / "maintain").read_bytes(), 0o755)
     found |= _documentation(vendored, epoch)
     return dict(sorted(found.items()))
+
+
+def _place(name: str) -> str:
+    """Return the folder below which a file is that `install` puts into the remotes folder."""
+    return _PRIVATE if name.startswith(f"{payload.LIBRARY}/") else _TREE.remotes
 
 
 def _file(content: Content) -> File:

@@ -21,7 +21,7 @@ from tests.linstor_un.cli.trees import Tree
 pytestmark = pytest.mark.skipif(bool(reason_for_none()), reason=reason_for_none())
 
 REMOTES = "/var/lib/one/remotes"
-LIBRARY = f"{REMOTES}/lib/linstor_un"
+LIBRARY = "/usr/share/linstor_un/lib/linstor_un"
 CONFIGURATION = f"{REMOTES}/etc/datastore/linstor_un/linstor_un.conf"
 NEXT = "99.0.0"
 _CONTROL = "Package: opennebula\nVersion: 7.4.0\nArchitecture: all\nMaintainer: x <x@x.invalid>\nDescription: x\n"
@@ -165,7 +165,8 @@ def test_installed_upgraded_and_removed_where_opennebula_is(packages: Packages) 
     done = machine.run(f"{REMOTES}/tm/linstor_un/mv", "x")
     assert "The action takes 4 arguments" in done.stderr
     probe = f"import sys; sys.path.insert(0, '{REMOTES}/lib'); import linstor_un, linstor; print(linstor.__file__)"
-    assert machine.run("python3", "-c", probe).stdout.startswith(f"{LIBRARY}/vendored/")
+    assert machine.run("python3", "-c", probe).stdout.startswith(f"{REMOTES}/lib/linstor_un/vendored/")
+    assert machine.at(f"{REMOTES}/lib/linstor_un").readlink() == Path(LIBRARY)
     assert "nothing to do" in machine.run("linstor-un", "install", "--yes").stdout
 
     # An upgrade keeps what the operator has changed, takes what is obsolete away, and says nothing of oned.conf.

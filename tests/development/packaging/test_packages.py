@@ -26,7 +26,8 @@ from tests.development.packaging.conftest import Built, answer, made, need_progr
 from tests.linstor_un.cli.trees import Tree
 
 REMOTES = "/var/lib/one/remotes"
-VENDORED = f"{REMOTES}/lib/linstor_un/vendored/"
+PRIVATE = "/usr/share/linstor_un"
+VENDORED = f"{PRIVATE}/lib/linstor_un/vendored/"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -54,11 +55,12 @@ def installed_by_a_checkout(folder: Path) -> dict[str, tuple[int, str]]:
 
 
 def without_what_only_packages_have(found: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
-    marker = f"{REMOTES}/lib/linstor_un/INSTALLER"
+    """Return the files by the path where they are for oned: the library is behind a link."""
+    marker, library = f"{PRIVATE}/lib/linstor_un/INSTALLER", f"{PRIVATE}/lib/"
     return {
-        path: rest
+        path.replace(library, f"{REMOTES}/lib/"): rest
         for path, rest in found.items()
-        if path.startswith(REMOTES) and not path.startswith(VENDORED) and path != marker
+        if path.startswith((REMOTES, library)) and not path.startswith(VENDORED) and path != marker
     }
 
 

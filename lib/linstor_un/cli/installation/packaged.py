@@ -16,8 +16,12 @@ KIND_FILE = f"{payload.LIBRARY}/INSTALLER"
 
 def kind(tree: Tree) -> str:
     """Return deb or rpm where the driver's files are a package's, else empty."""
+    folder, name = os.path.split(f"{tree.remotes}/{KIND_FILE}")
+    if tree.root and os.path.islink(tree.here(folder)):
+        # To where it leads in the tree, and not on this machine.
+        folder = os.path.join(os.path.dirname(folder), os.readlink(tree.here(folder)))
     try:
-        with open(tree.here(f"{tree.remotes}/{KIND_FILE}"), encoding="ascii", errors="replace") as file:
+        with open(tree.here(f"{folder}/{name}"), encoding="ascii", errors="replace") as file:
             return file.read(40).strip()
     except OSError:
         return ""

@@ -85,6 +85,20 @@ def test_the_packages_copy_installs_what_it_brings_along_elsewhere(cloud: Tree, 
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout == "42\n"
 
 
+def test_a_prepared_tree_is_looked_at_in_itself(tmp_path: Path) -> None:
+    image = Tree(tmp_path / "image", packages=True)
+    link = image.remotes / payload.LIBRARY
+    link.parent.mkdir()
+    link.symlink_to("/usr/share/linstor_un/lib/linstor_un")
+    private = image.folder / "usr/share/linstor_un/lib/linstor_un"
+    private.mkdir(parents=True)
+    assert packaged.kind(tree.find(str(image.folder))) == ""
+    (private / "INSTALLER").write_text("rpm\n")
+    result = image.run("install", "--yes")
+    assert result.exit_code == 1
+    assert "install a newer package with `dnf install`" in result.output
+
+
 def test_a_package_of_an_unknown_kind_is_still_a_package(cloud: Tree) -> None:
     (cloud.remotes / packaged.KIND_FILE).write_text("pkg\n")
     assert packaged.program(tree.find(str(cloud.folder))) == "the package manager"
