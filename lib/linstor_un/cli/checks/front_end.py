@@ -50,12 +50,18 @@ def scripts(facts: Facts) -> Iterator[Finding]:
     closed = [name for name, line in lines.items() if line and not os.access(_path(facts, name), os.X_OK)]
     if foreign:
         what = f"{_some(foreign)} in {facts.tree.remotes} are not this driver's, as those of the bash {DRIVER}"
-        yield error("scripts-foreign", what, "run `linstor-un upgrade`")
+        yield error("scripts-foreign", what, _put_back(facts, "run `linstor-un upgrade`"))
     if missing:
-        yield error("scripts-missing", f"{_some(missing)} are missing from {facts.tree.remotes}", _INSTALL)
+        what = f"{_some(missing)} are missing from {facts.tree.remotes}"
+        yield error("scripts-missing", what, _put_back(facts, _INSTALL))
     if closed:
         what = f"{_some(closed)} in {facts.tree.remotes} cannot be executed"
-        yield error("scripts-not-executable", what, _INSTALL)
+        yield error("scripts-not-executable", what, _put_back(facts, _INSTALL))
+
+
+def _put_back(facts: Facts, remedy: str) -> str:
+    """Return what puts the driver's files back: `remedy`, but where they are a package's."""
+    return f"install the package {packaged.NAME} again" if packaged.kind(facts.tree) else remedy
 
 
 def _path(facts: Facts, name: str) -> str:

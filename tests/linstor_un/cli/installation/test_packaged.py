@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -97,6 +98,17 @@ def test_a_prepared_tree_is_looked_at_in_itself(tmp_path: Path) -> None:
     result = image.run("install", "--yes")
     assert result.exit_code == 1
     assert "install a newer package with `dnf install`" in result.output
+
+
+def test_what_a_package_has_lost_the_package_brings_again(cloud: Tree) -> None:
+    own(cloud, "install", "--yes")
+    script = cloud.remotes / "tm/linstor_un/mv"
+    script.unlink()
+    assert "nothing to do" in own(cloud, "install", "--yes").stdout
+    found = json.loads(own(cloud, "check", "--json", check=False).stdout)
+    remedies = {row["code"]: row["remedy"] for row in found}
+    assert remedies["scripts-missing"] == "install the package linstor-un again"
+    assert "files-changed" not in remedies
 
 
 def test_a_package_of_an_unknown_kind_is_still_a_package(cloud: Tree) -> None:
