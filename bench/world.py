@@ -15,7 +15,8 @@ from lxml import etree
 from bench.cluster import FIRST_DATASTORE_ID, PREFIX, Cluster
 from bench.meter import install_ssh
 from bench.scripts import MeteredScripts
-from linstor_sandbox.opennebula import Cloud, LcmState, VirtualMachine, VmState, backup_server
+from linstor_sandbox.opennebula import Cloud, LcmState, VirtualMachine, VmState, scripts
+from linstor_sandbox.opennebula.backup_server import TEMPLATE, BackupServer
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.frontend import install_shell
 from linstor_sandbox.opennebula.hypervisor import Hypervisor
@@ -63,8 +64,11 @@ class World:
     @cached_property
     def backups(self) -> Datastore:
         """A datastore of backups, whose server is here."""
-        self.scripts.remotes, _ = backup_server.install(self.scripts.remotes, self.files.parent)
-        return self.cloud.create_datastore(backup_server.TEMPLATE)
+        remotes = self.files.parent / "remotes"
+        scripts.copy(self.scripts.remotes, remotes)
+        BackupServer(remotes, self.files.parent / "backups")
+        self.scripts.remotes = remotes
+        return self.cloud.create_datastore(TEMPLATE)
 
     def instantiate(self, template: str, host: int = 0, datastore: Datastore | None = None) -> VirtualMachine:
         """A VM on the host of that number: 0 and 1 hold replicas, 2 does not."""

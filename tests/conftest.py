@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from linstor_sandbox import Pool, Sandbox
-from linstor_sandbox.opennebula import Cloud, backup_server
+from linstor_sandbox.opennebula import Cloud, backup_server, scripts
 from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.frontend import install_shell
@@ -61,11 +61,25 @@ class World:
         cloud.scripts.meters["rest"] = lambda: len(sandbox.requests)
         cloud.scripts.meters["ssh"] = lambda: len(sandbox.connections)
 
+    @property
+    def location(self) -> str:
+        """The directory that all datastores are below, on hosts and front-end, from their root."""
+        return os.path.normpath(self.cloud.location).lstrip("/")
+
+    def install_remotes(self) -> Path:
+        """Let the drivers run from a remotes folder of their own, which says OpenNebula's release."""
+        remotes = self.folder.parent / "remotes"
+        if self.cloud.scripts.remotes != remotes:
+            scripts.copy(CHECKOUT, remotes)
+            (remotes / "VERSION").write_text(f"{self.cloud.release}\n", encoding="utf-8")
+            self.cloud.scripts.remotes = remotes
+        return remotes
+
     def install_backups(self) -> tuple[Datastore, BackupServer]:
         """Let the drivers run from a remotes folder of their own, which has a server of backups and a downloader."""
         if self._backups is not None:
             return self._backups
-        self.cloud.scripts.remotes, server = backup_server.install(CHECKOUT, self.folder.parent)
+        server = BackupServer(self.install_remotes(), self.folder.parent / "backups")
         self._backups = self.cloud.create_datastore(backup_server.TEMPLATE), server
         return self._backups
 
@@ -92,6 +106,7 @@ def build_world(
     configuration: Optional[str] = None,
     frontend_host: str = "",
     port: int = 0,
+    one_location: str = "",
     **times: Any,
 ) -> World:
     """Build a World in a folder, to be taken down with the stack; with a `port` its controller has a second address."""
@@ -108,7 +123,14 @@ def build_world(
     environment["LS_CONTROLLERS"] = sandbox.uris if port else sandbox.uri
     environment["PATH"] = f"{install_shell(folder, frontend_host)}{os.pathsep}{environment['PATH']}"
     cloud = stack.enter_context(
-        Cloud(CHECKOUT, folder / "oned", hosts=tuple(nodes), environment=environment, release=release)
+        Cloud(
+            CHECKOUT,
+            folder / "oned",
+            hosts=tuple(nodes),
+            environment=environment,
+            release=release,
+            one_location=one_location,
+        )
     )
     return World(sandbox, cloud, files)
 

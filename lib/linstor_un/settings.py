@@ -362,7 +362,7 @@ def _suggestion(key: str) -> str:
 
 def from_configuration(configuration: Mapping[str, str]) -> Settings:
     """Return the settings of linstor_un.conf alone, for what does not belong to one datastore."""
-    return Settings(**_parse(configuration, "linstor_un.conf", {**ATTRIBUTES, **CONFIGURATION_ONLY}))  # type: ignore[arg-type]
+    return _settings(_parse(configuration, "linstor_un.conf", {**ATTRIBUTES, **CONFIGURATION_ONLY}))
 
 
 def for_datastore(configuration: Mapping[str, str], attributes: Mapping[str, str], origin: str) -> Settings:
@@ -377,7 +377,14 @@ def for_datastore(configuration: Mapping[str, str], attributes: Mapping[str, str
     fields.update(_parse(attributes, origin, ATTRIBUTES))
     if not fields.get("staging_directory", "/"):
         del fields["staging_directory"]
-    return Settings(**fields)  # type: ignore[arg-type]
+    return _settings(fields)
+
+
+def _settings(fields: Mapping[str, object]) -> Settings:
+    """Return settings; where OpenNebula is self-contained its datastores are below ONE_LOCATION if nobody says else."""
+    own = os.environ.get("ONE_LOCATION", "")
+    default = {"datastore_location": os.path.join(own, "var/datastores")} if own.startswith("/") else {}
+    return Settings(**{**default, **fields})  # type: ignore[arg-type]
 
 
 def lock_directory(settings: Settings) -> str:

@@ -113,7 +113,7 @@ def path(world: World, vm: VirtualMachine, name: str, host: str = "", datastore_
     """A file of the VM's directory on a host: by default where the VM is."""
     identifier = vm.current.datastore_id if datastore_id is None else datastore_id
     top = world.sandbox.host(host or vm.host)
-    return top / "var/lib/one/datastores" / str(identifier) / str(vm.identifier) / name
+    return top / world.location / str(identifier) / str(vm.identifier) / name
 
 
 def link(world: World, vm: VirtualMachine, disk_id: int, host: str = "", datastore_id: Optional[int] = None) -> str:
@@ -130,7 +130,7 @@ def links(world: World) -> dict[str, str]:
     """Every link to a volume on every host: `node:datastore/vm/disk.N` and the volume."""
     found = {}
     for node in world.cloud.hosts:
-        top = world.sandbox.host(node) / "var/lib/one/datastores"
+        top = world.sandbox.host(node) / world.location
         for disk in top.glob("*/*/disk.*"):
             if disk.is_symlink():
                 found[f"{node}:{disk.relative_to(top)}"] = str(disk.readlink()).split("/by-res/")[1].split("/")[0]
@@ -139,7 +139,7 @@ def links(world: World) -> dict[str, str]:
 
 def files(world: World, host: str) -> list[str]:
     """What lies below a host's datastores: directories, files and links, without their content."""
-    top = world.sandbox.host(host) / "var/lib/one/datastores"
+    top = world.sandbox.host(host) / world.location
     return sorted(str(found.relative_to(top)) for found in top.rglob("*"))
 
 

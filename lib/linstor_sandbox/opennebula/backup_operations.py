@@ -57,6 +57,8 @@ class BackupOperations(LiveOperations):
         return self._backed_up(vm, datastore, words)
 
     def _begin_backup(self, vm: VirtualMachine, datastore: Datastore, reset: bool) -> VmState:
+        if not self.release.has_backups:
+            raise Refused("Requested method one.vm.backup not found")
         with self.lock:
             before = vm.state
             if vm.backups.config.get("ACTIVE_FLATTEN") == "YES":

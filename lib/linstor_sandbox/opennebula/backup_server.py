@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -60,15 +59,3 @@ class BackupServer:
         """Everything that is stored, and nothing that only passes through."""
         top = self.folder / "var"
         return sorted(str(path.relative_to(self.folder)) for path in top.rglob("*") if path.is_file())
-
-
-def install(drivers: Path, folder: Path) -> tuple[Path, BackupServer]:
-    """Make a remotes folder that has the drivers of another and a server of backups; both lie in `folder`."""
-    remotes = folder / "remotes"
-    remotes.mkdir()
-    for path in drivers.iterdir():
-        if path.name in ("datastore", "tm", "vmm"):
-            shutil.copytree(path, remotes / path.name)
-        elif path.name == "lib":
-            (remotes / path.name).symlink_to(path)
-    return remotes, BackupServer(remotes, folder / "backups")

@@ -21,7 +21,7 @@ TM_MAD_CONF = {
     "DRIVER": "raw",
     "DISK_TYPE": "BLOCK",
     "ALLOW_ORPHANS": "YES",
-    "DS_LIVE_MIGRATE": "NO",
+    "DS_LIVE_MIGRATE": "YES",
     "DS_MIGRATE_SNAP": "YES",
     "PERSISTENT_SNAPSHOTS": "YES",
 }
@@ -41,6 +41,8 @@ class Datastore:
     type: str
     attributes: dict[str, str]
     encrypted: frozenset[str] = frozenset()
+    # The directory that all datastores are below, with oned's double slash.
+    location: str = DATASTORE_LOCATION
     images: list[int] = field(default_factory=list)
     total_mb: int = 0
     free_mb: int = 0
@@ -63,8 +65,8 @@ class Datastore:
 
     @property
     def base_path(self) -> str:
-        """The directory of this datastore on every host, with oned's double slash."""
-        return f"{DATASTORE_LOCATION}/{self.identifier}"
+        """The directory of this datastore on every host."""
+        return f"{self.location}/{self.identifier}"
 
     def xml(self, decrypt: bool = True) -> str:
         """The DATASTORE element; without `decrypt` secret attributes stay as oned stores them."""
@@ -96,6 +98,7 @@ def create(
     release: Release,
     tm_mad_confs: Mapping[str, Mapping[str, str]],
     encrypted: frozenset[str] = frozenset(),
+    location: str = DATASTORE_LOCATION,
 ) -> Datastore:
     """A datastore of a template's text, with the attributes of TM_MAD_CONF copied in as oned does at creation.
 
@@ -113,7 +116,8 @@ def create(
     attributes = {**given, "TYPE": kind, **_copied(kind, release, tm_mad_conf)}
     if kind == "SYSTEM_DS":
         attributes = {"DISK_TYPE": "FILE", **attributes}
-    return Datastore(identifier, name, kind, attributes, encrypted)
+        _check_disk_type(attributes["DISK_TYPE"], release)
+    return Datastore(identifier, name, kind, attributes, encrypted, location)
 
 
 def update(
@@ -133,7 +137,15 @@ def update(
     if (wanted["TM_MAD"], wanted.get("DS_MAD")) != (before["TM_MAD"], before.get("DS_MAD")):
         datastore.total_mb = datastore.free_mb = datastore.used_mb = 0
     foreign = ("LN_TARGET", "CLONE_TARGET", "DS_MAD") if kind == "SYSTEM_DS" else ("SHARED",)
+    if kind == "SYSTEM_DS":
+        _check_disk_type(wanted["DISK_TYPE"], release)
     datastore.attributes = {name: value for name, value in {**wanted, **copied}.items() if name not in foreign}
+
+
+def _check_disk_type(disk_type: str, release: Release) -> None:
+    """What a system datastore's disks may be."""
+    if disk_type == "BLOCK" and not release.takes_block_system_datastores:
+        raise Refused("Invalid DISK_TYPE for a System Datastore.")
 
 
 def _conf(tm_mad_confs: Mapping[str, Mapping[str, str]], tm_mad: str) -> Mapping[str, str]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from xml.sax.saxutils import quoteattr
 
-from linstor_sandbox.opennebula.datastores import DATASTORE_LOCATION
 from linstor_sandbox.opennebula.machines import Disk, History, VirtualMachine, directory
+from linstor_sandbox.opennebula.releases import Release
 
 
 class BootFailed(RuntimeError):
@@ -24,13 +24,14 @@ class Hypervisor:
     """Starts and ends domains over ssh; `running` says on which host a VM's domain is."""
 
     environment: Mapping[str, str]
+    release: Release
     running: dict[int, str] = field(default_factory=dict)
 
     def start(self, vm: VirtualMachine) -> None:
         """Start the domain where the VM is; BootFailed has what virsh complained about."""
         deployment = f"{vm.directory}/deployment.{vm.current.sequence}"
         command = f"mkdir -p {vm.directory} && cat > {deployment} && virsh create {deployment}"
-        done = self._ssh(vm.host, command, domain_xml(vm))
+        done = self._ssh(vm.host, command, domain_xml(vm, self.release))
         if done.returncode != 0:
             raise BootFailed(f"VM {vm.identifier} does not start on {vm.host}: {done.stderr.strip()}")
         self.running[vm.identifier] = vm.host
@@ -47,7 +48,7 @@ class Hypervisor:
     def restore(self, vm: VirtualMachine) -> None:
         """The stock action, with the paths of the system datastore where the VM is now; HypervisorFailed."""
         file = checkpoint(vm, vm.current)
-        paths = f"s%{DATASTORE_LOCATION}/[0-9]*/{vm.identifier}/%{vm.directory}/%g"
+        paths = f"s%{vm.current.datastore.location}/[0-9]*/{vm.identifier}/%{vm.directory}/%g"
         self._virsh(
             vm,
             vm.host,
@@ -80,7 +81,7 @@ class Hypervisor:
 
     def attach(self, vm: VirtualMachine, disk: Disk) -> None:
         """kvm/attach_disk; HypervisorFailed when the disk cannot be opened."""
-        self._virsh(vm, vm.host, f"virsh attach-device {vm.deploy_id} /dev/stdin", _disk_xml(vm, disk))
+        self._virsh(vm, vm.host, f"virsh attach-device {vm.deploy_id} /dev/stdin", _disk_xml(vm, disk, self.release))
 
     def detach(self, vm: VirtualMachine, disk: Disk) -> None:
         """kvm/detach_disk; HypervisorFailed when the domain does not have the disk."""
@@ -118,9 +119,9 @@ def checkpoint(vm: VirtualMachine, record: History) -> str:
     return f"{directory(vm.identifier, record)}/checkpoint"
 
 
-def domain_xml(vm: VirtualMachine) -> str:
+def domain_xml(vm: VirtualMachine, release: Release) -> str:
     """As much of a domain as says which disks it opens."""
-    disks = "".join(_disk_xml(vm, disk) for disk in vm.disks)
+    disks = "".join(_disk_xml(vm, disk, release) for disk in vm.disks)
     memory = int(vm.attributes["MEMORY"]) * 1024
     return (
         f"<domain type='kvm'><name>one-{vm.identifier}</name><uuid>{vm.deploy_id}</uuid><memory>{memory}</memory>"
@@ -135,11 +136,19 @@ def _context_xml(vm: VirtualMachine) -> str:
     return f"<disk type='file' device='cdrom'><source file={source}/><target dev={target}/><readonly/></disk>"
 
 
-def _disk_xml(vm: VirtualMachine, disk: Disk) -> str:
+def _disk_xml(vm: VirtualMachine, disk: Disk, release: Release) -> str:
     device, read_only = ("cdrom", "<readonly/>") if disk.type == "CDROM" else ("disk", "")
     source = quoteattr(f"{vm.directory}/disk.{disk.disk_id}")
     target = quoteattr(disk.attributes["TARGET"])
+    kind, where = ("block", "dev") if _is_block(disk, release) else ("file", "file")
     return (
-        f"<disk type='block' device='{device}'><source dev={source}/><target dev={target}/>{read_only}"
+        f"<disk type='{kind}' device='{device}'><source {where}={source}/><target dev={target}/>{read_only}"
         "<driver name='qemu' type='raw' cache='none' discard='unmap'/></disk>"
     )
+
+
+def _is_block(disk: Disk, release: Release) -> bool:
+    """Whether oned has libvirt take a disk for a block device; what is a link to one is opened all the same."""
+    if disk.type == "CDROM" and not release.opens_cdroms_as_block:
+        return False
+    return disk.type == "BLOCK" or disk.attributes.get("DISK_TYPE") == "BLOCK"

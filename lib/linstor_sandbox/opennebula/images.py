@@ -95,7 +95,7 @@ class Image:
             markup.text("DISK_TYPE", _DISK_TYPES[self.disk_type]),
             markup.text("PERSISTENT", int(self.persistent)),
             markup.text("REGTIME", self.registered),
-            markup.text("MODTIME", self.modified) if release.has_format else "",
+            markup.text("MODTIME", self.modified) if release.has_modification_time else "",
             markup.cdata("SOURCE", self.source),
             markup.cdata("PATH", self.path),
             self._format_xml(release),
@@ -112,12 +112,12 @@ class Image:
             "<CLONES></CLONES><APP_CLONES></APP_CLONES>",
             markup.element("TEMPLATE", markup.attributes(self.attributes)),
             self.snapshots.xml(),
-            self._backup_xml() if release.has_backups else "",
+            self._backup_xml(release) if release.has_backups else "",
         )
 
-    def _backup_xml(self) -> str:
+    def _backup_xml(self, release: Release) -> str:
         increments = markup.element("BACKUP_INCREMENTS", *(increment.xml() for increment in self.increments))
-        return increments + markup.ids("BACKUP_DISK_IDS", self.backup_disk_ids)
+        return increments + (markup.ids("BACKUP_DISK_IDS", self.backup_disk_ids) if release.has_backup_disks else "")
 
     def _format_xml(self, release: Release) -> str:
         if release.has_format:

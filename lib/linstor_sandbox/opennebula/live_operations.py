@@ -21,6 +21,8 @@ class LiveOperations(SnapshotOperations):
         before, target = vm.current, system or vm.current.datastore
         if host != before.host and target is not before.datastore:
             raise Refused("[one.vm.migrate] Cannot live migrate host and datastore at the same time.")
+        if target is not before.datastore and not self._moves_live(target):
+            raise Refused("[one.vm.migrate] A migration to a different system datastore cannot be performed live.")
         vm.place(host, self.host_id(host), target)
         self._adopt(vm, target)
         vm.become(VmState.ACTIVE, LcmState.MIGRATE)
@@ -36,6 +38,9 @@ class LiveOperations(SnapshotOperations):
             vm.become(VmState.ACTIVE, LcmState.RUNNING)
         # A failure of postmigrate is only logged: the VM is on its new host.
         self._migration_action(vm, "postmigrate", argv, document)
+
+    def _moves_live(self, target: Datastore) -> bool:
+        return self.release.moves_live_between_datastores and target.attributes.get("DS_LIVE_MIGRATE") == "YES"
 
     def _go(self, vm: VirtualMachine, argv: list[str], document: str) -> None:
         call = self._migration_action(vm, "premigrate", argv, document)

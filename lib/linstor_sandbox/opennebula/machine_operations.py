@@ -120,7 +120,8 @@ class MachineOperations(ImageOperations):
         step = LcmState.PROLOG_RESUME if stopped else LcmState.PROLOG_UNDEPLOY
         failure = LcmState.PROLOG_RESUME_FAILURE if stopped else LcmState.PROLOG_UNDEPLOY_FAILURE
         vm.become(VmState.ACTIVE, step)
-        self._transfer(vm, transfers.move(vm, (self.frontend, vm.previous), (vm.host, vm.current)), failure)
+        before = vm.previous if self.release.resumes_from_previous_datastore else vm.current
+        self._transfer(vm, transfers.move(vm, (self.frontend, before), (vm.host, vm.current)), failure)
         self._unparked(vm, stopped)
 
     def _unparked(self, vm: VirtualMachine, stopped: bool) -> None:
@@ -462,7 +463,8 @@ class MachineOperations(ImageOperations):
 
     def _new_disk(self, vm: VirtualMachine, wanted: Vector, system: Datastore) -> Disk:
         if "IMAGE_ID" not in wanted:
-            return Disk(machines.volatile_disk(wanted, system))
+            conf = self.tm_mad_confs.get(system.tm_mad, {})
+            return Disk(machines.volatile_disk(wanted, system, conf.get("DRIVER", "") * self.release.forces_volatile_format))
         image = self.image(int(wanted["IMAGE_ID"]))
         datastore = self.datastore(image.datastore_id)
         disk = Disk(machines.image_disk(wanted, image, datastore))

@@ -9,7 +9,7 @@ from typing import Optional
 
 from linstor_sandbox.opennebula import markup
 from linstor_sandbox.opennebula.backups import Backups
-from linstor_sandbox.opennebula.datastores import DATASTORE_LOCATION, Datastore
+from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.errors import Refused
 from linstor_sandbox.opennebula.images import Image
 from linstor_sandbox.opennebula.snapshots import Snapshots
@@ -81,6 +81,7 @@ class LcmState(enum.IntEnum):
     DISK_SNAPSHOT_REVERT_POWEROFF = 52
     DISK_SNAPSHOT_DELETE_POWEROFF = 53
     DISK_SNAPSHOT_SUSPENDED = 54
+    DISK_SNAPSHOT_REVERT_SUSPENDED = 55
     DISK_SNAPSHOT_DELETE_SUSPENDED = 56
     DISK_SNAPSHOT = 57
     DISK_SNAPSHOT_DELETE = 59
@@ -296,7 +297,7 @@ class VirtualMachine:
 
 def directory(vm_id: int, record: History) -> str:
     """A VM's directory at one point of its history."""
-    return f"{DATASTORE_LOCATION}/{record.datastore_id}/{vm_id}"
+    return f"{record.datastore.base_path}/{vm_id}"
 
 
 def image_disk(wanted: Vector, image: Image, datastore: Datastore) -> Vector:
@@ -325,11 +326,11 @@ def image_disk(wanted: Vector, image: Image, datastore: Datastore) -> Vector:
     return {**attributes, **targets, **_from_datastore(datastore)}
 
 
-def volatile_disk(wanted: Vector, datastore: Datastore) -> Vector:
-    """The attributes that oned gives to a volatile disk; `datastore` is the system datastore."""
+def volatile_disk(wanted: Vector, datastore: Datastore, forced: str = "") -> Vector:
+    """The attributes that oned gives to a volatile disk; `datastore` is the system datastore, `forced` a FORMAT."""
     if not wanted.get("SIZE", "").isdigit():
         raise Refused(f"a volatile disk needs a SIZE in MiB, not {wanted.get('SIZE', '')!r}")
-    form = wanted.get("FORMAT", "raw")
+    form = forced or wanted.get("FORMAT", "raw")
     prefix = wanted.get("DEV_PREFIX", "sd")
     return {**wanted, "DEV_PREFIX": prefix, "DRIVER": form, "FORMAT": form, **_from_datastore(datastore)}
 

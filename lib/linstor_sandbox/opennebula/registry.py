@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable, Optional, TypeVar, Union
 
 from linstor_sandbox.opennebula import datastores, markup, templates
-from linstor_sandbox.opennebula.datastores import TM_MAD_CONF, Datastore
+from linstor_sandbox.opennebula.datastores import DATASTORE_LOCATION, TM_MAD_CONF, Datastore
 from linstor_sandbox.opennebula.errors import ActionFailed, Refused
 from linstor_sandbox.opennebula.hypervisor import Hypervisor
 from linstor_sandbox.opennebula.images import Image, ImageState
@@ -26,7 +26,7 @@ FIRST_DATASTORE = 100
 SESSION = "oneadmin:stand-in"
 
 # Scripts must find the driver's library by themselves.
-_NOT_INHERITED = {"PYTHONPATH", "VIRTUAL_ENV"}
+_NOT_INHERITED = {"PYTHONPATH", "VIRTUAL_ENV", "ONE_LOCATION"}
 
 Named = TypeVar("Named", Datastore, Image, VirtualMachine)
 
@@ -45,10 +45,12 @@ class Registry:
         encrypted: frozenset[str] = frozenset(),
         tm_mad_conf: Mapping[str, str] = TM_MAD_CONF,
         configuration: str = "",
+        one_location: str = "",
     ) -> None:
         """`var` is oned's own directory on the front-end, `environment` is added to what its drivers have.
 
-        `configuration` is the text of oned.conf at oned's start, for whoever asks for it.
+        `configuration` is the text of oned.conf at oned's start, for whoever asks for it; `one_location` is where a
+        self-contained installation is on front-end and hosts.
         """
         self.release = Release.parse(release) if isinstance(release, str) else release
         self.hosts = list(hosts)
@@ -72,8 +74,10 @@ class Registry:
         self.lock = threading.RLock()
         self.rpc = Endpoint(SESSION, self._methods())
         self._write_credentials()
-        self.scripts = Scripts(remotes, self._environment(environment or {}), var)
-        self.hypervisor = Hypervisor(self.scripts.environment)
+        self.location = f"{one_location}/var//datastores" if one_location else DATASTORE_LOCATION
+        own = {"ONE_LOCATION": one_location} if one_location else {}
+        self.scripts = Scripts(remotes, {**self._environment(environment or {}), **own}, var)
+        self.hypervisor = Hypervisor(self.scripts.environment, self.release)
 
     def close(self) -> None:
         """Stop answering XML-RPC."""
@@ -88,7 +92,7 @@ class Registry:
         """`onedatastore create` with a template's text."""
         with self.lock:
             identifier = self.first_datastore_id + len(self.datastores) + self._deleted_datastores
-            created = datastores.create(identifier, template, self.release, self.tm_mad_confs, self.encrypted)
+            created = datastores.create(identifier, template, self.release, self.tm_mad_confs, self.encrypted, self.location)
             if any(datastore.name == created.name for datastore in self.datastores):
                 raise Refused(f"NAME is already taken by a datastore: {created.name}")
             self.datastores.append(created)
@@ -98,7 +102,7 @@ class Registry:
         """Run the datastore's monitor and take its numbers; a failure leaves the old ones and raises ActionFailed."""
         extra = ""
         if datastore.type == "SYSTEM_DS":
-            extra = markup.text("DATASTORE_LOCATION", datastores.DATASTORE_LOCATION)
+            extra = markup.text("DATASTORE_LOCATION", self.location)
             extra += markup.text("MONITOR_VM_DISKS", 1)
         arguments = self.action_arguments(datastore.xml() + extra, datastore.identifier)
         if datastore.type == "SYSTEM_DS":
@@ -149,7 +153,7 @@ class Registry:
             "one.datastorepool.info": ("datastore", self._datastores_xml),
             "one.imagepool.info": ("image", self._images_xml),
             "one.vmpool.infoextended": ("virtual machine", self._machines_xml),
-            "one.system.version": ("system", lambda: ".".join(map(str, (*self.release.version, 0)))),
+            "one.system.version": ("system", lambda: str(self.release)),
             "one.system.config": ("system", self._configuration_xml),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import shutil
 import subprocess
 import threading
 import time
@@ -178,3 +179,13 @@ class Scripts:
             for observer in self.observers:
                 observer(call)
         return call
+
+
+def copy(drivers: Path, remotes: Path) -> None:
+    """Make a remotes folder that has the drivers of another, to which others can be added."""
+    remotes.mkdir()
+    for path in drivers.iterdir():
+        if path.name in ("datastore", "tm", "vmm"):
+            shutil.copytree(path, remotes / path.name)
+        elif path.name == "lib":
+            (remotes / path.name).symlink_to(path)

@@ -61,14 +61,24 @@ class SnapshotOperations(MachineOperations):
         self._count_snapshots(vm, disk)
 
     def snapshot_revert(self, vm: VirtualMachine, disk: Disk, snapshot: Snapshot) -> None:
-        """`onevm disk-snapshot-revert` of a VM in POWEROFF: the disk's size is the snapshot's again."""
-        if vm.state != VmState.POWEROFF:
+        """`onevm disk-snapshot-revert` of a VM in POWEROFF, before 6.8 SUSPENDED too: its size is the snapshot's again.
+        """
+        states = {VmState.POWEROFF: LcmState.DISK_SNAPSHOT_REVERT_POWEROFF}
+        if self.release.reverts_suspended:
+            states[VmState.SUSPENDED] = LcmState.DISK_SNAPSHOT_REVERT_SUSPENDED
+        if vm.state not in states:
             raise Refused(f"Could not revert to disk snapshot for VM {vm.identifier}, wrong state {vm.lcm_state.name}.")
-        self._snapshot_action(vm, disk, snapshot, "SNAP_REVERT", LcmState.DISK_SNAPSHOT_REVERT_POWEROFF)
-        vm.snapshots_of(disk).activate(snapshot)
+        self._snapshot_action(vm, disk, snapshot, "SNAP_REVERT", states[vm.state])
+        self._revert(vm.snapshots_of(disk), snapshot)
         disk.attributes["SIZE"] = str(snapshot.size)
         if disk.yes("SAVE"):
             self.image(int(disk.attributes["IMAGE_ID"])).size = snapshot.size
+
+    def _revert(self, known: Snapshots, snapshot: Snapshot) -> None:
+        known.activate(snapshot)
+        if self.release.knows_linear_snapshots and known.allow_orphans == "LINEAR":
+            for younger in [other for other in known.all if other.identifier > snapshot.identifier]:
+                known.drop(younger)
 
     def _snapshot_action(self, vm: VirtualMachine, disk: Disk, snapshot: Snapshot, verb: str, state: LcmState) -> None:
         marks = {"DISK_SNAPSHOT_ACTIVE": "YES", "DISK_SNAPSHOT_ID": str(snapshot.identifier)}
@@ -100,6 +110,9 @@ class SnapshotOperations(MachineOperations):
         """`onevm disk-saveas`: mkfs tells the new image's SOURCE, cpds makes it; an image that failed is in ERROR."""
         if disk.volatile:
             raise Refused("Cannot use DISK. DISK does not have a valid IMAGE_ID.")
+        is_parked = vm.state in (VmState.STOPPED, VmState.UNDEPLOYED)
+        if is_parked and not self.release.saves_parked_disks:
+            raise Refused(f"Disk cannot be saved in state {vm.state.name}.")
         original = self.image(int(disk.attributes["IMAGE_ID"]))
         datastore = self.datastore(original.datastore_id)
         attributes = {
@@ -112,7 +125,6 @@ class SnapshotOperations(MachineOperations):
         image = self._allocate(datastore, name, original.type, False, disk.size, attributes)
         image.format = "save_as"
         image.source = self._fill(image, datastore, "mkfs").stdout.rstrip("\n")
-        is_parked = vm.state in (VmState.STOPPED, VmState.UNDEPLOYED)
         with self._meanwhile(vm, _SAVING[vm.state]):
             host = self.frontend if is_parked else vm.host
             call = self.scripts.transfer_line(transfers.save_line(vm, disk, host, image.source, snapshot))
@@ -133,7 +145,7 @@ class SnapshotOperations(MachineOperations):
     def image_snapshot_revert(self, image: Image, snapshot: int) -> None:
         """`oneimage snapshot-revert`: the image's size is the snapshot's again."""
         self._image_snapshot_action(image, snapshot, "snap_revert")
-        image.snapshots.activate(image.snapshots.get(snapshot))
+        self._revert(image.snapshots, image.snapshots.get(snapshot))
         image.size = image.snapshots.get(snapshot).size
 
     def image_snapshot_flatten(self, image: Image, snapshot: int) -> None:

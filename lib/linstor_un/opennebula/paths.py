@@ -75,12 +75,19 @@ def _check(resolved: str, path: str, safe: Sequence[str], restricted: Sequence[s
     # OpenNebula's own default where the datastore has neither attribute is its own check list below.
     if any(_below(resolved, directory) for directory in safe):
         return
-    for directory in (*restricted, "/var/lib/one", "/etc/one", os.path.expanduser("~")):
+    for directory in (*restricted, *_own_directories()):
         if directory != "~" and _below(resolved, directory):
             raise ForbiddenPath(
                 f"Image path {path} is not allowed: it lies in {directory}, which is restricted; move the file to one "
                 f"of the datastore's SAFE_DIRS ({' '.join(safe) or 'none is set'})"
             )
+
+
+def _own_directories() -> tuple[str, ...]:
+    """Return where OpenNebula keeps what nobody else may read; a self-contained one below ONE_LOCATION."""
+    location = os.environ.get("ONE_LOCATION", "")
+    packaged = ("/var/lib/one", "/etc/one", os.path.expanduser("~"))
+    return (*packaged, f"{location}/var", f"{location}/etc") if location.startswith("/") else packaged
 
 
 def _below(path: str, directory: str) -> bool:
