@@ -111,7 +111,7 @@ def world(cluster: Cluster, folder: Path, remotes: Path = CHECKOUT) -> Iterator[
         cloud.scripts = scripts
         cloud.first_datastore_id = FIRST_DATASTORE_ID
         if not cluster.is_sandbox:
-            cloud.hypervisor = NoDomains(environment)
+            cloud.hypervisor = NoDomains(environment, cloud.release)
         files = folder / "files"
         images, system, copies = (cloud.create_datastore(template) for template in _templates(cluster, files))
         yield World(cluster, cloud, scripts, images, system, copies, files)

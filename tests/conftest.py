@@ -7,12 +7,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 import pytest
 
 from linstor_sandbox import Pool, Sandbox
-from linstor_sandbox.opennebula import Cloud, backup_server, scripts
+from linstor_sandbox.opennebula import Cloud, Release, backup_server, scripts
 from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.frontend import install_shell
@@ -102,7 +102,7 @@ def build_world(
     nodes: Sequence[str] = NODES,
     pools: Sequence[Pool] = (Pool("data", "LVM_THIN", 20480),),
     rest_version: str = "1.27.0",
-    release: str = "7.4",
+    release: Union[str, Release] = "7.4",
     configuration: Optional[str] = None,
     frontend_host: str = "",
     port: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from re import Pattern
-from typing import Any
+from typing import Any, NoReturn
 
 from . import answers
 from .answers import Answer, ApiError
@@ -115,6 +115,11 @@ _DEPRECATED = {"DrbdOptions/auto-quorum": QUORUM}
 def _check_key(key: str) -> None:
     if key in _KEYS or any(key.startswith(space) and key != space for space in _FREE_NAMESPACES):
         return
+    refuse_key(key)
+
+
+def refuse_key(key: str) -> NoReturn:
+    """ApiError 213 for a key that the controller does not know."""
     raise ApiError(
         answers.FAIL_INVLD_PROP,
         f"Invalid property key: {key}",

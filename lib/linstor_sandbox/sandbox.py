@@ -33,7 +33,7 @@ from .storage import Content
 
 _REBIND_SECONDS = 5.0
 
-VERSIONS = ((1, 19, 0), (1, 29, 1))
+VERSIONS = ((1, 13, 0), (1, 29, 1))
 """The oldest and the newest REST API that can be chosen."""
 OPERATIONS = ("create", "snapshot", "resize", "clone", "delete", "delete-silently")
 
@@ -64,7 +64,7 @@ class Sandbox:
         recorded_times: bool = False,
     ) -> None:
         if not VERSIONS[0] <= version_tuple(rest_version) <= VERSIONS[-1]:
-            raise ValueError(f"REST version {rest_version} is not between 1.19.0 and 1.29.1: 1.27.0 is LINSTOR 1.33's")
+            raise ValueError(f"REST version {rest_version} is not between 1.13.0 and 1.29.1: 1.27.0 is LINSTOR 1.33's")
         if token and version_tuple(rest_version) < (1, 28):
             raise ValueError(f"REST version {rest_version} knows no tokens: choose 1.28.0 or newer")
         self.root = Path(root).resolve()

@@ -1,4 +1,4 @@
-"""What the REST versions 1.19, 1.23, 1.27, 1.28 and 1.29.1 have in common, and what not.
+"""What the REST versions 1.13, 1.16, 1.19, 1.23, 1.27, 1.28 and 1.29.1 have in common, and what not.
 
 What a controller does follows its release: REST 1.24 is LINSTOR 1.30, 1.25 is 1.31, 1.26 is 1.32, 1.27 is 1.33.2.
 """
@@ -17,7 +17,7 @@ from linstor_sandbox.model import version_tuple
 
 from .rest import Rest, error_code, low_codes
 
-VERSIONS = ("1.19.0", "1.23.0", "1.27.0", "1.28.0", "1.29.1")
+VERSIONS = ("1.16.0", "1.19.0", "1.23.0", "1.27.0", "1.28.0", "1.29.1")
 NODES = ("n1", "n2", "n3", "n4")
 RD = "/v1/resource-definitions/vol"
 SPAWN = "/v1/resource-groups/group/spawn"
@@ -34,7 +34,7 @@ NEW_KEYS: list[tuple[str, str, dict[str, Any], str]] = [
 
 
 IN_PLACE = [
-    *((version, "LVM_THIN", version in ("1.19.0", "1.23.0")) for version in VERSIONS),
+    *((version, "LVM_THIN", version_tuple(version) < (1, 25)) for version in VERSIONS),
     *((version, "ZFS", version != "1.25.0") for version in ("1.23.0", "1.25.0", "1.26.0", "1.27.0")),
 ]
 
@@ -48,9 +48,9 @@ def cluster(folder: Path, version: str, kind: str = "LVM_THIN") -> Iterator[tupl
         assert sandbox.exceptions == []
 
 
-@pytest.mark.parametrize("version", ["1.18.0", "1.29.2", "2.0.0", "newest"])
+@pytest.mark.parametrize("version", ["1.12.0", "1.29.2", "2.0.0", "newest"])
 def test_other_versions_are_refused(tmp_path: Path, version: str) -> None:
-    with pytest.raises(ValueError, match=f"REST version {version} is not between 1.19.0 and 1.29.1"):
+    with pytest.raises(ValueError, match=f"REST version {version} is not between 1.13.0 and 1.29.1"):
         Sandbox(tmp_path, rest_version=version)
 
 
@@ -75,6 +75,66 @@ def test_paths_come_with_their_version(tmp_path: Path, version: str) -> None:
         ):
             known = rest(method, path, {} if method != "GET" else None)[0] not in (404, 405)
             assert known == (version_tuple(version) >= version_tuple(since)), path
+
+
+@pytest.mark.parametrize(("version", "is_there"), [("1.17.0", False), ("1.18.0", True)])
+def test_snapshots_are_taken_together_from_1_18(tmp_path: Path, version: str, is_there: bool) -> None:
+    with cluster(tmp_path, version) as (_, rest):
+        rest.spawn("vol")
+        body = {"snapshots": [{"resource_name": "vol", "name": "snap"}]}
+        assert (rest("POST", "/v1/actions/snapshot/multi", body)[0] == 201) is is_there
+
+
+@pytest.mark.parametrize(("version", "assumes"), [("1.15.0", False), ("1.16.0", True)])
+def test_a_spawn_from_a_group_without_volume_groups_is_partial_from_1_16(
+    tmp_path: Path, version: str, assumes: bool
+) -> None:
+    with cluster(tmp_path, version) as (_, rest):
+        rest.ok("POST", "/v1/resource-groups", {"name": "bare", "select_filter": {"place_count": 2}})
+        path = SPAWN.replace("group/", "bare/")
+        assert error_code(rest("POST", path, BODY)[1]) == (None if assumes else 228)
+        rest.ok("POST", path, {**BODY, "resource_definition_name": "other", "partial": True})
+
+
+@pytest.mark.parametrize(("version", "is_told"), [("1.20.0", False), ("1.21.0", True)])
+def test_an_answer_says_where_a_volume_is_from_1_21(tmp_path: Path, version: str, is_told: bool) -> None:
+    with cluster(tmp_path, version) as (_, rest):
+        answer = rest.ok("POST", SPAWN, BODY)
+        assert any("Node/0" in entry.get("obj_refs", {}) for entry in answer) is is_told
+
+
+@pytest.mark.parametrize(("version", "is_known"), [("1.20.0", False), ("1.21.0", True)])
+def test_the_property_against_balancing_is_known_from_1_21(tmp_path: Path, version: str, is_known: bool) -> None:
+    with cluster(tmp_path, version) as (_, rest):
+        rest.spawn("vol")
+        answer = rest("PUT", RD, {"override_props": {"BalanceResourcesEnabled": "false"}})[1]
+        assert error_code(answer) == (None if is_known else 213)
+
+
+@pytest.mark.parametrize(("version", "is_dropped"), [("1.18.0", False), ("1.19.0", True)])
+def test_a_tie_breaker_that_is_made_available_stays_one_before_1_19(
+    tmp_path: Path, version: str, is_dropped: bool
+) -> None:
+    with cluster(tmp_path, version) as (_, rest):
+        rest.spawn("vol")
+        answer = rest.ok("POST", f"{RD}/resources/n3/make-available", {})
+        assert "already deployed" in answer[-1]["message"]
+        assert ("TIE_BREAKER" not in rest.flags("vol")["n3"]) is is_dropped
+        rest.ok(
+            "POST", f"{RD}/resources", [{"resource": {"name": "vol", "node_name": "n3", "flags": ["DRBD_DISKLESS"]}}]
+        )
+        assert "TIE_BREAKER" not in rest.flags("vol")["n3"]
+
+
+@pytest.mark.parametrize(("version", "code"), [("1.21.0", 995), ("1.22.0", None)])
+def test_attaching_beside_a_node_that_is_offline_fails_and_is_done_before_1_22(
+    tmp_path: Path, version: str, code: Optional[int]
+) -> None:
+    with cluster(tmp_path, version) as (sandbox, rest):
+        rest.spawn("vol", select_filter={"node_name_list": ["n1", "n2"]})
+        sandbox.set_node("n2", online=False)
+        assert error_code(rest("POST", f"{RD}/resources/n4/make-available", {})[1]) == code
+        assert "n4" in rest.flags("vol")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
-from .. import answers
+from .. import answers, properties
 from ..answers import Answer, ApiError, Hang, ParseError, not_found
 from ..model import (
     Cluster,
@@ -170,6 +170,7 @@ class Controller:
                 request.body = grammar.parse(
                     found.schema, request.raw, found.optional_body, version_tuple(self.cluster.version)
                 )
+                self._check_properties(request.body)
             with self.cluster.lock:
                 self.cluster.pass_time()
                 response = found.handler(self, request)
@@ -194,6 +195,15 @@ class Controller:
             self.exceptions.append(traceback.format_exc())
             text = f"An unhandled exception of type {type(exc).__name__} occurred. {exc}"
             return Response(500, answers.plain_error(answers.FAIL_UNKNOWN_ERROR, text))
+
+    def _check_properties(self, body: Any) -> None:
+        """ApiError for what a release before 1.26, which balances nothing, has not in its list of properties."""
+        if self.cluster.at_least("1.21.0") or not isinstance(body, dict):
+            return
+        if "BalanceResourcesEnabled" in body:
+            properties.refuse_key("BalanceResourcesEnabled")
+        for below in body.values():
+            self._check_properties(below)
 
     def definition(self, name: str) -> ResourceDefinition:
         """A resource definition by name; ApiError 301."""

@@ -312,7 +312,8 @@ class Spawn:
 
     def _check_sizes(self) -> None:
         count, name = len(self.group.volume_groups), self.group.name
-        if not count and not self.body.get("partial"):
+        assumes = self.controller.cluster.at_least("1.16.0")
+        if not count and assumes and not self.body.get("partial"):
             self.answer.info(0, "Resource-group doesn't have any volume-groups, automatically assume partial mode.")
         elif len(self.sizes) != count and not self.body.get("partial"):
             raise ApiError(

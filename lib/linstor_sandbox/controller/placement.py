@@ -177,6 +177,9 @@ class Placement:
         for index, pool in enumerate(pools):
             refs[f"Node/{index}"] = pool.node.name
             refs[f"StoragePool/{index}/0"] = f"{pool.name},{pool.kind.name}"
+        # LINSTOR before 1.26 does not say where.
+        if not self.controller.cluster.at_least("1.21.0"):
+            refs = {}
         used = ", ".join(f"'{pool.node.name} ({pool.name})'" for pool in pools)
         self.answer.add(
             answers.CREATED,

@@ -354,7 +354,9 @@ class Availability:
         if resource.diskless and self.diskful:
             self._toggle(resource)
             return
-        resource.flags.discard("TIE_BREAKER")
+        # LINSTOR before 1.23 says that all is well, and has a tie-breaker still, which it takes away when it likes.
+        if self.deployment.cluster.at_least("1.19.0"):
+            resource.flags.discard("TIE_BREAKER")
         self.deployment.satellites.refresh(self.definition)
         self.answer.add(0, "Resource already deployed as requested")
 
@@ -403,6 +405,18 @@ class Availability:
         details = f"Node(s): '{self.node.name}', Resource: '{self.definition.name}'"
         self.deployment.deploy([resource], details, helper.created)
         self.deployment.finish(helper, details)
+        self._complain_of_peers()
+
+    def _complain_of_peers(self) -> None:
+        """LINSTOR before 1.27 has done what it was asked for, and answers with an error for a peer that is offline."""
+        offline = [res.node.name for res in self.definition.resources if not res.node.online]
+        if offline and not self.deployment.cluster.at_least("1.22.0"):
+            raise ApiError(
+                answers.FAIL_NOT_CONNECTED,
+                f"No active connection to satellite '{offline[0]}'",
+                details="The controller is trying to (re-) establish a connection to the satellite. "
+                "The controller stored the changes and as soon the satellite is connected, it will receive this update.",
+            )
 
     def _flags(self, diskless: bool) -> set[str]:
         """Since REST 1.28 such a client does not vote."""

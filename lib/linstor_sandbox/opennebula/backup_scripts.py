@@ -244,7 +244,9 @@ def _found(document: Element, name: str) -> Element:
 
 
 def _decoded() -> Element:
-    return ElementTree.fromstring(base64.b64decode(sys.stdin.read()))
+    """The action's data: before 6.8 the first of two arguments, unless that is `-`; else what is on stdin."""
+    in_argument = len(sys.argv) == 3 and sys.argv[1] != "-"
+    return ElementTree.fromstring(base64.b64decode(sys.argv[1] if in_argument else sys.stdin.read()))
 
 
 def _parts(url: str) -> tuple[str, str, list[tuple[str, str]], str]:

@@ -464,7 +464,9 @@ class MachineOperations(ImageOperations):
     def _new_disk(self, vm: VirtualMachine, wanted: Vector, system: Datastore) -> Disk:
         if "IMAGE_ID" not in wanted:
             conf = self.tm_mad_confs.get(system.tm_mad, {})
-            return Disk(machines.volatile_disk(wanted, system, conf.get("DRIVER", "") * self.release.forces_volatile_format))
+            return Disk(
+                machines.volatile_disk(wanted, system, conf.get("DRIVER", "") * self.release.forces_volatile_format)
+            )
         image = self.image(int(wanted["IMAGE_ID"]))
         datastore = self.datastore(image.datastore_id)
         disk = Disk(machines.image_disk(wanted, image, datastore))

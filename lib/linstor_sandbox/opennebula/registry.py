@@ -92,7 +92,9 @@ class Registry:
         """`onedatastore create` with a template's text."""
         with self.lock:
             identifier = self.first_datastore_id + len(self.datastores) + self._deleted_datastores
-            created = datastores.create(identifier, template, self.release, self.tm_mad_confs, self.encrypted, self.location)
+            created = datastores.create(
+                identifier, template, self.release, self.tm_mad_confs, self.encrypted, self.location
+            )
             if any(datastore.name == created.name for datastore in self.datastores):
                 raise Refused(f"NAME is already taken by a datastore: {created.name}")
             self.datastores.append(created)

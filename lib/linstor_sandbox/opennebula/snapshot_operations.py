@@ -61,8 +61,7 @@ class SnapshotOperations(MachineOperations):
         self._count_snapshots(vm, disk)
 
     def snapshot_revert(self, vm: VirtualMachine, disk: Disk, snapshot: Snapshot) -> None:
-        """`onevm disk-snapshot-revert` of a VM in POWEROFF, before 6.8 SUSPENDED too: its size is the snapshot's again.
-        """
+        """`onevm disk-snapshot-revert` in POWEROFF, before 6.8 in SUSPENDED too: the size is the snapshot's again."""
         states = {VmState.POWEROFF: LcmState.DISK_SNAPSHOT_REVERT_POWEROFF}
         if self.release.reverts_suspended:
             states[VmState.SUSPENDED] = LcmState.DISK_SNAPSHOT_REVERT_SUSPENDED

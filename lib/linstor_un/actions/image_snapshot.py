@@ -22,6 +22,7 @@ class ImageSnapshot(NamedTuple):
     resource: str
     name: str
     snapshot_ids: tuple[int, ...]
+    is_linear: bool
 
     def lock(self) -> AbstractContextManager[bool]:
         """Return the lock of the image's volume."""
@@ -53,4 +54,4 @@ def begin(call: Call) -> ImageSnapshot:
         raise InvalidInput("<IMAGE/TARGET_SNAPSHOT> is missing from the action's XML: call it as OpenNebula does")
     resource = resource_of_source(image.source)
     name = action.names.snapshot(image.target_snapshot, resource)
-    return ImageSnapshot(action, action.gateway(), resource, name, image.snapshot_ids)
+    return ImageSnapshot(action, action.gateway(), resource, name, image.snapshot_ids, image.is_linear)

@@ -22,7 +22,7 @@ from linstor_un.cluster.connection import Connection, Unwilling
 from linstor_un.errors import ControllerFailed, ControllerUnreachable, InvalidSetting
 from linstor_un.settings import Settings
 
-_OLDEST_REST_VERSION = (1, 23)
+_OLDEST_REST_VERSION = (1, 13)
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 2.0
 _CLIENT_CONFIGURATION = "/etc/linstor/linstor-client.conf"
@@ -132,7 +132,7 @@ def _first_that_answers(
             continue
         if connection.rest_version < _OLDEST_REST_VERSION:
             version = ".".join(map(str, connection.rest_version))
-            raise ControllerFailed(f"LINSTOR at {controller} is too old (REST {version}): upgrade it to 1.28 or newer")
+            raise ControllerFailed(f"LINSTOR at {controller} is too old (REST {version}): upgrade it to 1.18 or newer")
         return connection
     return None
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar
 from urllib.parse import quote
 
 from linstor_un import log
-from linstor_un.cluster.codes import Entry, entry, refusal
+from linstor_un.cluster.codes import INFO_PROPERTY_SET, Entry, entry, refusal
 from linstor_un.errors import (
     AnswerLost,
     AnswerOverdue,
@@ -25,7 +25,16 @@ from linstor_un.undo import undisturbed
 if TYPE_CHECKING:
     from linstor_un.cluster.connection import Connection
 
+# What a controller knows from which REST version on (CHANGELOG-OPENAPI.md of linstor-server): a field that it does not
+# know is a hard error there, and a query that it does not know is ignored.
 _MANAGED_SINCE = (1, 29)
+_KEEPS_TIE_BREAKERS_SINCE = (1, 23)
+_SPAWNS_WITH_PROPERTIES_SINCE = (1, 22)
+_ATTACHES_BESIDE_OFFLINE_NODES_SINCE = (1, 22)
+_BALANCES_SINCE = (1, 21)
+_ATTACHES_TIE_BREAKERS_SINCE = (1, 19)
+_TAKES_SNAPSHOTS_TOGETHER_SINCE = (1, 18)
+_AUTO_TIE_BREAKER = "DrbdOptions/auto-add-quorum-tiebreaker"
 _IDLE_SECONDS = 20
 _FIRST_WAIT_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 1.0
@@ -57,6 +66,26 @@ class Gateway:
     def manages_two_primaries(self) -> bool:
         """Tell whether LINSTOR itself, and the installed python-linstor, allow two primaries while a VM migrates."""
         return self.rest_version >= _MANAGED_SINCE and hasattr(self._connected(), "resource_unmake_available")
+
+    @property
+    def spawns_with_properties(self) -> bool:
+        """Tell whether a volume is made with its properties in one request, whose answer says where it is."""
+        return self.rest_version >= _SPAWNS_WITH_PROPERTIES_SINCE
+
+    @property
+    def attaches_beside_offline_nodes(self) -> bool:
+        """Tell whether attaching succeeds where another node of the volume is offline; else it is done and fails."""
+        return self.rest_version >= _ATTACHES_BESIDE_OFFLINE_NODES_SINCE
+
+    @property
+    def attaches_tie_breakers(self) -> bool:
+        """Tell whether a tie-breaker that is made available is none any more; else LINSTOR may take it away later."""
+        return self.rest_version >= _ATTACHES_TIE_BREAKERS_SINCE
+
+    @property
+    def balances(self) -> bool:
+        """Tell whether LINSTOR brings volumes to their groups' replica counts by itself, and knows how not to."""
+        return self.rest_version >= _BALANCES_SINCE
 
     def certificate_days(self) -> Optional[float]:
         """Return for how many days more the controller's certificate is valid, None without TLS."""
@@ -102,10 +131,18 @@ class Gateway:
         )
 
     def delete_resource(self, resource: str, node: str) -> list[Entry]:
-        """Delete `resource` on `node`, keeping a tie-breaker; the caller has made sure that its data is not needed."""
-        return self._ask(
-            f"Detaching {resource} from {node}", lambda c: c.resource_delete(node, resource, keep_tiebreaker=True), True
-        )
+        """Delete `resource` on `node`, keeping a tie-breaker; the caller has made sure that its data is not needed.
+
+        Older controllers take the deletion of what was made a tie-breaker meanwhile for the wish to have none: that is
+        put right, which makes one again.
+        """
+        what = f"Detaching {resource} from {node}"
+        if self.rest_version >= _KEEPS_TIE_BREAKERS_SINCE:
+            return self._ask(what, lambda c: c.resource_delete(node, resource, keep_tiebreaker=True), True)
+        entries = self._ask(what, lambda c: c.resource_delete(node, resource), True)
+        if any(item.code == INFO_PROPERTY_SET and "auto-tiebreaker" in item.message for item in entries):
+            self.modify_resource_definition(resource, {}, [_AUTO_TIE_BREAKER])
+        return entries
 
     def modify_resource(
         self, resource: str, node: str, properties: Mapping[str, str], deleted: Sequence[str] = ()
@@ -133,15 +170,20 @@ class Gateway:
         return self._ask(f"Resizing {resource}", lambda c: c.volume_dfn_modify(resource, 0, size=size_kib), True)
 
     def create_snapshots(self, wanted: Mapping[str, str]) -> list[Entry]:
-        """Take a snapshot of each volume, by its name, on all nodes with a replica: all at one instant, or none."""
-        if len(wanted) == 1:
-            ((resource, snapshot),) = wanted.items()
-            return self._ask(
-                f"Taking snapshot {snapshot} of {resource}", lambda c: c.snapshot_create([], resource, snapshot)
-            )
+        """Take a snapshot of each volume, by its name, on all nodes with a replica: all at one instant, or none.
+
+        Before REST 1.18 one after the other: at one instant for whoever does not let the VM write meanwhile, and where
+        one fails those before it are there.
+        """
+        if len(wanted) == 1 or self.rest_version < _TAKES_SNAPSHOTS_TOGETHER_SINCE:
+            return [entry for item in wanted.items() for entry in self._create_snapshot(*item)]
         items = [{"resource_name": resource, "name": snapshot} for resource, snapshot in wanted.items()]
         what = f"Taking snapshots of {', '.join(wanted)}"
         return self._send(what, "POST", ("actions", "snapshot", "multi"), {"snapshots": items})
+
+    def _create_snapshot(self, resource: str, snapshot: str) -> list[Entry]:
+        what = f"Taking snapshot {snapshot} of {resource}"
+        return self._ask(what, lambda c: c.snapshot_create([], resource, snapshot))
 
     def delete_snapshot(self, resource: str, snapshot: str) -> list[Entry]:
         """Delete a snapshot; absent is done."""
@@ -179,10 +221,19 @@ class Gateway:
         """Create a resource group with its placement."""
         return self._send(f"Creating resource group {body['name']}", "POST", ("resource-groups",), body, True)
 
-    def create_resource_definition(self, name: str, group: str, properties: Mapping[str, str]) -> list[Entry]:
-        """Create an empty resource definition; LINSTOR's only atomic mutex."""
-        definition = {"name": name, "resource_group_name": group, "props": dict(properties)}
+    def create_resource_definition(
+        self, name: str, group: str, properties: Mapping[str, str], layers: Sequence[str] = ()
+    ) -> list[Entry]:
+        """Create an empty resource definition, LINSTOR's only atomic mutex; without `layers` the group or a snapshot says."""
+        definition: dict[str, Any] = {"name": name, "resource_group_name": group, "props": dict(properties)}
+        if layers:
+            definition["layer_data"] = [{"type": layer} for layer in layers]
         return self._send(f"Creating {name}", "POST", ("resource-definitions",), {"resource_definition": definition})
+
+    def create_volume_definition(self, resource: str, size_kib: int) -> list[Entry]:
+        """Give a resource definition its volume."""
+        path = ("resource-definitions", resource, "volume-definitions")
+        return self._send(f"Creating {resource}", "POST", path, {"volume_definition": {"size_kib": size_kib}})
 
     def autoplace(self, resource: str, select_filter: Mapping[str, Any], layers: Sequence[str] = ()) -> list[Entry]:
         """Add replicas until the filter is satisfied; without `layers` with those of the resource group."""

@@ -57,6 +57,11 @@ class Placement(NamedTuple):
         return self._replace(select_filter=wanted, otherwise=self)
 
 
+def properties(gateway: Gateway, placement: Placement) -> dict[str, str]:
+    """Return those properties of a placement that the controller knows: one that balances nothing needs none."""
+    return placement.properties if placement.properties and gateway.balances else {}
+
+
 def of(settings: Settings, origin: str) -> Placement:
     """Return the placement that the attributes ask for; `origin` names the datastore in errors.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from linstor_un import log
-from linstor_un.cluster.codes import NOT_FOUND_NODE, NOT_FOUND_STORAGE_POOL, WARN_NOT_CONNECTED, Entry
+from linstor_un.cluster.codes import NOT_CONNECTED, NOT_FOUND_NODE, NOT_FOUND_STORAGE_POOL, WARN_NOT_CONNECTED, Entry
 from linstor_un.errors import DriverError, NotFound, NotReady
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def attach(gateway: Gateway, resource: str, node: str, for_migration: bool = Fal
     def offer() -> None:
         entries = _make_available(gateway, resource, node, for_migration)
         is_new.append(not any("already deployed" in item.message for item in entries))
+        if not is_new[-1] and not gateway.attaches_tie_breakers:
+            _keep(gateway, resource, node)
         if any(item.is_warning and item.code == WARN_NOT_CONNECTED and f"'{node}'" in item.message for item in entries):
             raise NotReady(
                 f"Node {node} is offline, so that {resource} cannot be attached there: bring its satellite back"
@@ -140,18 +142,41 @@ def attach(gateway: Gateway, resource: str, node: str, for_migration: bool = Fal
 def _make_available(gateway: Gateway, resource: str, node: str, for_migration: bool) -> list[Entry]:
     try:
         return gateway.make_available(resource, node, for_migration)
-    except NotFound as error:
-        if error.code == NOT_FOUND_NODE:
-            raise NotFound(
-                f"Host {node} is not a node of LINSTOR, so that {resource} cannot be attached there: register it with "
-                f"`linstor node create {node}`, under the same name that OpenNebula has for it"
-            ) from None
-        if error.code == NOT_FOUND_STORAGE_POOL:
-            raise NotReady(
-                f"LINSTOR cannot attach {resource} on {node}: the node is offline, or the volume has no DRBD layer and "
-                f"its data is elsewhere; see `linstor node list` and LAYER_LIST"
-            ) from None
-        raise
+    except DriverError as error:
+        if (
+            error.code != NOT_CONNECTED
+            or gateway.attaches_beside_offline_nodes
+            or not _is_there(gateway, resource, node)
+        ):
+            raise _not_attached(error, resource, node) from None
+        log.warning(f"{resource} is attached on {node} beside a node that is offline: {error}")
+        return []
+
+
+def _is_there(gateway: Gateway, resource: str, node: str) -> bool:
+    """Tell whether a volume is on a node that answers."""
+    return any(item.node.lower() == node.lower() and item.is_online for item in of(gateway, resource))
+
+
+def _keep(gateway: Gateway, resource: str, node: str) -> None:
+    """Make a tie-breaker a diskless resource like any other, which LINSTOR does not take away by itself."""
+    if any(item.node.lower() == node.lower() and item.is_tie_breaker for item in of(gateway, resource)):
+        gateway.create_diskless(resource, node)
+
+
+def _not_attached(error: DriverError, resource: str, node: str) -> DriverError:
+    """Return what to do about an attachment that LINSTOR has refused."""
+    if isinstance(error, NotFound) and error.code == NOT_FOUND_NODE:
+        return NotFound(
+            f"Host {node} is not a node of LINSTOR, so that {resource} cannot be attached there: register it with "
+            f"`linstor node create {node}`, under the same name that OpenNebula has for it"
+        )
+    if isinstance(error, NotFound) and error.code == NOT_FOUND_STORAGE_POOL:
+        return NotReady(
+            f"LINSTOR cannot attach {resource} on {node}: the node is offline, or the volume has no DRBD layer and "
+            f"its data is elsewhere; see `linstor node list` and LAYER_LIST"
+        )
+    return error
 
 
 def detach(gateway: Gateway, resource: str, node: str) -> None:

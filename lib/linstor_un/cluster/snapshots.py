@@ -307,3 +307,14 @@ def roll_back(gateway: Gateway, resource: str, name: str) -> None:
     """
     gateway.once_closed(lambda: gateway.roll_back(resource, name))
     log.info(f"rolled {resource} back to snapshot {name}")
+
+
+def forget_younger(gateway: Gateway, names: Names, resource: str, name: str) -> None:
+    """Delete what is younger than a snapshot that was gone back to, where oned forgets it; what fails is a warning."""
+    wanted = names.snapshot_id_of(name)
+    try:
+        for item in of(gateway, resource):
+            if names.snapshot_id_of(item.name) > wanted:
+                forget(gateway, resource, item.name)
+    except DriverError as error:
+        log.warning(f"snapshots of {resource} that are younger than {name} stay: {error}")

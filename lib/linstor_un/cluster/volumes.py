@@ -101,34 +101,64 @@ def from_json(data: Mapping[str, Any]) -> Volume:
 
 
 def create(gateway: Gateway, resource: str, size_mib: int, placement: Placement, properties: Mapping[str, str]) -> Home:
-    """Make a volume of `size_mib` by this placement, with all its properties, in one request.
+    """Make a volume of `size_mib` by this placement, with all its properties, in one request where LINSTOR can.
 
     Raises AlreadyExists where the name is taken, NoRoom with what the pools have, NotFound for a resource group that
     the operator named and LINSTOR does not have.
     """
-    body: dict[str, Any] = {
-        "resource_definition_name": resource,
-        "volume_sizes": [size_mib * KIB_PER_MIB],
-        "resource_definition_props": {**placement.properties, **properties},
-    }
-    if placement.select_filter:
-        body["select_filter"] = dict(placement.select_filter)
+    wanted = {**placements.properties(gateway, placement), **properties}
+    make = _spawn if gateway.spawns_with_properties else _make_by_steps
     try:
-        entries = gateway.once_connected(
-            lambda: placements.in_group(gateway, placement, lambda: gateway.spawn(placement.group, body))
-        )
+        home = gateway.once_connected(lambda: make(gateway, resource, size_mib, placement, wanted))
     except NoRoom as error:
         if placement.otherwise is not None:
             log.info(f"{error}; placing it anywhere")
             return create(gateway, resource, size_mib, placement.otherwise, properties)
         raise _no_room(gateway, resource, size_mib, placement) from error
     log.info(f"made {resource} of {size_mib} MiB")
-    return _home(entries)
+    return home
+
+
+def _spawn(gateway: Gateway, resource: str, size_mib: int, placement: Placement, properties: Mapping[str, str]) -> Home:
+    body: dict[str, Any] = {
+        "resource_definition_name": resource,
+        "volume_sizes": [size_mib * KIB_PER_MIB],
+        "resource_definition_props": dict(properties),
+    }
+    if placement.select_filter:
+        body["select_filter"] = dict(placement.select_filter)
+    return _home(placements.in_group(gateway, placement, lambda: gateway.spawn(placement.group, body)))
+
+
+def _make_by_steps(
+    gateway: Gateway, resource: str, size_mib: int, placement: Placement, properties: Mapping[str, str]
+) -> Home:
+    """Do as `_spawn` what takes several requests before REST 1.22; what cannot be placed is deleted again."""
+    placements.in_group(
+        gateway,
+        placement,
+        lambda: gateway.create_resource_definition(resource, placement.group, properties, placement.layers),
+    )
+    try:
+        gateway.create_volume_definition(resource, size_mib * KIB_PER_MIB)
+        gateway.autoplace(resource, placement.select_filter, placement.layers)
+        return _looked_up(gateway, resource)
+    except DriverError:
+        gateway.delete_resource_definition(resource)
+        raise
+
+
+def _looked_up(gateway: Gateway, resource: str) -> Home:
+    """Return where a volume is that LINSTOR has made without saying where."""
+    found = gateway.get(f"Looking for {resource}", ("view", "resources"), [("resources", resource)])
+    holders = [item for item in found if replicas.from_json(item).holds_data]
+    kinds = {str(volume.get("provider_kind", "")) for item in holders for volume in item.get("volumes", ())}
+    return Home(tuple(item["node_name"] for item in holders), frozenset(kinds))
 
 
 def define(gateway: Gateway, resource: str, placement: Placement, properties: Mapping[str, str]) -> None:
     """Make an empty resource definition, to be filled from a snapshot; raises AlreadyExists where the name is taken."""
-    wanted = {**placement.properties, **properties}
+    wanted = {**placements.properties(gateway, placement), **properties}
     placements.in_group(
         gateway, placement, lambda: gateway.create_resource_definition(resource, placement.group, wanted)
     )

@@ -32,7 +32,7 @@ class Datastore(NamedTuple):
 
 
 class Image(NamedTuple):
-    """An image as the datastore actions get it."""
+    """An image as the datastore actions get it; where it `is_linear`, OpenNebula forgets what a revert goes behind."""
 
     image_id: int
     path: str
@@ -45,6 +45,7 @@ class Image(NamedTuple):
     target_snapshot: int = -1
     snapshot_ids: tuple[int, ...] = ()
     saved_from: Optional[SavedFrom] = None
+    is_linear: bool = False
 
 
 class SavedFrom(NamedTuple):
@@ -100,7 +101,8 @@ class Disk(NamedTuple):
 class VirtualMachine(NamedTuple):
     """A VM with its disks; `hostnames` and `datastore_ids` are its history, in order, the last is now.
 
-    `has_backups` where there may be what backups of it have kept.
+    `has_backups` where there may be what backups of it have kept; of `linear_disks` OpenNebula forgets the snapshots
+    that a revert goes behind.
     """
 
     vm_id: int
@@ -112,6 +114,7 @@ class VirtualMachine(NamedTuple):
     hostnames: tuple[str, ...]
     datastore_ids: tuple[int, ...]
     has_backups: bool = False
+    linear_disks: frozenset[int] = frozenset()
 
     def disk(self, disk_id: int) -> Optional[Disk]:
         """Return the disk with that id, or None where the VM has none (any more)."""
@@ -161,7 +164,13 @@ def action_image(tree: _Element, *, with_id: bool = True) -> Image:
         target_snapshot=-1 if target is None else target,
         snapshot_ids=tuple(required_number(item, "ID") for item in element.iterfind("SNAPSHOTS/SNAPSHOT")),
         saved_from=_saved_from(element),
+        is_linear=_is_linear(element.find("SNAPSHOTS")),
     )
+
+
+def _is_linear(snapshots: Optional[_Element]) -> bool:
+    """Tell whether oned forgets, at a revert, the snapshots that are younger: from 7.0 on."""
+    return snapshots is not None and text(snapshots, "ALLOW_ORPHANS").upper() == "LINEAR"
 
 
 def _saved_from(element: _Element) -> Optional[SavedFrom]:
@@ -191,6 +200,9 @@ def virtual_machine(tree: _Element) -> VirtualMachine:
         datastore_ids=tuple(number(element, "DS_ID") or 0 for element in history),
         has_backups=tree.find("BACKUPS/BACKUP_IDS/ID") is not None
         or text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT",
+        linear_disks=frozenset(
+            required_number(item, "DISK_ID") for item in tree.iterfind("SNAPSHOTS") if _is_linear(item)
+        ),
     )
 
 

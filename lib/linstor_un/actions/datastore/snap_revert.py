@@ -1,4 +1,7 @@
-"""datastore/snap_revert: give an image the content of one of its snapshots; the others stay."""
+"""datastore/snap_revert: give an image the content of one of its snapshots; the others stay.
+
+Unless OpenNebula forgets those that are younger (ALLOW_ORPHANS="LINEAR", from 7.0 on).
+"""
 
 from __future__ import annotations
 
@@ -14,3 +17,5 @@ def run(call: Call) -> None:
         snapshots.check_can_roll_back(wanted.gateway, wanted.action.names, wanted.resource, wanted.name)
         cloning.forget_base(wanted.gateway, wanted.resource)
         wanted.roll_back()
+        if wanted.is_linear:
+            snapshots.forget_younger(wanted.gateway, wanted.action.names, wanted.resource, wanted.name)

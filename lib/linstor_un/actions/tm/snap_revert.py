@@ -1,5 +1,7 @@
 """tm/snap_revert: give a disk of a VM that does not run the content of a snapshot; younger snapshots stay.
 
+Unless OpenNebula forgets them (ALLOW_ORPHANS="LINEAR", from 7.0 on).
+
 Arguments: HOST:SYSDIR/disk.N SNAPID VMID DSID (of the image).
 """
 
@@ -25,3 +27,5 @@ def run(call: Call) -> None:
         if wanted.disk.is_image:
             cloning.forget_base(action.gateway, wanted.resource)
         rollback.roll_back(action, wanted.place, wanted.disk, wanted.name)
+        if action.vm is not None and wanted.disk.disk_id in action.vm.linear_disks:
+            snapshots.forget_younger(action.gateway, action.names, wanted.resource, wanted.name)
