@@ -49,6 +49,11 @@ def faults(arguments: list[str]) -> int:
     return _become("-m", "tests.faults", *arguments)
 
 
+def matrix(arguments: list[str]) -> int:
+    """Play the main flows with each release of OpenNebula and LINSTOR, and on all layers."""
+    return _become("-m", "tests.matrix", *arguments)
+
+
 def crowd(arguments: list[str]) -> int:
     """Let many users act at once."""
     return _become("-m", "tests.crowd", *arguments)
@@ -90,6 +95,7 @@ COMMANDS = {
         Command("demo", "the driver at work on a sandbox, from onedatastore create to deletion", demo),
         Command("test", "the tests; arguments go to pytest", test),
         Command("faults", "everything that can go wrong, at every step of every action", faults),
+        Command("matrix", "the main flows with every release of OpenNebula and LINSTOR, and on all layers", matrix),
         Command("crowd", "many users and operators at once, and whether what exists is what should", crowd),
         Command("coverage", "which lines and branches of the driver the tests reach, and why not the others", coverage),
         Command("mutation", "which small defects in what must not fail the tests find", mutation),

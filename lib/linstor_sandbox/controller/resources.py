@@ -414,8 +414,8 @@ class Availability:
             raise ApiError(
                 answers.FAIL_NOT_CONNECTED,
                 f"No active connection to satellite '{offline[0]}'",
-                details="The controller is trying to (re-) establish a connection to the satellite. "
-                "The controller stored the changes and as soon the satellite is connected, it will receive this update.",
+                details="The controller is trying to (re-) establish a connection to the satellite. The controller "
+                "stored the changes and as soon the satellite is connected, it will receive this update.",
             )
 
     def _flags(self, diskless: bool) -> set[str]:

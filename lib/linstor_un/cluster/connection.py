@@ -42,6 +42,7 @@ class Connection(Linstor):  # type: ignore[misc]
         self.uri = uri
         self._auth_token = token
         self._settings = settings
+        self.version = ""
         self.rest_version: tuple[int, ...] = ()
 
     @property
@@ -127,6 +128,7 @@ class Connection(Linstor):  # type: ignore[misc]
             self.rest_version = tuple(int(part) for part in str(version["rest_api_version"]).split("."))
         except (ValueError, KeyError, TypeError):
             raise Unwilling("it is no LINSTOR controller") from None
+        self.version = str(version.get("version", ""))
         self._ctrl_version = ControllerVersion(version)
 
 

@@ -132,7 +132,10 @@ def _first_that_answers(
             continue
         if connection.rest_version < _OLDEST_REST_VERSION:
             version = ".".join(map(str, connection.rest_version))
-            raise ControllerFailed(f"LINSTOR at {controller} is too old (REST {version}): upgrade it to 1.18 or newer")
+            raise ControllerFailed(
+                f"LINSTOR {connection.version} at {controller} (REST {version}) is too old for this driver: upgrade it "
+                "to 1.18 or newer"
+            )
         return connection
     return None
 

@@ -224,7 +224,7 @@ class Gateway:
     def create_resource_definition(
         self, name: str, group: str, properties: Mapping[str, str], layers: Sequence[str] = ()
     ) -> list[Entry]:
-        """Create an empty resource definition, LINSTOR's only atomic mutex; without `layers` the group or a snapshot says."""
+        """Create an empty resource definition, LINSTOR's only atomic mutex; without `layers` with its group's."""
         definition: dict[str, Any] = {"name": name, "resource_group_name": group, "props": dict(properties)}
         if layers:
             definition["layer_data"] = [{"type": layer} for layer in layers]

@@ -165,10 +165,12 @@ def in_group(gateway: Gateway, placement: Placement, request: Callable[[], list[
 
 def _create_group(gateway: Gateway, placement: Placement) -> None:
     """Make the group of a placement by attributes; that another action just made it is as good."""
+    # What holds for all of its volumes, whatever this one wishes: the nodes of one are no others' fate.
+    wanted = (placement.otherwise or placement).select_filter
     body = {
         "name": placement.group,
-        "description": f"Made by linstor_un for {json.dumps(placement.select_filter, sort_keys=True)}"[:200],
-        "select_filter": dict(placement.select_filter),
+        "description": f"Made by linstor_un for {json.dumps(wanted, sort_keys=True)}"[:200],
+        "select_filter": dict(wanted),
     }
     try:
         gateway.create_resource_group(body)

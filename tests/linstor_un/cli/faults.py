@@ -479,7 +479,7 @@ FAULTS = (
     Fault("controller-files", "LS_CAFILE=/nowhere/ca.crt cannot be read", conf('LS_CAFILE="/nowhere/ca.crt"\n')),
     Fault("controller-files", "may be read by everybody", lambda p: readable_key(p)),
     Fault("controller-token", "it asks for a token", lambda p: attribute(p.sandbox, "token", "a-token")),
-    Fault("controller-too-old", "REST 1.19.0", lambda p: attribute(p.sandbox.cluster, "version", "1.19.0")),
+    Fault("controller-too-old", "REST 1.12.0", lambda p: attribute(p.sandbox.cluster, "version", "1.12.0")),
     Fault("token-without-tls", "is never sent without TLS", lambda p: token_file(p)),
     Fault("certificate-expires", "expires in 4 days", lambda p: secure(p, days=5)),
     Fault("passphrase", "passphrase is unset", system(ENCRYPTION="yes")),

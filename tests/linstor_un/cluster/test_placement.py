@@ -11,7 +11,7 @@ import pytest
 
 from linstor_sandbox import Pool, Sandbox
 from linstor_un import log
-from linstor_un.cluster import placement
+from linstor_un.cluster import placement, volumes
 from linstor_un.cluster.codes import NOT_FOUND_RESOURCE_GROUP, Entry
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.placement import Placement
@@ -276,3 +276,19 @@ def test_a_volume_that_is_there_to_be_read_once_has_one_replica_and_keeps_it(att
     once = usual.with_one_replica()
     assert once.replica_count == 1 and once.group == usual.group
     assert once.properties == {"BalanceResourcesEnabled": "false"} and usual.properties == {}
+
+
+def test_the_nodes_that_one_volume_wishes_are_no_others_fate(tmp_path: Path) -> None:
+    """The group that its first volume makes says what the datastore asks for, or none had a tie-breaker elsewhere."""
+    with Sandbox(tmp_path, ("n1", "n2", "n3", "n4"), (Pool("data", "LVM_THIN", 4096),)) as sandbox:
+        log.start("test")
+        attributes = {"STORAGE_POOL": "data", "REPLICA_COUNT": "2", "LS_CONTROLLERS": sandbox.uri}
+        settings = for_datastore({}, attributes, ORIGIN)
+        gateway, wanted = Gateway(settings), placement.of(settings, ORIGIN)
+        assert volumes.create(gateway, "vol", 8, wanted.on(["n3", "n4"]), {}).nodes == ("n3", "n4")
+        gateway.close()
+        state = sandbox.snapshot_of_state()
+        group = state["resource_groups"][wanted.group]["select_filter"]
+        assert {key: group[key] for key in wanted.select_filter} == wanted.select_filter
+        assert "node_name_list" not in group
+        assert sorted(state["resource_definitions"]["vol"]["resources"])[1:] == ["n3", "n4"], "and a tie-breaker"

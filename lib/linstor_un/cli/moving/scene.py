@@ -102,7 +102,7 @@ class Scene(NamedTuple):
     @property
     def is_balanced(self) -> bool:
         """Tell whether LINSTOR's balancing counts its replicas."""
-        return self.volume.properties.get(BALANCE_PROPERTY) != "false"
+        return self.site.gateway.balances and self.volume.properties.get(BALANCE_PROPERTY) != "false"
 
     @property
     def may_be_balanced(self) -> bool:

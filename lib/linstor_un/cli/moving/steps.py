@@ -74,5 +74,6 @@ def leave_unbalanced(scene: Scene, count: int) -> None:
 
 def let_balance(scene: Scene, count: int) -> None:
     """Let LINSTOR's balancing go on where it wants as many replicas as there are."""
-    if not scene.is_balanced and count == scene.balanced_count and scene.may_be_balanced:
+    is_kept = scene.site.gateway.balances and not scene.is_balanced
+    if is_kept and count == scene.balanced_count and scene.may_be_balanced:
         scene.site.gateway.modify_resource_definition(scene.resource, {}, [BALANCE_PROPERTY])
