@@ -30,6 +30,16 @@ def gross_size(net: int, peers: int) -> int:
     return gross
 
 
+def meta_pool(resource: Resource) -> str:
+    """The pool that has DRBD's meta-data apart from the content; empty where they are behind it."""
+    definition = resource.definition
+    for props in (resource.props, definition.props, definition.group.props, resource.node.props):
+        if properties.META_POOL in props:
+            name = props[properties.META_POOL]
+            return "" if resource.diskless or name == ".internal" else name
+    return ""
+
+
 class Sizes:
     """The sizes of one volume on one replica, in KiB, from the guest's down to the pool's."""
 
@@ -39,11 +49,12 @@ class Sizes:
         gross_wanted = "GROSS_SIZE" in volume.flags
         drbd = resource.uses_drbd
         luks = LUKS_HEADER if "LUKS" in resource.layers else 0
-        self.drbd_gross = gross_size(net, peers) if drbd and not gross_wanted else net
+        inside = drbd and not meta_pool(resource)
+        self.drbd_gross = gross_size(net, peers) if inside and not gross_wanted else net
         self.storage = _round_up(self.drbd_gross + (0 if gross_wanted else luks), resource.pool.kind.granularity)
         self.luks_usable = self.storage - luks
         below = self.luks_usable
-        self.usable = below - metadata_size(below, peers) if drbd else below
+        self.usable = below - metadata_size(below, peers) if inside else below
         if drbd and properties.is_true(resource.definition.props.get(properties.EXACT_SIZE, "")):
             self.usable = net
 

@@ -22,6 +22,7 @@ SKIP_DISK = "DrbdOptions/SkipDisk"
 FREEZE_BLOCK_SIZE = "Linstor/Drbd/freeze-block-size"
 DISCARD_GRANULARITY = "DrbdOptions/Disk/rs-discard-granularity"
 STOR_POOL_NAME = "StorPoolName"
+META_POOL = "StorPoolNameDrbdMeta"
 ALLOW_MIXING = "AllowMixingStoragePools"
 BALANCE_ENABLED = "BalanceResourcesEnabled"
 OVERSUBSCRIPTION = "MaxOversubscriptionRatio"
@@ -56,7 +57,7 @@ _FREE_NAMESPACES = (
 _KEYS = frozenset(
     (
         STOR_POOL_NAME,
-        "StorPoolNameDrbdMeta",
+        META_POOL,
         "PrefNic",
         "PeerSlotsNewResource",
         "MinorNrAutoRange",

@@ -342,8 +342,17 @@ class ResourceView:
                 data["drbd"] = self._drbd_object(volumes)
             elif layer in ("LUKS", "STORAGE"):
                 data[layer.lower()] = present(**{f"{layer.lower()}_volumes": volumes})
-            result = present(children=[result] if result else None, type=layer, **data)
+            below = [result] if result else None
+            if layer == "DRBD" and drbd.meta_pool(self.resource):
+                # LINSTOR has these in no order.
+                below = [self._meta_layer(), *(below or [])]
+            result = present(children=below, type=layer, **data)
         return result
+
+    def _meta_layer(self) -> JsonObject:
+        """DRBD's meta-data in a pool of their own."""
+        volumes = [{"volume_number": volume.number, "usable_size_kib": 4096} for volume in self._volumes()]
+        return {"type": "STORAGE", "resource_name_suffix": ".meta", "storage": {"storage_volumes": volumes}}
 
     def _peers(self) -> list[Resource]:
         """The replicas that DRBD connects to this one: two diskless nodes do not."""

@@ -39,10 +39,11 @@ def cdrom_at(world: World) -> tuple[Image, str, str]:
     return cdrom, stranger(world, volume(cdrom)), sorted(replicas(world, volume(cdrom)))[0]
 
 
-def post(world: World, path: str, body: Mapping[str, Any]) -> None:
+def post(world: World, path: str, body: Mapping[str, Any], method: str = "POST") -> None:
     """POST to the controller, as an operator's `linstor` client does."""
     data = json.dumps(body).encode()
-    request = urllib.request.Request(world.sandbox.uri + path, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(world.sandbox.uri + path, data, headers, method=method)
     urllib.request.urlopen(request).read()
 
 

@@ -63,6 +63,26 @@ def since(*version: int) -> Callable[[Row], str]:
     return lambda row: "" if row.release.version >= version else f"OpenNebula has this since {shown}"
 
 
+def moves(row: Row) -> str:
+    """Volumes that can be on another host too."""
+    return "" if row.can_move else "a volume without DRBD is on one node"
+
+
+def takes_snapshots(row: Row) -> str:
+    """Pools that can."""
+    return "" if row.can_snapshot else "the pool takes no snapshots"
+
+
+def plain(row: Row) -> str:
+    """Volumes of which the pool can say what has changed."""
+    return "a pool cannot say what has changed below LUKS" if "LUKS" in row.name else ""
+
+
+def either(*reasons: Callable[[Row], str]) -> Callable[[Row], str]:
+    """The first thing that a row lacks."""
+    return lambda row: next((reason(row) for reason in reasons if reason(row)), "")
+
+
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
@@ -149,14 +169,15 @@ def suspend_and_resume(stage: Stage) -> None:
     assert f"one-vm-{vm.identifier}-checkpoint" in volumes(stage.world)
     stage.cloud.resume(vm)
     stage.cloud.suspend(vm)
-    stage.cloud.migrate_cold(vm, "node2")
+    if stage.row.can_move:
+        stage.cloud.migrate_cold(vm, "node2")
     stage.cloud.resume(vm)
     stage.write(vm, 1, "after")
     assert stage.text(vm, 1) == "after"
     assert f"one-vm-{vm.identifier}-checkpoint" not in volumes(stage.world)
 
 
-@flow("stop, resume elsewhere")
+@flow("stop, resume elsewhere", moves)
 def stop_and_resume(stage: Stage) -> None:
     vm = stage.machine(stage.disks())
     stage.write(vm, 0, "before")
@@ -166,7 +187,7 @@ def stop_and_resume(stage: Stage) -> None:
     assert (vm.state, stage.text(vm, 0)) == (VmState.ACTIVE, "before")
 
 
-@flow("undeploy, resume")
+@flow("undeploy, resume", moves)
 def undeploy_and_resume(stage: Stage) -> None:
     vm = stage.machine(stage.disks())
     stage.write(vm, 1, "before")
@@ -179,7 +200,7 @@ def undeploy_and_resume(stage: Stage) -> None:
     assert volumes(stage.world) == {volume(image) for image in stage.cloud.images}
 
 
-@flow("cold migration")
+@flow("cold migration", moves)
 def cold_migration(stage: Stage) -> None:
     vm = stage.machine(stage.disks())
     stage.write(vm, 0, "before")
@@ -189,7 +210,7 @@ def cold_migration(stage: Stage) -> None:
         assert {place.partition(":")[0] for place in links(stage.world)} == {host}
 
 
-@flow("live migration")
+@flow("live migration", moves)
 def live_migration(stage: Stage) -> None:
     vm = stage.machine(stage.disks())
     for host in ("node2", "node3", "node1"):
@@ -240,7 +261,7 @@ def attach_and_detach(stage: Stage) -> None:
 # --- disks ----------------------------------------------------------------------------------------------------------
 
 
-@flow("snapshots")
+@flow("snapshots", takes_snapshots)
 def snapshots(stage: Stage) -> None:
     vm = stage.machine()
     for disk in vm.disks:
@@ -274,7 +295,7 @@ def _revert(stage: Stage, vm: VirtualMachine, number: int) -> None:
         stage.cloud.snapshot_revert(vm, disk, vm.snapshots_of(disk).get(number))
 
 
-@flow("snapshots of images")
+@flow("snapshots of images", takes_snapshots)
 def snapshots_of_images(stage: Stage) -> None:
     image = stage.image(2, persistent=True)
     vm = stage.machine(f"DISK=[IMAGE_ID={image.identifier}]")
@@ -290,7 +311,7 @@ def snapshots_of_images(stage: Stage) -> None:
     assert text(stage.world, volume(image)) == "state 0"
 
 
-@flow("older snapshots")
+@flow("older snapshots", takes_snapshots)
 def older_snapshots(stage: Stage) -> None:
     """Where LINSTOR goes back to the newest only, it says so before it touches anything."""
     vm = stage.machine()
@@ -309,7 +330,7 @@ def older_snapshots(stage: Stage) -> None:
     assert stage.text(vm, 0) == "state 1"
 
 
-@flow("LINEAR snapshots", since(7, 0))
+@flow("LINEAR snapshots", either(since(7, 0), takes_snapshots))
 def linear_snapshots(stage: Stage) -> None:
     """What is younger than the one that a revert goes back to oned forgets: nothing of it is left."""
     vm = stage.machine()
@@ -351,7 +372,7 @@ def resize(stage: Stage) -> None:
     assert stage.sandbox.read(own(vm), 0, 4 * MIB) == content(1)
 
 
-@flow("save as")
+@flow("save as", takes_snapshots)
 def save_as(stage: Stage) -> None:
     vm = stage.machine()
     stage.write(vm, 0, "early")
@@ -378,7 +399,7 @@ def save_as(stage: Stage) -> None:
 # --- backups --------------------------------------------------------------------------------------------------------
 
 
-@flow("backup", since(6, 6))
+@flow("backup", either(since(6, 6), takes_snapshots))
 def backup(stage: Stage) -> None:
     site = Site(stage.world)
     vm = stage.machine()
@@ -394,7 +415,7 @@ def backup(stage: Stage) -> None:
     _forget_backups(stage, vm)
 
 
-@flow("increments", since(7, 2))
+@flow("increments", either(since(7, 2), takes_snapshots, plain))
 def increments(stage: Stage) -> None:
     site = Site(stage.world)
     vm = stage.machine()
@@ -410,7 +431,7 @@ def increments(stage: Stage) -> None:
     _forget_backups(stage, vm)
 
 
-@flow("restore in place", since(6, 10))
+@flow("restore in place", either(since(6, 10), takes_snapshots))
 def restore_in_place(stage: Stage) -> None:
     site = Site(stage.world)
     vm = stage.machine()
@@ -433,7 +454,43 @@ def _forget_backups(stage: Stage, vm: VirtualMachine) -> None:
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 
-@flow("recovery")
+@flow("no snapshots", lambda row: "the pool takes snapshots" if row.can_snapshot else "")
+def no_snapshots(stage: Stage) -> None:
+    """What needs one is refused by a sentence, and nothing has changed."""
+    vm = stage.machine()
+    before = volumes(stage.world)
+    for attempt in (
+        lambda: stage.cloud.snapshot_create(vm, vm.disk(0)),
+        lambda: stage.cloud.backup(vm, stage.world.install_backups()[0]),
+    ):
+        reason = stage.reason(attempt)
+        assert "snapshots" in reason and "LVM_THIN" in reason, reason
+    assert volumes(stage.world) == before
+    stage.write(vm, 0, "goes on")
+    assert stage.text(vm, 0) == "goes on"
+
+
+@flow("one node", lambda row: "volumes can be on any host" if row.can_move else "")
+def one_node(stage: Stage) -> None:
+    """A VM stays where its volumes are: whatever would bring it elsewhere is refused by a sentence."""
+    vm = stage.machine()
+    stage.write(vm, 0, "here")
+    for reason in (
+        stage.reason(lambda: stage.cloud.migrate_live(vm, "node2")),
+        stage.reason(lambda: stage.cloud.migrate_cold(vm, "node2")),
+    ):
+        assert "no DRBD layer and is on node1 alone, so that no VM on node2 can have it" in reason, reason
+    stage.cloud.recover_failure(vm)
+    assert (vm.host, stage.text(vm, 0)) == ("node1", "here")
+    stage.cloud.undeploy(vm)
+    stage.cloud.deploy(vm, "node1", stage.other)
+    assert stage.text(vm, 0) == "here"
+    other = stage.cloud.create_vm("DISK=[TYPE=fs,FORMAT=raw,SIZE=4]", stage.system)
+    assert "node1" in stage.reason(lambda: stage.cloud.deploy(other, "node2", stage.system))
+    stage.cloud.recover_delete(other)
+
+
+@flow("recovery", moves)
 def recovery(stage: Stage) -> None:
     template = stage.disks()
     stage.sandbox.set_ssh("node2", "refuse")
@@ -452,7 +509,7 @@ def recovery(stage: Stage) -> None:
     assert volumes(stage.world) == {volume(image) for image in stage.cloud.images}
 
 
-@flow("a node is offline")
+@flow("a node is offline", moves)
 def a_node_is_offline(stage: Stage) -> None:
     """VMs go on, move and come back to where one of their disks' replicas is not."""
     vm = stage.machine(host="node3")
@@ -468,7 +525,7 @@ def a_node_is_offline(stage: Stage) -> None:
     assert stage.text(vm, 0) == "meanwhile"
 
 
-@flow("tie-breakers")
+@flow("tie-breakers", moves)
 def tie_breakers(stage: Stage) -> None:
     """They and the quorum outlive all attaching and detaching, and a VM's disk is never one that may be taken away."""
     vm = stage.machine(f"DISK=[IMAGE_ID={stage.image(2, persistent=True).identifier}]")

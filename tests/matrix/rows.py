@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from linstor_sandbox import Pool
 from linstor_sandbox.opennebula import Release
 
 OPENNEBULA, LINSTOR, LAYERS = "OpenNebula", "LINSTOR", "layers"
@@ -28,6 +29,9 @@ class Row:
     name: str
     world: Mapping[str, Any] = field(default_factory=dict)
     attributes: str = ""
+    # Whether the pool takes snapshots, and whether there is DRBD to bring volumes to other hosts.
+    can_snapshot: bool = True
+    can_move: bool = True
 
     @property
     def release(self) -> Release:
@@ -42,6 +46,11 @@ class Row:
 
 def _opennebula(name: str, release: str, stdin_option: bool = False, **world: Any) -> Row:
     return Row(OPENNEBULA, name, {"release": Release.parse(release, stdin_option), **world})
+
+
+def _layers(name: str, pool: str, attributes: str, **abilities: bool) -> Row:
+    pools = (Pool("data", pool, 20480), Pool("meta", "LVM", 4096))
+    return Row(LAYERS, name, {"pools": pools}, attributes, **abilities)
 
 
 # The first of each series, and where a series changes within itself what a driver sees, what came later.
@@ -77,5 +86,22 @@ ROWS: tuple[Row, ...] = (
             ("1.34", "1.28.0"),
             ("1.35", "1.29.1"),
         )
+    ),
+    _layers("DRBD, LVM_THIN", "LVM_THIN", 'LAYER_LIST="DRBD,STORAGE"'),
+    _layers("DRBD, LVM", "LVM", 'CLONE_MODE="copy"', can_snapshot=False),
+    _layers("DRBD, ZFS_THIN", "ZFS_THIN", 'LAYER_LIST="DRBD,STORAGE"'),
+    _layers("DRBD, ZFS", "ZFS", 'LAYER_LIST="DRBD,STORAGE"'),
+    _layers("DRBD, LUKS, LVM_THIN", "LVM_THIN", 'ENCRYPTION="yes"'),
+    _layers("DRBD, LUKS, LVM", "LVM", 'ENCRYPTION="yes" CLONE_MODE="copy"', can_snapshot=False),
+    _layers("DRBD, LUKS, ZFS_THIN", "ZFS_THIN", 'ENCRYPTION="yes"'),
+    # Whose resource group has DRBD's meta-data in a pool of their own.
+    _layers("DRBD outside, LVM_THIN", "LVM_THIN", 'RESOURCE_GROUP="outside"'),
+    _layers("DRBD outside, LUKS, LVM_THIN", "LVM_THIN", 'RESOURCE_GROUP="outside" ENCRYPTION="yes"'),
+    _layers("LVM_THIN", "LVM_THIN", 'LAYER_LIST="STORAGE" AUTO_PLACE="1" NODE_LIST="node1"', can_move=False),
+    _layers(
+        "LUKS, LVM_THIN",
+        "LVM_THIN",
+        'LAYER_LIST="STORAGE" ENCRYPTION="yes" AUTO_PLACE="1" NODE_LIST="node1"',
+        can_move=False,
     ),
 )

@@ -118,7 +118,7 @@ def _items(found: Takeover, marks: Sequence[Mark], scripts: Scripts) -> list[Ite
     """Return what is to change, in the order in which it does."""
     items = [Item("volume", mark.volume.resource, _said(mark), not mark.missing) for mark in marks]
     for store in found.pending:
-        items.append(_of_store(store, store.datastore.attributes, attributes.adopted(store)))
+        items.append(_of_store(store, store.datastore.attributes, attributes.adopted(store, found.system_disk_type)))
     items += [Item("datastore", store.datastore.label, "", True) for store in found.adopted]
     return [*items, Item("scripts", scripts.shown, f"those of {DRIVER}; the add-on's are kept", scripts.are_ours)]
 
@@ -148,7 +148,7 @@ def _take(report: Report, found: Takeover, marks: Sequence[Mark], scripts: Scrip
     for mark in progress(report, [mark for mark in marks if mark.missing], "Volumes"):
         mark.site.gateway.modify_resource_definition(mark.volume.resource, mark.missing)
     for store in found.pending:
-        changes.update_datastore(store.datastore.datastore_id, attributes.adopted(store))
+        changes.update_datastore(store.datastore.datastore_id, attributes.adopted(store, found.system_disk_type))
     scripts.replace()
 
 

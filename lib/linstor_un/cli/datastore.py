@@ -110,7 +110,8 @@ def create(
     # A person waits: that no controller answers is said at once.
     gateway = Gateway(settings._replace(failover_timeout_seconds=0))
     known = cluster_survey.take(gateway)
-    planned = plan.pair(configuration, name, _completed(report, known, given, dry_run or yes))
+    completed = _completed(report, known, given, dry_run or yes)
+    planned = plan.pair(configuration, name, completed, survey.system_disk_type())
     _judge(known, planned)
     there = survey.named([item.name for item in planned])
     number = changes.DEFAULT_CLUSTER if cluster is None else cluster

@@ -106,7 +106,8 @@ def check_alike(gateway: Gateway, resources: Sequence[str]) -> None:
 
 def _device(layer: Mapping[str, Any]) -> tuple[str, int, tuple[str, ...]]:
     kind = str(layer.get("type", ""))
-    below = [_device(child) for child in layer.get("children", ())]
+    # Beside what the data are on, in no order, there may be what DRBD's meta-data are on, or a cache.
+    below = [_device(child) for child in layer.get("children", ()) if not child.get("resource_name_suffix")]
     layers = (kind, *(below[0][2] if below else ()))
     content = layer.get(kind.lower()) or {}
     volumes = content.get(f"{kind.lower()}_volumes") or []
@@ -148,7 +149,7 @@ def _make_available(gateway: Gateway, resource: str, node: str, for_migration: b
             or gateway.attaches_beside_offline_nodes
             or not _is_there(gateway, resource, node)
         ):
-            raise _not_attached(error, resource, node) from None
+            raise _not_attached(gateway, error, resource, node) from None
         log.warning(f"{resource} is attached on {node} beside a node that is offline: {error}")
         return []
 
@@ -164,7 +165,7 @@ def _keep(gateway: Gateway, resource: str, node: str) -> None:
         gateway.create_diskless(resource, node)
 
 
-def _not_attached(error: DriverError, resource: str, node: str) -> DriverError:
+def _not_attached(gateway: Gateway, error: DriverError, resource: str, node: str) -> DriverError:
     """Return what to do about an attachment that LINSTOR has refused."""
     if isinstance(error, NotFound) and error.code == NOT_FOUND_NODE:
         return NotFound(
@@ -172,9 +173,15 @@ def _not_attached(error: DriverError, resource: str, node: str) -> DriverError:
             f"`linstor node create {node}`, under the same name that OpenNebula has for it"
         )
     if isinstance(error, NotFound) and error.code == NOT_FOUND_STORAGE_POOL:
+        holders = [item for item in of(gateway, resource) if item.holds_data]
+        if holders and "DRBD" not in holders[0].layers:
+            return NotReady(
+                f"{resource} has no DRBD layer and is on {', '.join(item.node for item in holders)} alone, so that no "
+                f"VM on {node} can have it: keep its VM there, or set LAYER_LIST of new volumes to DRBD,STORAGE"
+            )
         return NotReady(
-            f"LINSTOR cannot attach {resource} on {node}: the node is offline, or the volume has no DRBD layer and "
-            f"its data is elsewhere; see `linstor node list` and LAYER_LIST"
+            f"LINSTOR cannot attach {resource} on {node}, as to it the node is offline: see `linstor node list`, and "
+            "bring its satellite back"
         )
     return error
 

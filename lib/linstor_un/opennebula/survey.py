@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # STATE of a host that an operator has taken out of service, or that is off.
 _OFFLINE = 8
+_FIRST_WITH_BLOCK_DISKS = (6, 4, 1)
 
 
 class Host(NamedTuple):
@@ -66,6 +68,16 @@ def take(driver: str) -> Survey:
         tuple(_host(element) for element in decoding.parse(hosts, "HOST_POOL").iterfind("HOST")),
         tuple(_opened(elements)),
     )
+
+
+def system_disk_type() -> str:
+    """Return the DISK_TYPE of new system datastores: BLOCK, which releases before 6.4.1 refuse; raises OnedUnreachable.
+
+    There libvirt takes a link to a device for a file, and opens what it leads to.
+    """
+    [version] = oned.call([("one.system.version", ())])
+    numbers = [int(number) for number in re.findall(r"\d+", _there(version).decode("utf-8", "replace"))[:3]]
+    return "BLOCK" if tuple(numbers) >= _FIRST_WITH_BLOCK_DISKS else "FILE"
 
 
 def named(names: Sequence[str]) -> dict[str, Store]:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from linstor_sandbox import Pool
-from linstor_sandbox.opennebula import ActionFailed, ImageState, LcmState, VmState
+from linstor_sandbox.opennebula import ActionFailed, ImageState, LcmState, Release, VmState
 from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
 from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.seeding import take
@@ -488,3 +488,10 @@ def test_an_image_has_all_of_the_volume_and_no_more(
         assert "grow it with `linstor volume-definition set-size odd 0 5MiB`" in result.output
     else:
         assert world.cloud.images[0].size == 5
+
+
+@pytest.mark.parametrize(("release", "kind"), [("6.4.0", "FILE"), ("6.4.1", "BLOCK")])
+def test_a_datastore_for_vms_is_taken_over_as_the_release_takes_it(front_end: AddOn, release: str, kind: str) -> None:
+    front_end.cloud.release = Release.parse(release)
+    done(front_end, "datastore", str(front_end.images.identifier), "--yes")
+    assert (front_end.system.disk_type, front_end.images.disk_type) == (kind, "BLOCK")

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from linstor_sandbox import Pool
+from linstor_sandbox.opennebula import Release
 from linstor_sandbox.opennebula.errors import Refused
 from linstor_un.cli.verbs import command
 from tests.conftest import CHECKOUT, World, build_world
@@ -275,3 +276,15 @@ def test_somebody_at_a_terminal_is_asked_with_the_choices_that_linstor_has(world
     found = attributes(world, "asked-system")
     assert (found["STORAGE_POOL"], found["REPLICA_COUNT"], found["CLONE_MODE"]) == ("data", "3", "snapshot")
     assert found["CHECKPOINT_REPLICA_COUNT"] == "1"
+
+
+@pytest.mark.parametrize(("release", "kind"), [("5.12.0", "FILE"), ("6.4.0", "FILE"), ("6.4.1", "BLOCK")])
+def test_the_datastore_for_vms_is_one_that_the_release_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch, release: str, kind: str
+) -> None:
+    monkeypatch.setattr(world.cloud, "release", Release.parse(release))
+    for _ in range(2):
+        result = run("new", "--pool", "data", "--yes")
+        assert result.exit_code == 0, result.output
+        assert attributes(world, "new-system")["DISK_TYPE"] == kind
+        assert attributes(world, "new-images")["DISK_TYPE"] == "BLOCK"

@@ -25,7 +25,7 @@ def is_adopted(store: Store) -> bool:
     return RECORD in store.datastore.attributes
 
 
-def adopted(store: Store) -> dict[str, str]:
+def adopted(store: Store, system_disk_type: str) -> dict[str, str]:
     """Return the template of a datastore of the add-on when it is adopted; raises InvalidSetting."""
     before = store.datastore.attributes
     if not before.get("LINSTOR_RESOURCE_GROUP"):
@@ -35,7 +35,8 @@ def adopted(store: Store) -> dict[str, str]:
         )
     kept = {key: value for key, value in before.items() if not _MIXED.fullmatch(key)}
     ours = {new: before[old] for old, new in _TRANSLATED.items() if before.get(old)}
-    drivers = {"TM_MAD": DRIVER, "DISK_TYPE": "BLOCK", **({} if store.is_system else {"DS_MAD": DRIVER})}
+    own = {"DISK_TYPE": system_disk_type} if store.is_system else {"DISK_TYPE": "BLOCK", "DS_MAD": DRIVER}
+    drivers = {"TM_MAD": DRIVER, **own}
     return {**kept, **ours, **drivers, RECORD: _recorded(store)}
 
 

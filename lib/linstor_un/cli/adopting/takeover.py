@@ -53,6 +53,7 @@ class Takeover(NamedTuple):
     pending: tuple[Store, ...]
     adopted: tuple[Store, ...]
     inventory: Inventory
+    system_disk_type: str
 
     @property
     def identifiers(self) -> frozenset[int]:
@@ -114,19 +115,20 @@ def read(configuration: Mapping[str, str], identifiers: Sequence[int]) -> Takeov
             f"{', '.join(store.datastore.label for store in left)} of the add-on must go with it, since all have the "
             f"same transfer scripts: name {others} too"
         )
-    return Takeover(pending, taken, _as_ours(configuration, pending))
+    kind = survey.system_disk_type()
+    return Takeover(pending, taken, _as_ours(configuration, pending, kind), kind)
 
 
 def _is_named(store: Store, identifiers: Sequence[int]) -> bool:
     return store.is_system or store.datastore.datastore_id in identifiers
 
 
-def _as_ours(configuration: Mapping[str, str], pending: Sequence[Store]) -> Inventory:
+def _as_ours(configuration: Mapping[str, str], pending: Sequence[Store], system_disk_type: str) -> Inventory:
     """Return what there is as it would be if these datastores were this driver's."""
     database = pools.read((ADD_ON, DRIVER))
     own = {
         store.datastore.datastore_id: store.datastore._replace(
-            transfer_driver=DRIVER, attributes=attributes.adopted(store)
+            transfer_driver=DRIVER, attributes=attributes.adopted(store, system_disk_type)
         )
         for store in pending
     }

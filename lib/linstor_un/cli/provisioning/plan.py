@@ -81,9 +81,11 @@ def _is_other(store: Store, key: str, present: str, planned: str) -> AlreadyExis
     )
 
 
-def pair(configuration: Mapping[str, str], name: str, attributes: Mapping[str, str]) -> tuple[Planned, Planned]:
+def pair(
+    configuration: Mapping[str, str], name: str, attributes: Mapping[str, str], system_disk_type: str
+) -> tuple[Planned, Planned]:
     """Return the system and the image datastore of this name with these attributes; raises InvalidSetting."""
-    system = {"TYPE": "SYSTEM_DS", "TM_MAD": DRIVER, "DISK_TYPE": "BLOCK", **attributes}
+    system = {"TYPE": "SYSTEM_DS", "TM_MAD": DRIVER, "DISK_TYPE": system_disk_type, **attributes}
     own = {key: value for key, value in attributes.items() if key not in _OF_SYSTEM}
     image = {"TYPE": "IMAGE_DS", "DS_MAD": DRIVER, "TM_MAD": DRIVER, "DISK_TYPE": "BLOCK", **own}
     return _planned(configuration, f"{name}-system", system), _planned(configuration, f"{name}-images", image)
