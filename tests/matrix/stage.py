@@ -19,7 +19,7 @@ from linstor_un.naming import resource_of
 from tests.conftest import IMAGE_TEMPLATE, SYSTEM_TEMPLATE, World, build_world
 from tests.forks import forks
 from tests.linstor_un import living
-from tests.linstor_un.scenes import content, link, own, post
+from tests.linstor_un.scenes import MIB, content, link, own, post
 from tests.matrix.rows import Row
 
 # Where there is such a place: what is synchronised to a disk would cost more than all the rest.
@@ -118,6 +118,10 @@ class Stage:
     def text(self, vm: VirtualMachine, disk_id: int) -> str:
         """What the guest has written at the beginning of a disk, as it is on the volume that the disk is."""
         return living.text(self.world, self.volume(vm, disk_id))
+
+    def content(self, vm: VirtualMachine, disk_id: int) -> bytes:
+        """All of a disk, as far as OpenNebula knows it."""
+        return self.sandbox.read(self.volume(vm, disk_id), 0, vm.disk(disk_id).size * MIB)
 
     def volume(self, vm: VirtualMachine, disk_id: int) -> str:
         """The volume that a disk's link leads to where the VM is."""

@@ -11,10 +11,18 @@ from linstor_un.errors import DriverError
 from linstor_un.undo import Undo
 
 
-def attach(gateway: Gateway, undo: Undo, resource: str, node: str, is_needed: Callable[[], bool]) -> None:
+def attach(
+    gateway: Gateway,
+    undo: Undo,
+    resource: str,
+    node: str,
+    is_needed: Callable[[], bool],
+    may_lack_drbd: bool = False,
+) -> None:
     """Attach `resource` on `node`; undoing detaches it unless it was attached before.
 
     Where the answer gets lost nobody says whether it was: `is_needed` then tells whether something there relies on it.
+    `may_lack_drbd` and what is raised: as replicas.attach.
     """
     is_new: Optional[bool] = None
 
@@ -23,7 +31,7 @@ def attach(gateway: Gateway, undo: Undo, resource: str, node: str, is_needed: Ca
             replicas.detach(gateway, resource, node)
 
     undo.push(f"attachment of {resource} on {node}", take_back)
-    is_new = replicas.attach(gateway, resource, node)
+    is_new = replicas.attach(gateway, resource, node, may_lack_drbd=may_lack_drbd)
 
 
 def roll_back(gateway: Gateway, resource: str, snapshot: str, detach: Callable[[], None]) -> None:

@@ -132,7 +132,8 @@ def offer(migration: Migration) -> None:
     for disk in migration.disks:
         resource = action.resource(disk)
         with action.lock(resource):
-            replicas.attach(action.gateway, resource, target, for_migration=_is_managed(migration, resource in written))
+            is_managed = _is_managed(migration, resource in written)
+            replicas.attach(action.gateway, resource, target, is_managed, action.may_lack_drbd(disk))
     if not written or action.gateway.manages_two_primaries:
         return
     primaries.forget_earlier(action.gateway, written)

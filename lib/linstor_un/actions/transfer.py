@@ -96,6 +96,10 @@ class Transfer(NamedTuple):
             return drbd_device(resource) if is_resource_name(disk.source) else disk.source
         return new_volume.device(self.gateway, resource, self.settings.layers)
 
+    def may_lack_drbd(self, disk: Disk) -> bool:
+        """Tell whether the disk's volume may be one that is on one node alone, as its image's SOURCE says."""
+        return disk.is_image and not is_resource_name(disk.source) and not disk.source.startswith("/dev/drbd")
+
     def owner(self, disk_id: int, datastore_id: int) -> dict[str, str]:
         """Return the properties by which the volume of a VM's own disk names its VM."""
         return self.names.disk_properties(self.vm_id, disk_id, datastore_id)
@@ -178,7 +182,7 @@ def offer(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> None:
     def is_needed() -> bool:
         return devices.is_linked(host, device, place.datastores)
 
-    attachment.attach(transfer.gateway, undo, resource, place.host, is_needed)
+    attachment.attach(transfer.gateway, undo, resource, place.host, is_needed, transfer.may_lack_drbd(disk))
     step = link(transfer, place, device, disk.size_mib, not disk.is_writable)
     host.run(f"Linking {place.path} to {resource}", step)
 

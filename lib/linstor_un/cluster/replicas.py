@@ -115,12 +115,20 @@ def _device(layer: Mapping[str, Any]) -> tuple[str, int, tuple[str, ...]]:
     return str(first.get("device_path", "")), int(first.get("usable_size_kib", 0)), layers
 
 
-def attach(gateway: Gateway, resource: str, node: str, for_migration: bool = False) -> bool:
+def attach(
+    gateway: Gateway, resource: str, node: str, for_migration: bool = False, may_lack_drbd: bool = False
+) -> bool:
     """Make the volume available on `node`, diskless where there is no replica; return whether it was not yet.
 
-    `for_migration` lets LINSTOR allow two primaries too, from REST 1.29 on.
-    Raises NotFound where LINSTOR does not know the node or cannot offer the volume there, NotReady where it is offline.
+    `for_migration` lets LINSTOR allow two primaries too, from REST 1.29 on. A volume without DRBD is on one node, and
+    LINSTOR would make another one on any other, empty and under the same name (linstor-transcripts/03-storage-layer,
+    007): `may_lack_drbd` where it may be such a one although its datastore has others.
+    Raises NotFound where LINSTOR does not know the node or cannot offer the volume there, NotReady where it is offline
+    or has no way to the volume.
     """
+    layers = gateway.settings.layers
+    if may_lack_drbd or (layers and "DRBD" not in layers):
+        _check_is_there(gateway, resource, node)
     is_new: list[bool] = []
 
     def offer() -> None:
@@ -132,12 +140,39 @@ def attach(gateway: Gateway, resource: str, node: str, for_migration: bool = Fal
             raise NotReady(
                 f"Node {node} is offline, so that {resource} cannot be attached there: bring its satellite back"
             )
+        _refuse_new_disk(gateway, entries, resource, node)
 
     gateway.once_connected(offer)
     # What was registered before the node had come is ours.
     if is_new[0]:
         log.info(f"attached {resource} on {node}")
     return is_new[0]
+
+
+def _check_is_there(gateway: Gateway, resource: str, node: str) -> None:
+    there = of(gateway, resource)
+    holders = [item for item in there if item.holds_data]
+    if holders and "DRBD" not in holders[0].layers and node.lower() not in {item.node.lower() for item in there}:
+        raise _is_elsewhere(holders, resource, node)
+
+
+def _refuse_new_disk(gateway: Gateway, entries: Sequence[Entry], resource: str, node: str) -> None:
+    """Take back a disk that LINSTOR has made where only a way to the volume was asked for: it is empty."""
+    if any(item.message.startswith(f"({node}) Volume number ") and "created" in item.message for item in entries):
+        gateway.delete_resource(resource, node)
+        raise _is_elsewhere([item for item in of(gateway, resource) if item.holds_data], resource, node)
+
+
+def _is_elsewhere(holders: Sequence[Replica], resource: str, node: str) -> NotReady:
+    if not holders:
+        return NotReady(
+            f"LINSTOR has no replica of {resource} any more, so that {node} cannot have it: see `linstor resource list "
+            f"-r {resource}`, and bring its nodes back"
+        )
+    return NotReady(
+        f"{resource} has no DRBD layer and is on {', '.join(item.node for item in holders)} alone, so that no VM on "
+        f"{node} can have it: keep its VM there, or set LAYER_LIST of new volumes to DRBD,STORAGE"
+    )
 
 
 def _make_available(gateway: Gateway, resource: str, node: str, for_migration: bool) -> list[Entry]:
@@ -175,13 +210,10 @@ def _not_attached(gateway: Gateway, error: DriverError, resource: str, node: str
     if isinstance(error, NotFound) and error.code == NOT_FOUND_STORAGE_POOL:
         holders = [item for item in of(gateway, resource) if item.holds_data]
         if holders and "DRBD" not in holders[0].layers:
-            return NotReady(
-                f"{resource} has no DRBD layer and is on {', '.join(item.node for item in holders)} alone, so that no "
-                f"VM on {node} can have it: keep its VM there, or set LAYER_LIST of new volumes to DRBD,STORAGE"
-            )
+            return _is_elsewhere(holders, resource, node)
         return NotReady(
-            f"LINSTOR cannot attach {resource} on {node}, as to it the node is offline: see `linstor node list`, and "
-            "bring its satellite back"
+            f"LINSTOR cannot attach {resource} on {node}: the node is offline; see `linstor node list` and bring its "
+            "satellite back"
         )
     return error
 
