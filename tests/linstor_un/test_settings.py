@@ -329,3 +329,13 @@ def test_a_file_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
         settings.read_configuration(path)
     Path(path).chmod(0o664)
     assert settings.read_configuration(path) == {"SSH": "sh -c"}
+
+
+def test_a_self_contained_opennebula_has_its_datastores_below_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONE_LOCATION", "/srv/one")
+    assert settings.from_configuration({}).datastore_location == "/srv/one/var/datastores"
+    assert settings.for_datastore({}, {}, "it").datastore_location == "/srv/one/var/datastores"
+    said = {"DATASTORE_LOCATION": "/data"}
+    assert settings.for_datastore(said, {}, "it").datastore_location == "/data"
+    monkeypatch.delenv("ONE_LOCATION")
+    assert settings.from_configuration({}).datastore_location == "/var/lib/one/datastores"

@@ -41,6 +41,49 @@ def test_a_word_is_no_release() -> None:
         Release.parse("newest")
 
 
+NO_MARKS = "ERROR: rm: x\nINFO: y\nreason\n"
+MARKS = "ERROR MESSAGE --8<------\nreason\nERROR MESSAGE ------>8--\n"
+
+
+@pytest.mark.parametrize(
+    ("release", "stderr", "shown"),
+    [
+        ("5.12", MARKS, "reason"),
+        ("6.0.2", MARKS, "reason"),
+        ("6.0.2", NO_MARKS, "-"),
+        ("6.0.3", MARKS, "ERROR MESSAGE --8<------ reason ERROR MESSAGE ------>8--"),
+        ("6.0.3", NO_MARKS, "ERROR: rm: x INFO: y reason"),
+        ("6.10", "reason\n", "reason"),
+        ("6.10", "", "-"),
+        ("7.0", NO_MARKS, "reason"),
+        ("7.4", "one\nWARN: 7 of it\ntwo\n", "onetwo"),
+        ("7.4", "WARN: mv: of it\n", "-"),
+    ],
+)
+def test_what_of_stderr_is_shown_as_the_reason(release: str, stderr: str, shown: str) -> None:
+    assert Release.parse(release).reason(stderr) == shown
+
+
+def test_what_a_release_does_not_have_is_refused(driver: StubDriver, tmp_path: Path) -> None:
+    with Cloud(driver.remotes, tmp_path / "var", release="5.12") as cloud:
+        template = 'NAME="s" TYPE="SYSTEM_DS" TM_MAD="linstor_un"'
+        with pytest.raises(Refused, match=r"Invalid DISK_TYPE for a System Datastore\."):
+            cloud.create_datastore(f'{template} DISK_TYPE="BLOCK"')
+        system = cloud.create_datastore(template)
+        vm = cloud.create_vm("DISK=[TYPE=fs,SIZE=4,FORMAT=qcow2]", system)
+        assert vm.disk(0).attributes["FORMAT"] == "qcow2", "whatever its user asks for"
+        with pytest.raises(Refused, match="one.vm.backup not found"):
+            cloud.backup(vm, system)
+        assert connect(cloud.rpc.uri).one.system.version(SESSION)[1] == "5.12.0"
+
+
+def test_a_self_contained_one_has_its_datastores_below_its_folder(driver: StubDriver, tmp_path: Path) -> None:
+    with Cloud(driver.remotes, tmp_path / "var", one_location="/srv/one") as cloud:
+        assert cloud.scripts.environment["ONE_LOCATION"] == "/srv/one"
+        found = cloud.create_datastore('NAME="s" TYPE="SYSTEM_DS" TM_MAD="linstor_un"')
+        assert found.base_path == "/srv/one/var//datastores/100"
+
+
 def test_old_releases_have_fstype_and_give_data_in_argv(driver: StubDriver, tmp_path: Path) -> None:
     stub = (driver.remotes / "datastore" / "linstor_un" / "mkfs").read_text(encoding="utf-8")
     write_script(driver.remotes / "datastore" / "linstor_un" / "mkfs", stub.replace("$1", "$2"))

@@ -171,3 +171,15 @@ def test_the_drivers_own_files_are_no_images_over_ssh_either(safe: Path, tmp_pat
         with pytest.raises(ForbiddenPath, match="a file of the driver itself"):
             check_ssh_url(f"ssh://onefe:{path}", [f"ssh://onefe:{tmp_path}"], [], [str(tmp_path / "link")])
     check_ssh_url(f"ssh://onefe:{safe}/other", [], [], [str(tmp_path / "link")])
+
+
+@pytest.mark.parametrize("below", ["var/.one/one_auth", "etc/oned.conf"])
+def test_so_are_those_of_a_self_contained_opennebula(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, below: str
+) -> None:
+    monkeypatch.setenv("ONE_LOCATION", str(tmp_path))
+    secret = tmp_path / below
+    secret.parent.mkdir(parents=True)
+    secret.write_bytes(b"secret")
+    with pytest.raises(ForbiddenPath, match=f"it lies in {tmp_path}/{below[:3]}, which is restricted"):
+        open_image(str(secret), [], ["/nowhere"])

@@ -31,3 +31,11 @@ def test_a_node_that_is_away_is_told_and_nothing_changes(world: World) -> None:
         world.cloud.image_snapshot_revert(image, 0)
     assert world.sandbox.snapshot_of_state() == before
     assert image.size == 8
+
+
+def test_what_oned_forgets_of_a_linear_image_is_deleted(world: World) -> None:
+    image = image_with_snapshots(world)
+    image.snapshots.allow_orphans = "LINEAR"
+    world.cloud.image_snapshot_revert(image, 1)
+    assert snapshots(world, volume(image)) == {"snapshot-0", "snapshot-1"}
+    assert [item.identifier for item in image.snapshots.all] == [0, 1]

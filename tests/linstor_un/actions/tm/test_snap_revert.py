@@ -135,3 +135,29 @@ def test_before_linstor_1_31_only_the_newest_and_that_is_said_beforehand(make_wo
     assert "newest snapshot only, and snapshot-1 is younger than snapshot-0" in told
     assert world.sandbox.snapshot_of_state() == before
     world.cloud.snapshot_revert(vm, vm.disk(0), vm.snapshots[0].get(1))
+
+
+def test_what_oned_forgets_of_a_linear_disk_is_deleted(world: World) -> None:
+    vm = start(world)
+    for disk in vm.disks:
+        disk.attributes["ALLOW_ORPHANS"] = "LINEAR" if disk.disk_id == 0 else "YES"
+        for _ in range(3):
+            world.cloud.snapshot_create(vm, disk)
+    world.cloud.poweroff(vm)
+    for disk in vm.disks:
+        world.cloud.snapshot_revert(vm, disk, vm.snapshots_of(disk).get(1))
+    assert [item.identifier for item in vm.snapshots[0].all] == [0, 1]
+    assert snapshots(world, own(vm)) == {"snapshot-0", "snapshot-1"}
+    assert snapshots(world, volume(world.cloud.images[1])) == {"snapshot-0", "snapshot-1", "snapshot-2"}
+
+
+def test_what_cannot_be_deleted_then_is_a_warning_as_the_disk_has_changed(world: World) -> None:
+    vm = start(world)
+    disk = vm.disk(0)
+    disk.attributes["ALLOW_ORPHANS"] = "LINEAR"
+    for _ in range(2):
+        world.cloud.snapshot_create(vm, disk)
+    world.cloud.poweroff(vm)
+    world.sandbox.faults.fail(r"DELETE .*/snapshots/snapshot-1$", times=-1)
+    world.cloud.snapshot_revert(vm, disk, vm.snapshots_of(disk).get(0))
+    assert "WARN: tm/snap_revert: snapshots of one-vm-0-disk-0 that are younger" in last(world, "snap_revert").stderr
