@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 import pytest
 
 from linstor_sandbox import Pool, Sandbox
-from linstor_sandbox.opennebula import Cloud
+from linstor_sandbox.opennebula import Cloud, other_storages
 from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
 from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.opennebula.datastores import Datastore
@@ -65,16 +65,27 @@ class World:
 
     def install_backups(self) -> tuple[Datastore, BackupServer]:
         """Let the drivers run from a remotes folder of their own, which has a server of backups and a downloader."""
-        if self._backups is not None:
-            return self._backups
-        remotes = self.folder.parent / "remotes"
-        for folder in ("datastore", "tm", "vmm"):
-            shutil.copytree(CHECKOUT / folder, remotes / folder)
-        (remotes / "lib").symlink_to(CHECKOUT / "lib")
-        server = BackupServer(remotes, self.folder.parent / "backups")
-        self.cloud.scripts.remotes = remotes
-        self._backups = self.cloud.create_datastore(BACKUPS), server
+        if self._backups is None:
+            server = BackupServer(self._own_remotes(), self.folder.parent / "backups")
+            self._backups = self.cloud.create_datastore(BACKUPS), server
         return self._backups
+
+    def install_other_storages(self) -> None:
+        """Let oned have the drivers ssh, local, shared and ceph beside this one, in a remotes folder of their own."""
+        other_storages.install(self._own_remotes(), self.cloud.frontend)
+        for driver in other_storages.VERBS:
+            self.cloud.tm_mad_confs[driver] = other_storages.tm_mad_conf(driver)
+        for host in self.cloud.hosts:
+            other_storages.install_stock_actions(self.sandbox.host(host))
+
+    def _own_remotes(self) -> Path:
+        remotes = self.folder.parent / "remotes"
+        if not remotes.exists():
+            for folder in ("datastore", "tm", "vmm"):
+                shutil.copytree(CHECKOUT / folder, remotes / folder)
+            (remotes / "lib").symlink_to(CHECKOUT / "lib")
+            self.cloud.scripts.remotes = remotes
+        return remotes
 
     def file(self, name: str, content: bytes) -> str:
         """Return the path of a file with this content in a directory that images may come from."""

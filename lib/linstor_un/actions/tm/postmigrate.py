@@ -13,7 +13,9 @@ def run(call: Call) -> None:
     """Take two primaries back, detach and unlink the source's disks, call the other drivers."""
     move = migration.begin(call)
     try:
+        migration.link_in_new_datastore(move)
         migration.leave(move, migration.source_place(move), move.target)
         migration.adopt(move)
+        migration.tidy(move)
     finally:
         migration.relay(call, move, "postmigrate")
