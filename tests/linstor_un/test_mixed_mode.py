@@ -165,7 +165,7 @@ def test_oned_itself_refuses_what_its_configuration_does_not_name(world: World) 
         world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", system)
 
 
-@pytest.mark.parametrize("request_killed", [r"POST .*snapshot-restore-resource", r"POST .*one-image-1/.*make-available"])
+@pytest.mark.parametrize("request_killed", [r"POST .*/spawn", r"POST .*one-image-1/.*make-available"])
 def test_an_instantiation_that_was_killed_is_repeated(world: World, request_killed: str) -> None:
     system = mixed(world)
     add_image(world)

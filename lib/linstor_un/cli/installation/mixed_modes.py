@@ -90,13 +90,14 @@ def edited(text: str, names: Collection[str]) -> str:
 
 
 def reverted(text: str, before: str) -> str:
-    """Return the text without what `edited` has put into it since it was `before`."""
-    for name in reversed([name for name in named(text) if name not in named(before)]):
+    """Return the text without what `edited` has put into it since it was `before`; values that it had come back."""
+    for name in reversed(named(text)):
         mode = MODES[name]
         then = _stanza(before, mode.images)
-        for key, value in reversed(mode.keys.items()):
+        for key, value in reversed(list(mode.keys.items())):
             text = _unset(text, mode.images, key, value, then.pair(key) if then else None)
-        text = _unlisted(text, mode, then)
+        if then is None or mode.system not in _items(then):
+            text = _unlisted(text, mode, then)
     return text
 
 
