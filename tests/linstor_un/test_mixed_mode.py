@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
 
 from linstor_sandbox.opennebula import ActionFailed, HypervisorFailed, Refused, VirtualMachine
 from linstor_sandbox.opennebula.datastores import Datastore
+from linstor_un.cli import audit
 from tests.conftest import World
 from tests.linstor_un.living import killed_while, snapshots, text, two_primaries, write
 from tests.linstor_un.mixed import SYSTEM_DRIVERS, mixed
@@ -229,6 +232,31 @@ def test_a_live_migration_that_fails_and_is_told_to_nobody_is_tidied_up_by_the_n
     assert all(attached(world, name) <= {"node3"} for name in its_volumes(vm))
 
 
+def test_a_cold_migration_tidies_up_too(world: World) -> None:
+    vm = start(world, mixed(world))
+    world.sandbox.domains.fail("migrate", "perform")
+    with pytest.raises(HypervisorFailed):
+        world.cloud.migrate_live(vm, "node2")
+    world.cloud.migrate_cold(vm, "node3")
+    check_is_on(world, vm, "node3")
+    assert all(attached(world, name) <= {"node1", "node3"} for name in its_volumes(vm))
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_parked_vm_may_come_back_to_a_datastore_of_the_other_driver(world: World, returns: bool) -> None:
+    # oned lets an administrator choose one, since it looks at a VM's disks at its first deployment only.
+    ends = [mixed(world), world.system]
+    first, other = reversed(ends) if returns else ends
+    vm = start(world, first, f'{TWO} CONTEXT=[NETWORK="YES"]')
+    check_is_on(world, vm, "node1")
+    world.cloud.undeploy(vm)
+    world.cloud.deploy(vm, "node2", other)
+    check_is_on(world, vm, "node2")
+    assert link(world, vm, 0, "node2", other.identifier) == own(vm)
+    world.cloud.terminate(vm)
+    assert volumes(world) == IMAGES and links(world) == {}
+
+
 def test_the_disks_of_a_dead_host_are_linked_where_the_vm_goes(world: World) -> None:
     system = mixed(world)
     add_image(world)
@@ -298,6 +326,31 @@ def test_local_tells_only_the_first_disks_driver_and_the_vm_stays_where_it_is(wo
         world.cloud.migrate_live(vm, stranger(world, image))
     assert world.cloud.hypervisor.running[vm.identifier] == before
     assert attached(world, image) == set() and two_primaries(world) == {}
+
+
+# --- what operators see -----------------------------------------------------------------------------------------------
+
+
+def look() -> list[str]:
+    """The kinds of what audit finds."""
+    result = CliRunner().invoke(audit.command, ["--hosts", "--json"])
+    return [finding["kind"] for finding in json.loads(result.stdout)]
+
+
+def test_audit_finds_and_mends_what_moves_have_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    vm = start(world, mixed(world))
+    for name, value in world.cloud.scripts.environment.items():
+        monkeypatch.setenv(name, value)
+    assert look() == []
+    world.sandbox.domains.fail("migrate", "perform")
+    with pytest.raises(HypervisorFailed):
+        world.cloud.migrate_live(vm, "node2")
+    assert {"two-primaries"} <= set(look()) <= {"two-primaries", "unused-diskless"}
+    assert CliRunner().invoke(audit.command, ["--repair", "--hosts", "--yes"]).exit_code == 0
+    assert look() == [] and two_primaries(world) == {}
+    check_is_on(world, vm, "node1")
+    world.cloud.migrate_cold(vm, "node3")
+    assert set(look()) <= {"unused-diskless"}
 
 
 # --- images of other drivers in our system datastore ----------------------------------------------------------------

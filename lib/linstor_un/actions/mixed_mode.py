@@ -10,7 +10,7 @@ from __future__ import annotations
 from linstor_un import log
 from linstor_un.actions import attachment, transfer
 from linstor_un.actions.transfer import Transfer
-from linstor_un.cluster import replicas
+from linstor_un.cluster import primaries, replicas
 from linstor_un.errors import DriverError, HostUnreachable, InvalidInput, InvalidSetting
 from linstor_un.hosts import devices
 from linstor_un.hosts.runner import Host
@@ -75,6 +75,9 @@ def move(action: Transfer, source: Place, target: Place) -> None:
             properties = action.owner(target.disk_id, target.datastore_id)
             action.gateway.modify_resource_definition(resource, properties)
         undo.forget()
+        if disk.is_writable:
+            # A live migration that has failed told nobody, and may have left this.
+            primaries.forget(action.gateway, resource)
         is_left_for_good = action.state in lifecycle.SOURCE_DEAD
         _detach(action, source, disk, resource, target.host, *([] if is_left_for_good else [source.host]))
 

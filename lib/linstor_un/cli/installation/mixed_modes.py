@@ -70,6 +70,15 @@ def faults(text: str) -> list[Fault]:
     return [fault for name in named(text) for fault in _faults(text, name)]
 
 
+def copied(text: str) -> dict[str, str]:
+    """Return what oned copies into this driver's image datastores; raises UnreadableConfiguration."""
+    stanza = _stanza(text, DRIVER)
+    if stanza is None or not stanza.text(_LIST):
+        return {}
+    modes = [mode for mode in MODES.values() if mode.images == DRIVER and mode.system in _items(stanza)]
+    return {name: stanza.text(name) for name in (_LIST, *(key for mode in modes for key in mode.keys))}
+
+
 def unwanted(text: str) -> list[str]:
     """Return the drivers whose stanzas let their images into this driver's system datastores, and should not."""
     allowed = {mode.images for mode in MODES.values() if mode.system == DRIVER}
