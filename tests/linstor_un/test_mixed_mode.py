@@ -12,7 +12,7 @@ from linstor_sandbox.opennebula import ActionFailed, HypervisorFailed, Refused, 
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_un.cli import audit
 from tests.conftest import World
-from tests.linstor_un.living import killed_while, snapshots, text, two_primaries, write
+from tests.linstor_un.living import killed_while, snapshots, text, twice, two_primaries, write
 from tests.linstor_un.mixed import SYSTEM_DRIVERS, mixed
 from tests.linstor_un.scenes import (
     add_image,
@@ -182,6 +182,20 @@ def test_an_instantiation_that_was_killed_is_repeated(world: World, request_kill
     check_is_on(world, vm, host)
     world.cloud.terminate(vm)
     assert volumes(world) == {"one-image-0", "one-image-1"} and links(world) == {}
+
+
+@pytest.mark.parametrize("driver", ["ssh", "shared"])
+def test_every_call_may_be_repeated(world: World, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = mixed(world, driver)
+    twice(world, monkeypatch)
+    vm = start(world, system, TWO)
+    world.cloud.migrate_cold(vm, "node2")
+    world.cloud.detach(vm, world.cloud.attach(vm, "DISK=[IMAGE_ID=2]"))
+    world.cloud.undeploy(vm)
+    world.cloud.deploy(vm, "node3", system)
+    check_is_on(world, vm, "node3")
+    world.cloud.terminate(vm)
+    assert volumes(world) == IMAGES and links(world) == {}
 
 
 @pytest.mark.parametrize("driver", ["ssh", "shared"])
@@ -381,6 +395,9 @@ def test_a_disk_of_ceph_goes_wherever_the_vm_goes(world: World) -> None:
     world.cloud.stop(vm)
     world.cloud.deploy(vm, "node1", world.system)
     assert link(world, vm, 0) == own(vm)
+    store, _ = world.install_backups()
+    said = failure(lambda: world.cloud.backup(vm, store))
+    assert "Disk 1 of VM 0" in said, said
     world.cloud.terminate(vm)
     assert what_is_left(world)["files"] == {}
 

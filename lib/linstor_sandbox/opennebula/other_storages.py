@@ -12,7 +12,8 @@ TM_MAD_CONFS = {
     "shared": {"LN_TARGET": "NONE", "CLONE_TARGET": "SYSTEM", "SHARED": "YES", "ALLOW_ORPHANS": "FORMAT"},
     "ceph": {"LN_TARGET": "NONE", "CLONE_TARGET": "SELF", "SHARED": "YES", "ALLOW_ORPHANS": "MIXED", "DRIVER": "raw"},
 }
-_MIGRATES = {"DS_MIGRATE": "YES", "DS_LIVE_MIGRATE": "YES", "DS_MIGRATE_SNAP": "YES"}
+# The last is what oned takes where it is not said.
+_COMMON = {"DS_MIGRATE": "YES", "DS_LIVE_MIGRATE": "YES", "DS_MIGRATE_SNAP": "YES", "PERSISTENT_SNAPSHOTS": "YES"}
 _DIRECTORY_VERBS = ("context", "mkimage", "mkswap", "mv", "delete", "premigrate", "postmigrate", "failmigrate")
 _IMAGE_VERBS = ("clone", "ln", "mvds", "mv", "delete", "premigrate", "postmigrate", "failmigrate")
 VERBS = {
@@ -42,7 +43,7 @@ rm -f "$1" "$1.xml"
 
 def tm_mad_conf(driver: str) -> dict[str, str]:
     """The stanza of such a driver."""
-    return {"NAME": driver, **_MIGRATES, **TM_MAD_CONFS[driver]}
+    return {"NAME": driver, **_COMMON, **TM_MAD_CONFS[driver]}
 
 
 def install(remotes: Path, frontend: str) -> None:
