@@ -136,7 +136,7 @@ def test_recovery_deletes_and_makes_anew(world: World, driver: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"DISK_TYPE_SSH": "FILE"}, 'DISK_TYPE="FILE" by DISK_TYPE_SSH of its image datastore'),
+        ({"DISK_TYPE_SSH": "FILE"}, "DISK_TYPE 'FILE' by DISK_TYPE_SSH of its image datastore"),
         ({"LN_TARGET_SSH": "SYSTEM"}, 'sets LN_TARGET_SSH="NONE" in oned.conf'),
     ],
 )
@@ -244,6 +244,21 @@ def test_a_live_migration_that_fails_and_is_told_to_nobody_is_tidied_up_by_the_n
     world.cloud.migrate_live(vm, "node3")
     check_is_on(world, vm, "node3")
     assert all(attached(world, name) <= {"node3"} for name in its_volumes(vm))
+
+
+def test_a_live_migration_whose_preparation_was_killed_fails_and_is_repeated(world: World) -> None:
+    system = mixed(world)
+    add_image(world)
+    add_image(world, 2, persistent=True)
+    target = stranger(world, "one-image-1")
+    vm = world.cloud.instantiate(TWO, sorted(replicas(world, "one-image-1"))[0], system)
+    source = vm.host
+    # ssh takes no notice, and the hypervisor finds no device.
+    with killed_while(world, r"POST .*one-image-1/.*make-available"), pytest.raises(HypervisorFailed):
+        world.cloud.migrate_live(vm, target)
+    check_is_on(world, vm, source)
+    world.cloud.migrate_live(vm, target)
+    check_is_on(world, vm, target)
 
 
 def test_a_cold_migration_tidies_up_too(world: World) -> None:

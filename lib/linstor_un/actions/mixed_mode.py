@@ -37,7 +37,7 @@ def check(action: Transfer, disk: Disk) -> None:
         if value.upper() not in ("", right):
             key = f"{name}_{driver.upper()}"
             raise InvalidSetting(
-                f'Disk {disk.disk_id} of VM {action.vm_id} has {name}="{value[:40]}" by {key} of its image datastore, '
+                f"Disk {disk.disk_id} of VM {action.vm_id} has {name} {value[:40]!r} by {key} of its image datastore, "
                 f"and disks stay volumes of LINSTOR in a system datastore of {driver}: run `linstor-un install --mixed "
                 f'{driver}`, which sets {key}="{right}" in oned.conf, restart oned, run `onedatastore update '
                 f"{disk.datastore_id}`, and instantiate the VM anew"
