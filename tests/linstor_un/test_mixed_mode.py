@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from linstor_sandbox.opennebula import ActionFailed, HypervisorFailed, Refused, VirtualMachine
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_un.cli import audit
-from tests.conftest import World
+from tests.conftest import IMAGE_TEMPLATE, World
 from tests.linstor_un.living import killed_while, snapshots, text, twice, two_primaries, write
 from tests.linstor_un.mixed import SYSTEM_DRIVERS, mixed
 from tests.linstor_un.scenes import (
@@ -25,6 +25,7 @@ from tests.linstor_un.scenes import (
     own,
     path,
     replicas,
+    requests,
     sentence,
     state,
     stranger,
@@ -259,6 +260,28 @@ def test_a_live_migration_whose_preparation_was_killed_fails_and_is_repeated(wor
     check_is_on(world, vm, source)
     world.cloud.migrate_live(vm, target)
     check_is_on(world, vm, target)
+
+
+def test_images_of_two_linstors_in_one_vm(world: World) -> None:
+    # Two addresses are two LINSTORs, as far as the driver knows.
+    system = mixed(world)
+    add_image(world)
+    second = world.sandbox.uri.replace("127.0.0.1", "localhost")
+    template = IMAGE_TEMPLATE.replace("linstor-images", "second")
+    world.images = world.cloud.create_datastore(f'{template} LS_CONTROLLERS="{second}"')
+    add_image(world, 2, persistent=True)
+    vm = world.cloud.instantiate(TWO, "node1", system)
+    before = len(world.sandbox.requests)
+    world.cloud.migrate_live(vm, "node2")
+    # premigrate and postmigrate have asked each of them who it is.
+    assert len(requests(world, "GET /v1/controller/version", before)) == 4
+    check_is_on(world, vm, "node2")
+    world.sandbox.domains.fail("migrate", "perform")
+    with pytest.raises(HypervisorFailed):
+        world.cloud.migrate_live(vm, "node3")
+    world.cloud.migrate_live(vm, "node3")
+    check_is_on(world, vm, "node3")
+    assert all(attached(world, name) <= {"node3"} for name in its_volumes(vm))
 
 
 def test_a_cold_migration_tidies_up_too(world: World) -> None:

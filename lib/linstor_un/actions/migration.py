@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un import settings as settings_room
@@ -27,7 +27,8 @@ from linstor_un.hosts import devices, directories
 from linstor_un.hosts.runner import Step
 from linstor_un.opennebula import arguments, decoding, model, oned
 from linstor_un.opennebula.arguments import Place
-from linstor_un.opennebula.model import Disk
+from linstor_un.opennebula.model import Datastore, Disk
+from linstor_un.settings import Settings
 from linstor_un.undo import Undo, undisturbed
 
 _WAITS_SECONDS = (1, 3)
@@ -58,8 +59,11 @@ class Migration(NamedTuple):
         return self.target._replace(disk_id=disk.disk_id)
 
 
-def begin(call: Call) -> Migration:
-    """Decode and check the arguments and the VM; raises InvalidInput."""
+def begin(call: Call) -> list[Migration]:
+    """Decode and check the arguments and the VM: one migration for each LINSTOR that its disks are on.
+
+    In a system datastore of this driver that is one, whose attributes hold for all disks. Raises InvalidInput.
+    """
     is_relayed = len(call.arguments) == 6
     names = ("SRCHOST", "DSTHOST", "PATH", "VMID", "DSID")
     arguments.expect(call.arguments, *names, "TM") if is_relayed else arguments.expect(call.arguments, *names)
@@ -72,21 +76,48 @@ def begin(call: Call) -> Migration:
     may_be_ours = [disk for disk in machine.disks if disk.transfer_driver in transfer.OWN_DRIVERS]
     wanted = [arguments.identifier(datastore, "DSID"), *(disk.datastore_id for disk in may_be_ours)]
     facts = oned.ask(vm_id, wanted, settings_room.from_configuration(call.configuration).oned_timeout_seconds)
-    disks = tuple(
+    disks = [
         disk
         for disk in may_be_ours
         if not disk.is_adopted or facts.datastores[disk.datastore_id].transfer_driver == transfer.DRIVER
-    )
-    own = facts.datastores[wanted[0]]
-    if own.transfer_driver != transfer.DRIVER and disks:
-        own = facts.datastores[disks[0].datastore_id]
-    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+    ]
+    others = tuple(disk for disk in machine.disks if disk not in disks)
     # The driver's XML has the last record of the history alone.
     known = facts.virtual_machine or machine._replace(hostnames=(source_host, target_host))
-    action = transfer.of(vm_id, known, facts.datastores, own, settings)
     source = target._replace(host=arguments.hostname(source_host))
-    others = tuple(disk for disk in machine.disks if disk not in disks)
-    return Migration(action, source, target, disks, is_relayed, others)
+    moves = []
+    for own, settings, group in _groups(call, facts.datastores, wanted[0], disks):
+        action = transfer.of(vm_id, known, facts.datastores, own, settings)
+        moves.append(Migration(action, source, target, tuple(group), is_relayed, others))
+    return moves
+
+
+def _groups(
+    call: Call, datastores: Mapping[int, Datastore], system_id: int, disks: Sequence[Disk]
+) -> list[tuple[Datastore, Settings, list[Disk]]]:
+    """Return the disks by the LINSTOR that they are on, with the datastore whose attributes hold for them."""
+    system = datastores[system_id]
+    is_ours = system.transfer_driver == transfer.DRIVER or not disks
+    found: dict[object, tuple[Datastore, Settings, list[Disk]]] = {}
+    for disk in disks:
+        own = system if is_ours else datastores[disk.datastore_id]
+        settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+        found.setdefault(settings.controllers, (own, settings, []))[2].append(disk)
+    if not found:
+        return [(system, settings_room.for_datastore(call.configuration, system.attributes, system.label), [])]
+    return list(found.values())
+
+
+def of_each(moves: Sequence[Migration], do: Callable[[Migration], None]) -> None:
+    """Do something for each LINSTOR, also where it fails for one; then the first failure is raised."""
+    failures = []
+    for move in moves:
+        try:
+            do(move)
+        except DriverError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def source_place(migration: Migration) -> Place:
@@ -239,6 +270,11 @@ def leave(migration: Migration, left: Place, stays: Place) -> None:
                 raise failures[0]
             log.warning(f"{failures[0]}; trying again")
             time.sleep(wait)
+
+
+def leave_target(migration: Migration) -> None:
+    """Let go of the VM on the host that it never came to; raises as `leave`."""
+    leave(migration, migration.target, source_place(migration))
 
 
 def _try_to_leave(migration: Migration, left: Place, stays: Place, unlinked: list[str]) -> list[DriverError]:
