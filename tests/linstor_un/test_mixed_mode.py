@@ -120,6 +120,22 @@ def test_disks_of_a_running_vm(world: World) -> None:
     assert volumes(world) == {*IMAGES, volume(saved)}
 
 
+def test_a_cdrom_stays_where_another_vm_has_it_and_nowhere_else(world: World) -> None:
+    system = mixed(world)
+    add_image(world, type="CDROM")
+    host = stranger(world, "one-image-0")
+    target, other = sorted(replicas(world, "one-image-0"))
+    vm, neighbour = (world.cloud.instantiate("DISK=[IMAGE_ID=0]", host, system) for _ in range(2))
+    world.cloud.migrate_cold(vm, target)
+    world.cloud.migrate_cold(vm, other)
+    assert attached(world, "one-image-0") == {host}
+    world.cloud.migrate_cold(neighbour, target)
+    world.cloud.terminate(neighbour)
+    assert attached(world, "one-image-0") == set()
+    world.cloud.terminate(vm)
+    assert attached(world, "one-image-0") == set()
+
+
 @pytest.mark.parametrize("driver", ["ssh", "shared"])
 def test_recovery_deletes_and_makes_anew(world: World, driver: str) -> None:
     system = mixed(world, driver)

@@ -82,6 +82,12 @@ def move(action: Transfer, source: Place, target: Place) -> None:
         _detach(action, source, disk, resource, target.host, *([] if is_left_for_good else [source.host]))
 
 
+def release(action: Transfer, place: Place, disk: Disk, resource: str) -> None:
+    """Take an image that several VMs may have from the hosts where moves have left it attached for this one."""
+    if action.is_mixed and disk.is_shared and action.vm is not None and len(set(action.vm.hostnames)) > 1:
+        _detach(action, place, disk, resource)
+
+
 def _attach(action: Transfer, undo: Undo, target: Place, disk: Disk, resource: str, device: str) -> None:
     host = action.host(target.host)
 
@@ -119,9 +125,14 @@ def _detach(action: Transfer, source: Place, disk: Disk, resource: str, *kept: s
 
 
 def _is_others(action: Transfer, source: Place, disk: Disk, node: str) -> bool:
-    """Tell whether another VM may have the volume on a node: that is known of the host that the VM leaves alone."""
+    """Tell whether another VM may have the volume on a node: that is known of hosts where this VM was, and answer."""
     if not disk.is_shared:
         return False
-    if node.lower() != source.host.lower() or action.state in lifecycle.SOURCE_DEAD:
+    known = {name.lower() for name in action.vm.hostnames} if action.vm else set()
+    if node.lower() not in known or action.state in lifecycle.SOURCE_DEAD:
         return True
-    return devices.is_linked(action.host(source.host), action.device(disk), source.datastores, action.vm_id)
+    try:
+        return devices.is_linked(action.host(node), action.device(disk), source.datastores, action.vm_id)
+    except HostUnreachable as error:
+        log.warning(f"{error}; {action.device(disk)} may be another VM's there")
+        return True
