@@ -143,8 +143,8 @@ class _Planner:
         self._write(path, with_modes)
         if with_modes != without_modes:
             self.notes.append(
-                "Image datastores that are there already learn of this by `onedatastore update`, once oned was "
-                "restarted; nothing has to be changed in the editor."
+                "Image datastores that are there already learn of this by `onedatastore update`, saved as it is, once "
+                "oned was restarted."
             )
         hypervisors = oned_conf.hypervisors(text)
         self.notes += _foreign_overrides(text, hypervisors)
