@@ -75,7 +75,7 @@ def move(action: Transfer, source: Place, target: Place) -> None:
             properties = action.owner(target.disk_id, target.datastore_id)
             action.gateway.modify_resource_definition(resource, properties)
         undo.forget()
-        if disk.is_writable:
+        if not disk.is_shared:
             # A live migration that has failed told nobody, and may have left this.
             primaries.forget(action.gateway, resource)
         is_left_for_good = action.state in lifecycle.SOURCE_DEAD
@@ -118,7 +118,10 @@ def _detach(action: Transfer, source: Place, disk: Disk, resource: str, *kept: s
     names = {name.lower() for name in kept}
     try:
         for replica in replicas.of(action.gateway, resource):
-            if replica.node.lower() not in names and not _is_others(action, source, disk, replica.node):
+            is_only_attached = replica.is_diskless and not replica.is_tie_breaker
+            if not is_only_attached or replica.node.lower() in names:
+                continue
+            if not _is_others(action, source, disk, replica.node):
                 replicas.detach_replica(action.gateway, resource, replica)
     except DriverError as error:
         log.warning(f"{error}; {resource} may stay attached where VM {action.vm_id} was")
