@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Union
 import pytest
 
 from linstor_sandbox import Pool, Sandbox
-from linstor_sandbox.opennebula import Cloud, Release, backup_server, scripts
+from linstor_sandbox.opennebula import Cloud, Release, backup_server, other_storages, scripts
 from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.frontend import install_shell
@@ -77,11 +77,18 @@ class World:
 
     def install_backups(self) -> tuple[Datastore, BackupServer]:
         """Let the drivers run from a remotes folder of their own, which has a server of backups and a downloader."""
-        if self._backups is not None:
-            return self._backups
-        server = BackupServer(self.install_remotes(), self.folder.parent / "backups")
-        self._backups = self.cloud.create_datastore(backup_server.TEMPLATE), server
+        if self._backups is None:
+            server = BackupServer(self.install_remotes(), self.folder.parent / "backups")
+            self._backups = self.cloud.create_datastore(backup_server.TEMPLATE), server
         return self._backups
+
+    def install_other_storages(self) -> None:
+        """Let oned have the drivers ssh, local, shared and ceph beside this one, in a remotes folder of their own."""
+        other_storages.install(self.install_remotes(), self.cloud.frontend)
+        for driver in other_storages.VERBS:
+            self.cloud.tm_mad_confs[driver] = other_storages.tm_mad_conf(driver)
+        for host in self.cloud.hosts:
+            other_storages.install_stock_actions(self.sandbox.host(host))
 
     def file(self, name: str, content: bytes) -> str:
         """Return the path of a file with this content in a directory that images may come from."""

@@ -115,6 +115,7 @@ class Replay:
         self.expected: set[str] = set()
         self.has_guests = any(verb_of(record) in OF_GUESTS for record in self.records)
         self.has_overrides = any(record["type"] == "vmm" for record in self.records)
+        self.moved: list[str] = []
         self.persistent: dict[int, bool] = {}
         self.sizes: dict[int, int] = {}
         has_backups = any("backup" in record["action"] for record in self.records)
@@ -132,6 +133,8 @@ class Replay:
 
     def _add_mixed_datastores(self) -> None:
         """106 is an ssh system datastore, 107 the image datastore whose VMs run in it."""
+        if any(record["action"] == "mv.ssh" for record in self.records):
+            self.world.install_other_storages()
         ssh = {"TM_MAD": "ssh", "TYPE": "SYSTEM_DS", "SHARED": "NO"}
         images = {"TM_MAD": "linstor_un", "DS_MAD": "linstor_un", "TM_MAD_SYSTEM": "ssh", "DISK_TYPE": "BLOCK"}
         self.world.cloud.datastores += [
@@ -141,6 +144,7 @@ class Replay:
 
     def run(self) -> None:
         for record in self.records:
+            self._move_as_ssh_does(record)
             if record["type"] == "virsh" and self.has_guests and not record["exit_code"]:
                 self._hypervise(record)
             if "migrate" in record["action"] and record["type"] == "tm":
@@ -176,7 +180,6 @@ class Replay:
         elif verb == "save":
             hypervisor.save(vm, next(item for item in reversed(vm.history) if item.host == record["host"]))
         elif verb == "restore":
-            self._move_as_ssh_does(vm)
             hypervisor.restore(vm)
 
     def _store(self, record: dict[str, Any]) -> None:
@@ -224,15 +227,14 @@ class Replay:
         vm = self._machine(int(record["argv"][1]))
         vm.disks = [disk for disk in vm.disks if not record["argv"][0].endswith(f"/disk.{disk.disk_id}")]
 
-    def _move_as_ssh_does(self, vm: VirtualMachine) -> None:
-        """Bring the memory to the VM's host where the directory is the ssh driver's, whose mv is not replayed."""
-        place = f"var/lib/one/datastores/106/{vm.identifier}/checkpoint"
-        for host in HOSTS:
-            found = self.world.sandbox.host(host) / place
-            if host != vm.host and found.exists():
-                target = self.world.sandbox.host(vm.host) / place
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(found, target)
+    def _move_as_ssh_does(self, record: dict[str, Any]) -> None:
+        """Behind the lines of the disks, move the directory: that line is the ssh driver's, and not recorded."""
+        is_its = record["action"] == "mv.ssh"
+        ends = [argument.rpartition("/")[0] for argument in record["argv"][:2]] if is_its else []
+        if self.moved and self.moved != ends:
+            call = self.world.cloud.scripts.transfer_line(f"MV ssh {' '.join(self.moved)} 31 106")
+            assert call.succeeded, call.stderr
+        self.moved = ends
 
     def _learn_of_migration(self, record: dict[str, Any]) -> None:
         """The VM is where it goes to while it migrates, and where it was again when that has failed."""

@@ -148,6 +148,15 @@ def _check_disk_type(disk_type: str, release: Release) -> None:
         raise Refused("Invalid DISK_TYPE for a System Datastore.")
 
 
+def targets(datastore: Datastore, system_tm_mad: str) -> dict[str, str]:
+    """Where disks of an image datastore go in a system datastore of another driver; Refused where that is not said."""
+    names = ("CLONE_TARGET", "LN_TARGET", "DISK_TYPE")
+    found = {name: datastore.attributes.get(f"{name}_{system_tm_mad.upper()}", "") for name in names}
+    if not all(found.values()):
+        raise Refused(f"Image Datastore does not support transfer mode: {system_tm_mad}")
+    return found
+
+
 def _conf(tm_mad_confs: Mapping[str, Mapping[str, str]], tm_mad: str) -> Mapping[str, str]:
     if tm_mad == "-":
         return {}
@@ -164,9 +173,22 @@ def _copied(kind: str, release: Release, tm_mad_conf: Mapping[str, str]) -> dict
     else:
         names = ["LN_TARGET", "CLONE_TARGET", "DRIVER"]
         names += ["DISK_TYPE"] if release.copies_disk_type else []
+        names += _of_modes(tm_mad_conf)
     names += ["ALLOW_ORPHANS"]
     names += ["PERSISTENT_SNAPSHOTS"] if release.version >= (7, 0) else []
     return {name: tm_mad_conf[name] for name in names if name in tm_mad_conf}
+
+
+def _of_modes(tm_mad_conf: Mapping[str, str]) -> list[str]:
+    """What an image datastore gets for system datastores of other drivers; all of it must be there."""
+    modes = [mode.strip().upper() for mode in tm_mad_conf.get("TM_MAD_SYSTEM", "").split(",") if mode.strip()]
+    names = [f"{name}_{mode}" for mode in modes for name in ("LN_TARGET", "CLONE_TARGET", "DISK_TYPE")]
+    if not all(tm_mad_conf.get(name) for name in names):
+        raise Refused(
+            f"Attribute shared, ln_target or clone_target in TM_MAD_CONF for {tm_mad_conf['NAME']} is missing or has "
+            "wrong value in oned.conf"
+        )
+    return ["TM_MAD_SYSTEM", *names] if names else []
 
 
 def _hidden(value: str) -> str:

@@ -62,15 +62,40 @@ class Hypervisor:
         self.running[vm.identifier] = vm.host
 
     def migrate(self, vm: VirtualMachine, source: str) -> None:
-        """kvm/migrate of a VM whose disks are all links, from `source` to where it is going; HypervisorFailed."""
+        """kvm/migrate from `source` to where the VM is going; HypervisorFailed.
+
+        A disk that is a link is at the destination too; where hosts share no files, what is a file is copied.
+        """
         there = f"qemu+ssh://{vm.host}/system"
+        is_shared = vm.current.datastore.attributes.get("SHARED", "YES").upper() == "YES"
         try:
+            if not is_shared:
+                self._bring_files(vm, source)
             self._virsh(vm, source, f"virsh migrate --live {vm.deploy_id} {there}")
         except HypervisorFailed:
             self._ssh(source, f"virsh --connect {there} destroy {vm.deploy_id}", "")
             self._ssh(source, f"virsh --connect {there} undefine {vm.deploy_id}", "")
+            if not is_shared:
+                self._ssh(vm.host, f"rm -rf {vm.directory}", "")
             raise
         self.running[vm.identifier] = vm.host
+
+    def _bring_files(self, vm: VirtualMachine, source: str) -> None:
+        """Every disk of the domain by the path that it has there: links are made anew, files are copied."""
+        shown = self._ssh(source, f"virsh domblklist {vm.deploy_id}", "").stdout.splitlines()[2:]
+        for path in [line.split()[1] for line in shown if line.strip()]:
+            self._virsh(vm, source, f"test -L {path} || test -f {path}")
+            self._ssh(vm.host, f"mkdir -p {path.rpartition('/')[0]}", "")
+            link = self._ssh(source, f"test ! -L {path} || basename $(dirname $(readlink {path}))", "").stdout.strip()
+            if link:
+                self._ssh(vm.host, f"[ -L {path} ] || ln -s /dev/drbd/by-res/{link}/0 {path}", "")
+                continue
+            with subprocess.Popen(
+                ["ssh", source, f"cat {path}"], stdout=subprocess.PIPE, env=dict(self.environment)
+            ) as sent:
+                subprocess.run(
+                    ["ssh", vm.host, f"cat > {path}"], stdin=sent.stdout, env=dict(self.environment), check=False
+                )
 
     def change_context(self, vm: VirtualMachine) -> None:
         """kvm/migrate within one host: disks stay as they were opened, the context is the new directory's."""
@@ -140,6 +165,9 @@ def _disk_xml(vm: VirtualMachine, disk: Disk, release: Release) -> str:
     device, read_only = ("cdrom", "<readonly/>") if disk.type == "CDROM" else ("disk", "")
     source = quoteattr(f"{vm.directory}/disk.{disk.disk_id}")
     target = quoteattr(disk.attributes["TARGET"])
+    if disk.type == "RBD":
+        name = quoteattr(f"one/one-{vm.identifier}-{disk.disk_id}")
+        return f"<disk type='network' device='disk'><source protocol='rbd' name={name}/><target dev={target}/></disk>"
     kind, where = ("block", "dev") if _is_block(disk, release) else ("file", "file")
     return (
         f"<disk type='{kind}' device='{device}'><source {where}={source}/><target dev={target}/>{read_only}"

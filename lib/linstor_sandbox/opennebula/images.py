@@ -27,7 +27,7 @@ class ImageState(enum.IntEnum):
 
 
 _TYPES = {"OS": 0, "CDROM": 1, "DATABLOCK": 2, "BACKUP": 6}
-_DISK_TYPES = {"FILE": 0, "CD_ROM": 1, "BLOCK": 2}
+_DISK_TYPES = {"FILE": 0, "CD_ROM": 1, "BLOCK": 2, "RBD": 3}
 
 
 @dataclass

@@ -67,9 +67,19 @@ class MachineOperations(ImageOperations):
         if vm.state in (VmState.STOPPED, VmState.UNDEPLOYED):
             self._bring_back(vm, host, system)
             return
+        self._adapt(vm, system)
         vm.place(host, self.host_id(host), system)
         self._adopt(vm, system)
         self._prolog(vm)
+
+    def _adapt(self, vm: VirtualMachine, system: Datastore) -> None:
+        """What oned checks before a VM's first deployment: may its disks be in this system datastore? Refused."""
+        if vm.tm_mad_system:
+            return
+        for disk in vm.disks:
+            if not disk.volatile:
+                machines.adapt(disk, self.datastore(int(disk.attributes["DATASTORE_ID"])), system.tm_mad)
+        vm.tm_mad_system = system.tm_mad
 
     def terminate(self, vm: VirtualMachine) -> None:
         """`onevm terminate`: mvds or delete of every disk, then the directory; of a parked VM on the front-end."""
@@ -470,6 +480,7 @@ class MachineOperations(ImageOperations):
         image = self.image(int(wanted["IMAGE_ID"]))
         datastore = self.datastore(image.datastore_id)
         disk = Disk(machines.image_disk(wanted, image, datastore))
+        machines.adapt(disk, datastore, vm.tm_mad_system)
         self.use_image(image, vm.identifier)
         disk.attributes["IMAGE_STATE"] = str(int(image.state))
         if image.persistent:

@@ -9,7 +9,7 @@ from typing import Optional
 
 from linstor_sandbox.opennebula import markup
 from linstor_sandbox.opennebula.backups import Backups
-from linstor_sandbox.opennebula.datastores import Datastore
+from linstor_sandbox.opennebula.datastores import Datastore, targets
 from linstor_sandbox.opennebula.errors import Refused
 from linstor_sandbox.opennebula.images import Image
 from linstor_sandbox.opennebula.snapshots import Snapshots
@@ -192,6 +192,8 @@ class VirtualMachine:
     snapshots: dict[int, Snapshots] = field(default_factory=dict)
     is_saved: bool = False
     backups: Backups = field(default_factory=Backups)
+    # The driver of the system datastore that it was first deployed in: its disks keep to that.
+    tm_mad_system: str = ""
 
     def become(self, state: VmState, lcm_state: LcmState = LcmState.LCM_INIT) -> None:
         """Take a new state; a VM that is DONE has ended."""
@@ -324,6 +326,12 @@ def image_disk(wanted: Vector, image: Image, datastore: Datastore) -> Vector:
     }
     targets = {name: datastore.attributes[name] for name in ("CLONE_TARGET", "LN_TARGET")}
     return {**attributes, **targets, **_from_datastore(datastore)}
+
+
+def adapt(disk: Disk, datastore: Datastore, tm_mad_system: str) -> None:
+    """Let an image's disk be of the mode that its datastore has for a system datastore of another driver; Refused."""
+    if tm_mad_system and tm_mad_system.upper() != datastore.tm_mad.upper():
+        disk.attributes.update(targets(datastore, tm_mad_system), TM_MAD_SYSTEM=tm_mad_system)
 
 
 def volatile_disk(wanted: Vector, datastore: Datastore, forced: str = "") -> Vector:

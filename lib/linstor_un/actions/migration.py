@@ -1,8 +1,9 @@
 """What the three actions of a live migration have in common.
 
 Arguments of all of them: SRCHOST DSTHOST SYSDIR VMID DSID [TM]; SYSDIR and DSID are the destination's, TM is the system
-datastore's driver where that is another one and relays to us. stdin is the base64 of the <VM>, whose last history
-record is the destination's.
+datastore's driver where that is another one and relays to us: the directory is its own, it calls no failmigrate, and
+takes no notice of a premigrate that fails. stdin is the base64 of the <VM>, whose last history record is the
+destination's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from linstor_un import log
 from linstor_un import settings as settings_room
@@ -26,7 +27,8 @@ from linstor_un.hosts import devices, directories
 from linstor_un.hosts.runner import Step
 from linstor_un.opennebula import arguments, decoding, model, oned
 from linstor_un.opennebula.arguments import Place
-from linstor_un.opennebula.model import Disk
+from linstor_un.opennebula.model import Datastore, Disk
+from linstor_un.settings import Settings
 from linstor_un.undo import Undo, undisturbed
 
 _WAITS_SECONDS = (1, 3)
@@ -40,7 +42,12 @@ class Migration(NamedTuple):
     target: Place
     disks: tuple[Disk, ...]
     is_relayed: bool
-    other_drivers: tuple[str, ...]
+    others_disks: tuple[Disk, ...]
+
+    @property
+    def other_drivers(self) -> list[str]:
+        """Return the other drivers that the VM's disks have."""
+        return sorted({disk.transfer_driver for disk in self.others_disks} - {""})
 
     @property
     def is_on_one_host(self) -> bool:
@@ -52,8 +59,11 @@ class Migration(NamedTuple):
         return self.target._replace(disk_id=disk.disk_id)
 
 
-def begin(call: Call) -> Migration:
-    """Decode and check the arguments and the VM; raises InvalidInput."""
+def begin(call: Call) -> list[Migration]:
+    """Decode and check the arguments and the VM: one migration for each LINSTOR that its disks are on.
+
+    In a system datastore of this driver that is one, whose attributes hold for all disks. Raises InvalidInput.
+    """
     is_relayed = len(call.arguments) == 6
     names = ("SRCHOST", "DSTHOST", "PATH", "VMID", "DSID")
     arguments.expect(call.arguments, *names, "TM") if is_relayed else arguments.expect(call.arguments, *names)
@@ -66,21 +76,48 @@ def begin(call: Call) -> Migration:
     may_be_ours = [disk for disk in machine.disks if disk.transfer_driver in transfer.OWN_DRIVERS]
     wanted = [arguments.identifier(datastore, "DSID"), *(disk.datastore_id for disk in may_be_ours)]
     facts = oned.ask(vm_id, wanted, settings_room.from_configuration(call.configuration).oned_timeout_seconds)
-    disks = tuple(
+    disks = [
         disk
         for disk in may_be_ours
         if not disk.is_adopted or facts.datastores[disk.datastore_id].transfer_driver == transfer.DRIVER
-    )
-    own = facts.datastores[wanted[0]]
-    if own.transfer_driver != transfer.DRIVER and disks:
-        own = facts.datastores[disks[0].datastore_id]
-    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+    ]
+    others = tuple(disk for disk in machine.disks if disk not in disks)
     # The driver's XML has the last record of the history alone.
     known = facts.virtual_machine or machine._replace(hostnames=(source_host, target_host))
-    action = transfer.of(vm_id, known, facts.datastores, own, settings)
     source = target._replace(host=arguments.hostname(source_host))
-    others = {disk.transfer_driver for disk in machine.disks if disk not in disks} - {""}
-    return Migration(action, source, target, disks, is_relayed, tuple(sorted(others)))
+    moves = []
+    for own, settings, group in _groups(call, facts.datastores, wanted[0], disks):
+        action = transfer.of(vm_id, known, facts.datastores, own, settings)
+        moves.append(Migration(action, source, target, tuple(group), is_relayed, others))
+    return moves
+
+
+def _groups(
+    call: Call, datastores: Mapping[int, Datastore], system_id: int, disks: Sequence[Disk]
+) -> list[tuple[Datastore, Settings, list[Disk]]]:
+    """Return the disks by the LINSTOR that they are on, with the datastore whose attributes hold for them."""
+    system = datastores[system_id]
+    is_ours = system.transfer_driver == transfer.DRIVER or not disks
+    found: dict[object, tuple[Datastore, Settings, list[Disk]]] = {}
+    for disk in disks:
+        own = system if is_ours else datastores[disk.datastore_id]
+        settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+        found.setdefault(settings.controllers, (own, settings, []))[2].append(disk)
+    if not found:
+        return [(system, settings_room.for_datastore(call.configuration, system.attributes, system.label), [])]
+    return list(found.values())
+
+
+def of_each(moves: Sequence[Migration], do: Callable[[Migration], None]) -> None:
+    """Do something for each LINSTOR, also where it fails for one; then the first failure is raised."""
+    failures = []
+    for move in moves:
+        try:
+            do(move)
+        except DriverError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def source_place(migration: Migration) -> Place:
@@ -127,6 +164,7 @@ def offer(migration: Migration) -> None:
     action, source, target = migration.action, migration.source.host, migration.target.host
     if migration.is_on_one_host:
         return
+    _check_no_files(migration)
     _check_shareable(migration)
     written = {action.resource(disk) for disk in migration.disks if disk.is_writable}
     for disk in migration.disks:
@@ -140,6 +178,21 @@ def offer(migration: Migration) -> None:
     for resource, known in replicas.of_several(action.gateway, sorted(written)).items():
         with action.lock(resource):
             primaries.allow(action.gateway, resource, known, source, target)
+
+
+def _check_no_files(migration: Migration) -> None:
+    """Check that no disk is a file in a directory that this driver copies while the VM writes to it; raises InUse."""
+    if migration.is_relayed or not migration.other_drivers:
+        return
+    before = source_place(migration)
+    places = {before._replace(disk_id=disk.disk_id).path: disk for disk in migration.others_disks}
+    for path in devices.files(migration.action.host(before.host), list(places)):
+        disk = places[path]
+        raise InUse(
+            f"Disk {disk.disk_id} of VM {migration.action.vm_id} is a file of driver {disk.transfer_driver} in the "
+            "VM's directory, which would be copied while the VM writes to it: migrate the VM powered off "
+            "(`onevm migrate --poff`)"
+        )
 
 
 def _check_shareable(migration: Migration) -> None:
@@ -160,28 +213,42 @@ def _is_managed(migration: Migration, is_written: bool) -> bool:
 
 
 def link(migration: Migration) -> None:
-    """Copy the VM's directory to the destination and link every disk in it."""
+    """Copy the VM's directory to the destination and link every disk in it.
+
+    Another driver's directory is copied by the hypervisor's own action, which looks at the disks by the paths that the
+    VM was started with.
+    """
     action, target = migration.action, migration.target
     links = [
         transfer.link(action, migration.place(disk), action.device(disk), disk.size_mib, not disk.is_writable)
         for disk in migration.disks
     ]
-    links += _aliases(migration)
+    links += _aliases(migration, target)
     there = action.host(target.host)
     if not migration.is_relayed:
         before = source_place(migration)
         directories.copy(action.host(before.host), before.directory, there, target.directory, *links)
-    elif links:
+        return
+    if links:
         there.run(f"Linking the disks of VM {action.vm_id}", *links)
+    aliases = _aliases(migration, source_place(migration))
+    if aliases:
+        action.host(migration.source.host).run(f"Linking {migration.source.directory}", *aliases)
 
 
-def _aliases(migration: Migration) -> list[Step]:
-    """Return the steps by which the running VM finds its disks at the paths that it was started with."""
-    vm, target = migration.action.vm, migration.target
+def link_in_new_datastore(migration: Migration) -> None:
+    """Link the disks of a VM that was moved live to another datastore of another driver, which moves no links."""
+    if migration.is_relayed and migration.is_on_one_host:
+        link(migration)
+
+
+def _aliases(migration: Migration, place: Place) -> list[Step]:
+    """Return the steps by which the running VM finds its disks, on a host, at the paths that it was started with."""
+    vm = migration.action.vm
     if migration.is_on_one_host or vm is None:
         return []
-    earlier = sorted({number for number in vm.datastore_ids if number and number != target.datastore_id})
-    return [directories.alias(target.directory, target.in_datastore(number).directory) for number in earlier]
+    earlier = sorted({number for number in vm.datastore_ids if number and number != place.datastore_id})
+    return [directories.alias(place.directory, place.in_datastore(number).directory) for number in earlier]
 
 
 def leave(migration: Migration, left: Place, stays: Place) -> None:
@@ -204,6 +271,11 @@ def leave(migration: Migration, left: Place, stays: Place) -> None:
                 raise failures[0]
             log.warning(f"{failures[0]}; trying again")
             time.sleep(wait)
+
+
+def leave_target(migration: Migration) -> None:
+    """Let go of the VM on the host that it never came to; raises as `leave`."""
+    leave(migration, migration.target, source_place(migration))
 
 
 def _try_to_leave(migration: Migration, left: Place, stays: Place, unlinked: list[str]) -> list[DriverError]:
@@ -233,12 +305,40 @@ def _try_to_leave(migration: Migration, left: Place, stays: Place, unlinked: lis
 def adopt(migration: Migration) -> None:
     """Tell the VM's own volumes which system datastore they are in now."""
     action, target = migration.action, migration.target
-    if source_place(migration).datastore_id == target.datastore_id or migration.is_relayed:
+    if source_place(migration).datastore_id == target.datastore_id:
         return
     for disk in migration.disks:
         if not disk.is_image:
             owner = action.owner(disk.disk_id, target.datastore_id)
             action.gateway.modify_resource_definition(action.resource(disk), owner)
+
+
+def tidy(migration: Migration) -> None:
+    """Detach what moves have left attached that another driver told nobody of, and remove the source's aliases.
+
+    The move is done: what fails is a warning.
+    """
+    action, target = migration.action, migration.target
+    if not migration.is_relayed or migration.is_on_one_host:
+        return
+    try:
+        for disk in migration.disks:
+            if not disk.is_shared:
+                with action.lock(action.resource(disk)):
+                    replicas.detach_elsewhere(action.gateway, action.resource(disk), target.host)
+        before = source_place(migration)
+        if _aliases(migration, before):
+            step = directories.forget_aliases(before.directory)
+            action.host(before.host).run(f"Forgetting {before.directory}", step)
+    except DriverError as error:
+        log.warning(f"{error}; what VM {action.vm_id} no longer needs stays until its next move")
+
+
+def _unlinked(migration: Migration, left: Place) -> list[str]:
+    """Return the devices of shared images that no other VM on a host has."""
+    action = migration.action
+    host, shared = action.host(left.host), [action.device(disk) for disk in migration.disks if disk.is_shared]
+    return [device for device in shared if not devices.is_linked(host, device, left.datastores, action.vm_id)]
 
 
 def _known(migration: Migration) -> Mapping[str, list[Replica]]:
@@ -280,11 +380,14 @@ def _leave_directory(migration: Migration, left: Place, stays: Place) -> None:
 
 
 def _remove_directory(migration: Migration, left: Place, stays: Place) -> list[str]:
-    """Remove the VM's directory on the host that it has left, unless both hosts see the same one."""
+    """Remove the VM's directory on the host that it has left, unless both hosts see the same one.
+
+    Returns the devices that no VM's disk there is a link to any more. Another driver removes its directory itself.
+    """
     action = migration.action
-    if migration.is_relayed:
-        return []
     try:
+        if migration.is_relayed:
+            return _unlinked(migration, left)
         return directories.remove_unless_shared(action.host(left.host), action.host(stays.host), left.directory)
     except HostUnreachable as error:
         log.warning(f"{error}; {left.directory} stays there")

@@ -40,7 +40,7 @@ class Transfer(NamedTuple):
     """What a transfer action knows: the VM, its datastores, and the settings that hold for it.
 
     The attributes of the system datastore hold, as they always did; those of the other datastore where the system
-    datastore is another driver's.
+    datastore is another driver's (`is_mixed`).
     """
 
     vm_id: int
@@ -50,6 +50,12 @@ class Transfer(NamedTuple):
     settings: Settings
     gateway: Gateway
     own_volumes: OwnVolumes
+    system_driver: str = DRIVER
+
+    @property
+    def is_mixed(self) -> bool:
+        """Tell whether the VM's directory is another driver's, which calls this one for the disks alone."""
+        return self.system_driver not in OWN_DRIVERS
 
     @property
     def names(self) -> Names:
@@ -60,6 +66,11 @@ class Transfer(NamedTuple):
         """Return the settings of another datastore that the action has asked oned for."""
         datastore = self.datastores[datastore_id]
         return settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
+
+    @property
+    def state(self) -> int:
+        """Return the VM's LCM_STATE, 0 where oned does not know it."""
+        return self.vm.lifecycle_state if self.vm else 0
 
     @property
     def has_backups(self) -> bool:
@@ -145,11 +156,11 @@ def begin(call: Call, place: Place, other_datastore_id: int) -> Transfer:
     """
     seconds = settings_room.from_configuration(call.configuration).oned_timeout_seconds
     facts = oned.ask(place.vm_id, [place.datastore_id, other_datastore_id], seconds)
-    own = facts.datastores[place.datastore_id]
-    if own.transfer_driver != DRIVER:
-        own = facts.datastores[other_datastore_id]
+    system = facts.datastores[place.datastore_id]
+    own = system if system.transfer_driver == DRIVER else facts.datastores[other_datastore_id]
     settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
-    return of(place.vm_id, facts.virtual_machine, facts.datastores, own, settings)
+    action = of(place.vm_id, facts.virtual_machine, facts.datastores, own, settings)
+    return action._replace(system_driver=system.transfer_driver)
 
 
 def of(

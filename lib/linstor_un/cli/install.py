@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from linstor_un import __version__
+from linstor_un.cli.installation import mixed_modes, shown, tree
 from linstor_un.cli.installation import plan as plans
-from linstor_un.cli.installation import shown, tree
 from linstor_un.cli.installation.oned_conf import DRIVER
 from linstor_un.cli.installation.plan import Plan
 from linstor_un.cli.output import Report, changing, is_agreed, reporting
@@ -18,9 +20,10 @@ _OLDEST_RELEASE = (5, 12)
 @click.command()
 @click.option("--root", default="", metavar="DIR", help="An OpenNebula in this folder, or prepared below it.")
 @click.option("--python", default="", metavar="PATH", help="The interpreter that is to run the driver.")
+@click.option("--mixed", default="", metavar="DRIVERS", help="Let VMs be in system datastores of ssh,shared,local too.")
 @changing
 @reporting
-def command(report: Report, root: str, python: str, dry_run: bool, yes: bool) -> None:
+def command(report: Report, root: str, python: str, mixed: str, dry_run: bool, yes: bool) -> None:
     """Put the driver into OpenNebula and edit its configuration.
 
     Copies the scripts, the library and linstor_un.conf into the remotes folder, and adds to oned.conf and vmm_execrc
@@ -31,17 +34,18 @@ def command(report: Report, root: str, python: str, dry_run: bool, yes: bool) ->
     Examples:
       linstor-un install --dry-run
       linstor-un install --yes
+      linstor-un install --mixed ssh,shared         see docs/mixed.md; also local, qcow2, and ceph for its images
       linstor-un install --python /opt/linstor_un/bin/python3
       ONE_LOCATION=/opt/one linstor-un install      a self-contained OpenNebula
       linstor-un install --root /srv/image          packages, installed below a folder
     """
-    carry_out(report, _planned(root, python), dry_run, yes)
+    carry_out(report, _planned(root, python, mixed_modes.parse(mixed)), dry_run, yes)
 
 
-def _planned(root: str, python: str) -> Plan:
+def _planned(root: str, python: str, modes: Sequence[str]) -> Plan:
     found = tree.find(root)
     check_release(found.release())
-    return plans.installation(found, python)
+    return plans.installation(found, python, modes)
 
 
 def check_release(release: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from linstor_un.hosts.runner import Host, Step
@@ -41,16 +42,25 @@ make_directory() {
 }
 """
 
-_LINK = (
+_CHECK_DEVICE = (
     WAIT_FOR_DEVICE
+    + """
+check_device() {
+    wait_for_device "$1" "$2" "$3"
+    if ! [ -r "$1" ] || { [ "$4" = write ] && ! [ -w "$1" ]; }; then
+        echo "$1 is not accessible for $(id -un): add that user to the device's group (disk), or add a udev rule" >&2
+        exit 1
+    fi
+}
+"""
+)
+
+_LINK = (
+    _CHECK_DEVICE
     + MAKE_DIRECTORY
     + """
 device=$1 bytes=$2 seconds=$3 directory=$4 link=$5 access=$6
-wait_for_device "$device" "$bytes" "$seconds"
-if ! [ -r "$device" ] || { [ "$access" = write ] && ! [ -w "$device" ]; }; then
-    echo "$device is not accessible for $(id -un): add that user to the device's group (disk), or add a udev rule" >&2
-    exit 1
-fi
+check_device "$device" "$bytes" "$seconds" "$access"
 if [ -e "$link" ] && ! [ -L "$link" ]; then
     echo "$link exists and is no link: move it away" >&2
     exit 1
@@ -60,6 +70,16 @@ make_directory "$directory"
 ln -sfT "$device" "$link"
 """
 )
+
+# In a directory that is there; whatever lies there instead of a link is not ours to remove.
+_KEEP_LINK = """
+device=$1 directory=$2 link=$3
+if [ -e "$link" ] && ! [ -L "$link" ]; then
+    echo "$link is no link to $device: a backup was restored in place, which puts a file there; see docs/mixed.md" >&2
+    exit 1
+fi
+if [ -d "$directory" ] && [ "$(readlink "$link")" != "$device" ]; then ln -sfT "$device" "$link"; fi
+"""
 
 _UNLINK = (
     FIND_LINK
@@ -77,6 +97,18 @@ def link(host: Host, device: str, path: str, size_bytes: int, read_only: bool = 
     directory = path.rpartition("/")[0]
     seconds = host.settings.device_timeout_seconds
     return Step(_LINK, (device, size_bytes, seconds, directory, path, "read" if read_only else "write"))
+
+
+def check(host: Host, device: str, size_bytes: int, read_only: bool = False) -> Step:
+    """Wait until `device` is there, large enough and accessible."""
+    seconds = host.settings.device_timeout_seconds
+    script = _CHECK_DEVICE + 'check_device "$@"\n'
+    return Step(script, (device, size_bytes, seconds, "read" if read_only else "write"))
+
+
+def keep_link(device: str, path: str) -> Step:
+    """Let `path` be a link to `device`, wherever that is, if its directory is there; a file at `path` is an error."""
+    return Step(_KEEP_LINK, (device, path.rpartition("/")[0], path))
 
 
 class Unlinked(NamedTuple):
@@ -106,6 +138,13 @@ def is_link(host: Host, path: str) -> bool:
     """Tell whether there is a link at `path`, wherever it leads."""
     step = Step('[ ! -L "$1" ] || echo "$1"\n', (path,))
     return bool(host.run(f"Looking for {path}", step).strip())
+
+
+def files(host: Host, paths: Sequence[str]) -> list[str]:
+    """Return those of the paths at which there is a file and no link."""
+    step = Step('for path do [ -L "$path" ] || [ ! -f "$path" ] || echo "${path##*/}"; done\n', tuple(paths))
+    found = host.run("Looking for files", step).splitlines()
+    return [path for path in paths if path.rpartition("/")[2] in found]
 
 
 def wait(host: Host, device: str, size_bytes: int) -> None:

@@ -148,6 +148,10 @@ _ALIAS = """
 [ -e "$2" ] || [ -L "$2" ] || { mkdir -p "${2%/*}" && ln -s "$1" "$2"; }
 """
 
+_FORGET_ALIASES = """
+find "${1%/*/*}" -mindepth 2 -maxdepth 2 -name "${1##*/}" -lname "$1" -delete 2>/dev/null || true
+"""
+
 _SHARED = "shared"
 _REMOVE_WORD = b"remove\n"
 
@@ -275,6 +279,11 @@ def alias(directory: str, path: str) -> Step:
     restored again, also where it migrates to (opennebula-seen.md, 9).
     """
     return Step(_ALIAS, (directory, path))
+
+
+def forget_aliases(directory: str) -> Step:
+    """Remove the paths at which `alias` let a VM's directory be found."""
+    return Step(_FORGET_ALIASES, (directory,))
 
 
 def remove_unless_shared(left: Host, stays: Host, directory: str) -> list[str]:

@@ -57,7 +57,7 @@ class SavedFrom(NamedTuple):
 
 
 class Disk(NamedTuple):
-    """A disk of a VM."""
+    """A disk of a VM; the last two are oned's mode for it, which differs where the system datastore is another's."""
 
     disk_id: int
     image_id: Optional[int]
@@ -71,6 +71,8 @@ class Disk(NamedTuple):
     file_system: str
     transfer_driver: str
     datastore_id: int
+    disk_type: str = ""
+    link_target: str = ""
 
     @property
     def is_volatile(self) -> bool:
@@ -101,8 +103,8 @@ class Disk(NamedTuple):
 class VirtualMachine(NamedTuple):
     """A VM with its disks; `hostnames` and `datastore_ids` are its history, in order, the last is now.
 
-    `has_backups` where there may be what backups of it have kept; of `linear_disks` OpenNebula forgets the snapshots
-    that a revert goes behind.
+    `has_backups` where there may be what backups of it have kept, `has_increments` where they are incremental; of
+    `linear_disks` OpenNebula forgets the snapshots that a revert goes behind.
     """
 
     vm_id: int
@@ -115,6 +117,7 @@ class VirtualMachine(NamedTuple):
     datastore_ids: tuple[int, ...]
     has_backups: bool = False
     linear_disks: frozenset[int] = frozenset()
+    has_increments: bool = False
 
     def disk(self, disk_id: int) -> Optional[Disk]:
         """Return the disk with that id, or None where the VM has none (any more)."""
@@ -189,6 +192,7 @@ def size_mib(value: int, what: str) -> int:
 def virtual_machine(tree: _Element) -> VirtualMachine:
     """Read a <VM>; raises InvalidInput."""
     history = tree.findall("HISTORY_RECORDS/HISTORY")
+    has_increments = text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT"
     return VirtualMachine(
         vm_id=required_number(tree, "ID"),
         state=number(tree, "STATE") or 0,
@@ -198,8 +202,8 @@ def virtual_machine(tree: _Element) -> VirtualMachine:
         disks=tuple(_disk(element) for element in tree.iterfind("TEMPLATE/DISK")),
         hostnames=tuple(text(element, "HOSTNAME") for element in history),
         datastore_ids=tuple(number(element, "DS_ID") or 0 for element in history),
-        has_backups=tree.find("BACKUPS/BACKUP_IDS/ID") is not None
-        or text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT",
+        has_backups=has_increments or tree.find("BACKUPS/BACKUP_IDS/ID") is not None,
+        has_increments=has_increments,
         linear_disks=frozenset(
             required_number(item, "DISK_ID") for item in tree.iterfind("SNAPSHOTS") if _is_linear(item)
         ),
@@ -222,6 +226,8 @@ def _disk(element: _Element) -> Disk:
         file_system=text(element, "FS"),
         transfer_driver=text(element, "TM_MAD"),
         datastore_id=number(element, "DATASTORE_ID") or 0,
+        disk_type=text(element, "DISK_TYPE"),
+        link_target=text(element, "LN_TARGET"),
     )
 
 

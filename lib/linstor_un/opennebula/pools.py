@@ -161,9 +161,24 @@ def has_increments() -> bool:
     return any(map(_is_incremental, paged(Client(), "one.vmpool.infoextended", "VM", _NOT_DONE)))
 
 
+def others_increments() -> list[str]:
+    """Return the VMs with disks of this driver that another driver backs up by increments; raises OnedUnreachable."""
+    found = paged(Client(), "one.vmpool.infoextended", "VM", _NOT_DONE)
+    machines = [(_machine(tree), _system_driver(tree)) for tree in found if _has_increments(tree)]
+    return [item.label for item, driver in machines if item.disks and driver not in ("", _DRIVER)]
+
+
 def _is_incremental(tree: _Element) -> bool:
+    return _system_driver(tree) == _DRIVER and _has_increments(tree)
+
+
+def _has_increments(tree: _Element) -> bool:
+    return text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT"
+
+
+def _system_driver(tree: _Element) -> str:
     drivers = [text(item, "TM_MAD") for item in tree.iterfind("HISTORY_RECORDS/HISTORY")]
-    return drivers[-1:] == [_DRIVER] and text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT"
+    return drivers[-1] if drivers else ""
 
 
 def again(known: Database, image_ids: Sequence[int], vm_ids: Sequence[int]) -> Database:

@@ -23,10 +23,11 @@ from linstor_sandbox.opennebula import (
     Release,
     VirtualMachine,
     VmState,
+    other_storages,
 )
 from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
 from linstor_sandbox.opennebula.backup_server import BackupServer
-from tests.linstor_sandbox.opennebula.captured import StubDriver, write_script
+from tests.linstor_sandbox.opennebula.captured import StubDriver, captured_capacity, write_script
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 CAPTURES = SHARED / "opennebula-calls"
@@ -39,6 +40,7 @@ FOUR_DISKS = (
     "DISK=[IMAGE_ID={persistent}] DISK=[IMAGE_ID={other}] DISK=[TYPE=fs,FORMAT=raw,FS=ext4,SIZE=16] "
     'DISK=[TYPE=swap,SIZE=16] CONTEXT=[SET_HOSTNAME="x",NETWORK="NO",SSH_PUBLIC_KEY="ssh-rsa AAAA"]'
 )
+IMAGE, VIRTIO = "/var/srv-img64.raw", {"DEV_PREFIX": "vd"}
 # What a clock or chance decides.
 VARYING = {"DATE", "REGTIME", "MODTIME", "STIME", "ETIME", "PSTIME", "PETIME", "RSTIME", "RETIME", "DEPLOY_ID", "UUID"}
 # Bookkeeping of oned that no driver reads and the stand-in does not keep.
@@ -497,6 +499,60 @@ def test_live_migration_and_its_failures(cloud: Cloud, driver: StubDriver, tmp_p
     made = [call.action_data for call in cloud.calls if "migrate" in call.verb]
     for one, other in zip(made, captured):
         assert without_sequence(one) == without_sequence(other)
+
+
+def test_images_in_a_system_datastore_of_ssh(cloud: Cloud, driver: StubDriver, tmp_path: Path) -> None:
+    flow = Flow("sysds-ssh-mixed")
+    system, images = _mixed_datastores(cloud, driver)
+    names = flow.image_names()
+    cloud.next_image_id, cloud.next_vm_id = min(names), 31
+    made = [cloud.create_image(images, IMAGE, names[81 + number], number == 0, attributes=VIRTIO) for number in (0, 1)]
+    disks = " ".join(f"DISK=[IMAGE_ID={image.identifier}]" for image in made)
+    vm = cloud.instantiate(f"{disks} DISK=[TYPE=fs,FORMAT=raw,SIZE=8] CONTEXT=[NETWORK=NO]", "kvm1", system)
+    relayed = tmp_path / "relayed"
+    write_script(driver.remotes / "tm/linstor_un/premigrate", f'#!/bin/sh\necho "$@" > {relayed}\ncat >> {relayed}\n')
+    cloud.migrate_live(vm, "kvm2")
+    cloud.migrate_cold(vm, "kvm3", poff=False)
+    cloud.snapshot_create(vm, vm.disks[0])
+    cloud.delete_image(cloud.disk_saveas(vm, vm.disks[1], names[83]))
+    cloud.resize_disk(vm, vm.disks[1], 96)
+    attached = cloud.create_image(images, IMAGE, names[84], attributes=VIRTIO)
+    cloud.detach(vm, cloud.attach(vm, f"DISK=[IMAGE_ID={attached.identifier}]"))
+    cloud.delete_image(attached)
+    cloud.undeploy(vm)
+    cloud.deploy(vm, "kvm1", system)
+    cloud.terminate(vm)
+    for image in made:
+        cloud.delete_image(image)
+    # Of the transfer drivers' calls those of linstor_un, which ssh does not relay.
+    ours = [call for call in made_calls(cloud) if call[0] == "ds" or "." in call[1]]
+    assert ours == [call for call in flow.calls() if "migrate" not in call[1]]
+    captured = next(record for record in flow.records if record["action"] == "premigrate")
+    arguments, encoded = relayed.read_text().split("\n", 1)
+    assert arguments.split() == captured["argv"]
+    ignored = ("TEMPLATE/CONTEXT/", "TEMPLATE/AUTOMATIC", "TEMPLATE/SCHED")
+    documents = [base64.b64decode(encoded).decode(), captured["stdin"]]
+    one, other = ([leaf for leaf in without_sequence(text) if not leaf[0].startswith(ignored)] for text in documents)
+    assert one == other
+
+
+def _mixed_datastores(cloud: Cloud, driver: StubDriver) -> tuple[Datastore, Datastore]:
+    """106 and 107 of the capture; what ssh does on hosts is left out, since there are none."""
+    other_storages.install(driver.remotes, cloud.frontend)
+    for verb in ("context", "mkimage", "mv", "delete"):
+        write_script(driver.remotes / "tm/ssh" / verb, "#!/bin/sh\n")
+    cloud.tm_mad_confs["ssh"] = other_storages.tm_mad_conf("ssh")
+    conf = cloud.tm_mad_confs["linstor_un"]
+    conf.update(CLONE_TARGET="SELF", TM_MAD_SYSTEM="ssh", LN_TARGET_SSH="NONE", CLONE_TARGET_SSH="SELF")
+    conf["DISK_TYPE_SSH"] = "BLOCK"
+    cloud.first_datastore_id += 2
+    system = cloud.create_datastore('NAME="sys-ssh" TYPE="SYSTEM_DS" TM_MAD="ssh"')
+    images = cloud.create_datastore(
+        'NAME="lin-ssh-50284" TYPE="IMAGE_DS" DS_MAD="linstor_un" TM_MAD="linstor_un" SAFE_DIRS="/var/tmp /tmp" '
+        'RESTRICTED_DIRS="/"'
+    )
+    assert (system.identifier, images.identifier) == (106, 107)
+    return system, captured_capacity(images)
 
 
 def without_sequence(document: str) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,9 @@ from linstor_sandbox import Sandbox
 from linstor_sandbox.model import KINDS
 from linstor_sandbox.opennebula import Cloud, LcmState, VirtualMachine, VmState
 from linstor_sandbox.opennebula.datastores import Datastore
+from linstor_sandbox.opennebula.machines import Disk, image_disk
 from linstor_sandbox.tls import Authority, serving
+from linstor_un.cli.installation import mixed_modes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.settings import Settings
 from tests.linstor_un.cli.trees import RELEASES, Tree
@@ -327,6 +330,40 @@ def of_zfs(place: Place, *missing: str, refused: str = "") -> Iterator[None]:
         yield
 
 
+@contextmanager
+def mixed(
+    place: Place,
+    values: Optional[Mapping[str, str]] = None,
+    is_known: bool = True,
+    is_copied: bool = True,
+    more: str = "",
+) -> Iterator[None]:
+    """VMs may be in datastores of ssh: `values` are other ones, or `more` is in oned.conf besides."""
+    before = place.tree.oned_conf.read_text()
+    text = mixed_modes.edited(before, ["ssh"]) + more
+    for key, value in (values or {}).items():
+        text = re.sub(rf'({key} = ")\w+"', rf'\g<1>{value}"', text)
+    with ExitStack() as stack:
+        stack.enter_context(written(place.tree.oned_conf, text, 0o640))
+        stack.enter_context(attribute(place.cloud, "configuration", text if is_known else before))
+        stack.enter_context(entries(place.images.attributes, mixed_modes.copied(text) if is_copied else {}))
+        yield
+
+
+@contextmanager
+def mixed_increments(place: Place) -> Iterator[None]:
+    """A VM in a datastore of ssh has increments."""
+    image = place.cloud.images[0]
+    other = Datastore(200, "ssh", "SYSTEM_DS", {"TM_MAD": "ssh", "TYPE": "SYSTEM_DS"})
+    vm = VirtualMachine(7, "vm-7", "one-7", {"MEMORY": "128"})
+    vm.disks.append(Disk({**image_disk({}, image, place.images), "DISK_ID": "0"}))
+    vm.place("node2", 0, other)
+    vm.become(VmState.ACTIVE, LcmState.RUNNING)
+    vm.backups.config["MODE"] = "INCREMENT"
+    with attribute(place.cloud, "machines", [vm]), mixed(place):
+        yield
+
+
 def datastores(*kept_names: str) -> Plant:
     return lambda place: attribute(
         place.cloud, "datastores", [found for found in place.cloud.datastores if found.name in kept_names]
@@ -441,6 +478,14 @@ FAULTS = (
             'CLONE_TARGET = "SYSTEM", SHARED = "NO", DS_MIGRATE = "YES",\n    DRIVER',
         ),
     ),
+    Fault("mixed-mode", 'has LN_TARGET_SSH="SYSTEM"', lambda p: mixed(p, {"LN_TARGET_SSH": "SYSTEM"})),
+    Fault("mixed-room", 'has CLONE_TARGET_SSH="SYSTEM"', lambda p: mixed(p, {"CLONE_TARGET_SSH": "SYSTEM"})),
+    Fault(
+        "mixed-files",
+        "The TM_MAD_CONF of nfs",
+        lambda p: mixed(p, more='\nTM_MAD_CONF = [ NAME = "nfs", TM_MAD_SYSTEM = "ssh, linstor_un" ]\n'),
+    ),
+    Fault("oned-not-restarted", "a configuration from before", lambda p: mixed(p, is_known=False)),
     Fault(
         "save-override",
         "VM_MAD qemu in",
@@ -556,6 +601,8 @@ FAULTS = (
     Fault("disk-type", 'DISK_TYPE="FILE"', images(DISK_TYPE="FILE")),
     Fault("datastore-stale", 'LN_TARGET was "SYSTEM"', images(LN_TARGET="SYSTEM")),
     Fault("datastore-stale", 'DRIVER was "" and not "raw"', images(DRIVER=None)),
+    Fault("mixed-stale", "was made when TM_MAD_SYSTEM, LN_TARGET_SSH", lambda p: mixed(p, is_copied=False)),
+    Fault("mixed-increments", "VM 7 (vm-7) has MODE=INCREMENT", mixed_increments),
     Fault("token-not-encrypted", "LS_TOKEN of datastore 101", secret_in_template),
     Fault("not-monitored", "no capacity for datastore 101", lambda p: attribute(p.images, "total_mb", 0)),
     Fault("pool-full", "Pool data on node2 has 1.0 of 20.0 GiB free", full),

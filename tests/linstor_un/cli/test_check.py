@@ -22,7 +22,7 @@ from linstor_un.cli.installation.oned_conf import TM_MAD_CONF
 from linstor_un.cli.installation.oned_syntax import attributes
 from linstor_un.cli.verbs import command
 from tests.conftest import CHECKOUT
-from tests.linstor_un.cli.faults import FAULTS, Fault, Place, offline
+from tests.linstor_un.cli.faults import FAULTS, Fault, Place, datastores, mixed, offline
 from tests.linstor_un.cli.trees import Tree
 
 NODES = ("node1", "node2")
@@ -105,6 +105,13 @@ def test_a_fault_is_named_and_no_other(place: Place, fault: Fault) -> None:
     assert fault.says in found[0]["what"]
     assert found[0]["remedy"]
     assert status == (3 if found[0]["severity"] == "error" else 0)
+
+
+def test_a_system_datastore_of_another_driver_will_do(place: Place) -> None:
+    with mixed(place):
+        assert healthy(place)
+        with datastores("images")(place):
+            assert healthy(place)
 
 
 def test_every_fault_was_taken_back(place: Place) -> None:

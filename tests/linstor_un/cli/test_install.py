@@ -17,7 +17,7 @@ from typing import Any, Callable
 
 import pytest
 
-from linstor_un.cli.installation import interpreter, oned_conf
+from linstor_un.cli.installation import interpreter, mixed_modes, oned_conf
 from linstor_un.settings import read_configuration
 from tests.conftest import CHECKOUT
 from tests.linstor_un.cli.trees import NAMES, Tree, script
@@ -59,6 +59,41 @@ def test_a_bare_tree_of_a_release_gets_what_is_needed_once_and_loses_it_again(re
     assert "nothing to do" in tree.done("install", "--yes", "--python", sys.executable)
     assert tree.content() == after
     tree.done("uninstall", "--yes")
+    assert tree.content() == before
+
+
+@pytest.mark.parametrize("release", NAMES)
+def test_mixed_mode_is_added_once_also_to_what_is_installed_and_goes_to_the_byte(release: str, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "one", release)
+    before = tree.content()
+    tree.done("install", "--yes")
+    plain = tree.content()
+    said = tree.done("install", "--mixed", "ssh,ceph", "--dry-run")
+    assert '+    LN_TARGET_SSH = "NONE", CLONE_TARGET_SSH = "SELF", DISK_TYPE_SSH = "BLOCK"' in said
+    assert "`onedatastore update`" in said and tree.content() == plain
+    assert "oned reads its configuration anew" in tree.done("install", "--mixed", "ssh,ceph", "--yes")
+    assert mixed_modes.named(tree.oned_conf.read_text()) == ["ssh", "ceph"]
+    after = tree.content()
+    for words in (["--mixed", "ceph,ssh"], []):
+        assert "nothing to do" in tree.done("install", *words, "--yes")
+    tree.done("upgrade", "--yes")
+    assert tree.content() == after
+    tree.done("uninstall", "--yes")
+    assert tree.content() == before
+
+
+def test_mixed_mode_goes_also_from_what_was_edited_since(tree: Tree) -> None:
+    before = tree.oned_conf.read_text()
+    tree.done("install", "--mixed", "ssh,shared,local,ceph", "--yes")
+    tree.oned_conf.write_text(tree.oned_conf.read_text() + "# of the operator's own\n")
+    tree.done("uninstall", "--yes")
+    assert tree.oned_conf.read_text() == before + "# of the operator's own\n"
+
+
+def test_mixed_mode_of_what_nobody_knows_changes_nothing(tree: Tree) -> None:
+    before = tree.content()
+    result = tree.run("install", "--mixed", "nfs", "--yes")
+    assert result.exit_code == 1 and "--mixed does not know nfs" in result.output
     assert tree.content() == before
 
 

@@ -6,7 +6,7 @@ Arguments: FE:SOURCE HOST:SYSDIR/disk.N VMID DSID (of the image).
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import cloning, new_volume, transfer
+from linstor_un.actions import cloning, mixed_mode, new_volume, transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import replicas
@@ -29,6 +29,7 @@ def run(call: Call) -> None:
     image_datastore = arguments.identifier(call.arguments[3], "DSID")
     action = transfer.begin(call, place, image_datastore)
     disk = _disk(action, place, named)
+    mixed_mode.check(action, disk)
     placement = placements.of(action.settings, action.datastore.label)
     target = action.names.disk(place.vm_id, place.disk_id)
     owner = action.owner(place.disk_id, place.datastore_id)

@@ -6,7 +6,7 @@ Arguments: HOST:SYSDIR[/disk.N] VMID DSID (of the image, or of the system datast
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import removal, transfer
+from linstor_un.actions import mixed_mode, removal, transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.driver import Call
 from linstor_un.errors import HostUnreachable
@@ -38,6 +38,7 @@ def _disk(action: Transfer, place: Place) -> None:
     resource = action.resource(disk)
     with action.lock(resource):
         transfer.release(action, place, disk, resource, action.device(disk))
+        mixed_mode.release(action, place, disk, resource)
 
 
 def _directory(action: Transfer, place: Place) -> None:

@@ -11,8 +11,8 @@ from linstor_un.driver import Call
 
 def run(call: Call) -> None:
     """Take two primaries back, detach and unlink the destination's disks, call the other drivers."""
-    move = migration.begin(call)
+    moves = migration.begin(call)
     try:
-        migration.leave(move, move.target, migration.source_place(move))
+        migration.of_each(moves, migration.leave_target)
     finally:
-        migration.relay(call, move, "failmigrate")
+        migration.relay(call, moves[0], "failmigrate")

@@ -5,7 +5,7 @@ Arguments: FE:SOURCE HOST:SYSDIR/disk.N VMID DSID (of the image).
 
 from __future__ import annotations
 
-from linstor_un.actions import cloning, transfer
+from linstor_un.actions import cloning, mixed_mode, transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import replicas
 from linstor_un.driver import Call
@@ -24,6 +24,7 @@ def run(call: Call) -> None:
     disk = action.need_disk(place.disk_id)
     if not disk.is_image or disk.source != source:
         raise transfer.not_its_image(action, disk, source)
+    mixed_mode.check(action, disk)
     resource = action.resource(disk)
     with action.lock_to_make(resource), Undo() as undo:
         if disk.is_shareable and disk.is_writable:

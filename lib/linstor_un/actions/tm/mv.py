@@ -4,13 +4,14 @@ Arguments: HOST:SYSDIR[/disk.N] HOST:SYSDIR[/disk.N] VMID DSID (of the image, or
 
 No byte of a volume moves. A disk's line only prepares the destination; the directory's line, which always is the last
 of the script, drops what the source had: a VM whose move fails in between still starts at its source, where oned sends
-it back to without calling any driver.
+it back to without calling any driver. Where the directory is another driver's, its line does not come here
+(mixed_mode.py).
 """
 
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import transfer
+from linstor_un.actions import mixed_mode, transfer
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import replicas
 from linstor_un.cluster.replicas import Replica
@@ -37,17 +38,15 @@ def run(call: Call) -> None:
         raise InvalidInput(f"oned knows no VM {vm_id}: call the action as OpenNebula does")
     if not target.is_disk:
         _directory(action, source, target)
+    elif action.is_mixed:
+        mixed_mode.move(action, source, target)
     else:
         _disk(action, source, target)
 
 
-def _state(action: Transfer) -> int:
-    return action.vm.lifecycle_state if action.vm else 0
-
-
 def _disk(action: Transfer, source: Place, target: Place) -> None:
     _check_whole(action, source)
-    if _state(action) in lifecycle.PARKING:
+    if action.state in lifecycle.PARKING:
         # The volume stays where it is, and the front-end has no use for a device.
         return
     disk = action.need_disk(target.disk_id)
@@ -61,7 +60,7 @@ def _disk(action: Transfer, source: Place, target: Place) -> None:
 
 def _check_whole(action: Transfer, source: Place) -> None:
     """Refuse a disk whose link a killed restore has taken: with a new one the VM would start from half of each."""
-    if not action.has_backups or _state(action) in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
+    if not action.has_backups or action.state in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
         return
     disk = action.need_disk(source.disk_id)
     if transfer.is_half_restored(action, source, action.resource(disk)):
@@ -72,7 +71,7 @@ def _check_whole(action: Transfer, source: Place) -> None:
 
 
 def _directory(action: Transfer, source: Place, target: Place) -> None:
-    state = _state(action)
+    state = action.state
     is_same_host = source.host.lower() == target.host.lower()
     if is_same_host and source.directory == target.directory:
         return
@@ -121,7 +120,7 @@ def _detach_disk(action: Transfer, source: Place, disk: Disk, resource: str, rep
     if not disk.is_shared:
         replicas.detach_replica(action.gateway, resource, replica)
         return
-    if _state(action) in lifecycle.SOURCE_DEAD:
+    if action.state in lifecycle.SOURCE_DEAD:
         log.warning(f"{resource} stays attached on {source.host}: whether another VM has it there cannot be asked")
         return
     # Another VM may have the image on that host, or be about to get it.

@@ -6,7 +6,7 @@ Arguments: HOST:SYSDIR/disk.N SOURCE VMID DSID (of the image).
 from __future__ import annotations
 
 from linstor_un import log
-from linstor_un.actions import removal, transfer
+from linstor_un.actions import mixed_mode, removal, transfer
 from linstor_un.driver import Call
 from linstor_un.naming import drbd_device, resource_of_source
 from linstor_un.opennebula import arguments
@@ -31,3 +31,5 @@ def run(call: Call) -> None:
     device = action.device(disk) if disk is not None else drbd_device(resource)
     with action.lock(resource):
         transfer.release(action, place, disk, resource, device)
+        if disk is not None:
+            mixed_mode.release(action, place, disk, resource)

@@ -5,6 +5,8 @@ Arguments and stdin: see actions/migration.py.
 
 from __future__ import annotations
 
+from functools import partial
+
 from linstor_un.actions import migration
 from linstor_un.driver import Call
 from linstor_un.undo import Undo
@@ -15,10 +17,11 @@ def run(call: Call) -> None:
 
     Releases before 7.4 call nothing after a failure of this action, so that it cleans the destination itself.
     """
-    move = migration.begin(call)
+    moves = migration.begin(call)
     with Undo() as undo:
-        prepared = f"what was prepared on {move.target.host}"
-        undo.push(prepared, lambda: migration.leave(move, move.target, migration.source_place(move)))
-        migration.offer(move)
-        migration.link(move)
-        migration.relay(call, move, "premigrate", undo)
+        for move in moves:
+            prepared = f"what was prepared on {move.target.host}"
+            undo.push(prepared, partial(migration.leave_target, move))
+            migration.offer(move)
+            migration.link(move)
+        migration.relay(call, moves[0], "premigrate", undo)

@@ -16,7 +16,7 @@ from linstor_un.opennebula.survey import Store
 RECORD = "LINSTOR_UN_ADOPTED"
 # The add-on's own stay beside ours: its scripts read them until they are replaced, and again after --undo.
 _TRANSLATED = {"LINSTOR_RESOURCE_GROUP": "RESOURCE_GROUP", "LINSTOR_CONTROLLERS": "LS_CONTROLLERS"}
-# What oned has copied of the add-on's TM_MAD_CONF for system datastores of other drivers, which this driver has not.
+# What oned has copied of the add-on's TM_MAD_CONF for system datastores of other drivers; it copies this driver's.
 _MIXED = re.compile(r"TM_MAD_SYSTEM|(?:LN_TARGET|CLONE_TARGET|DISK_TYPE)_\w+")
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from linstor_un.cli.checks.facts import Configured, Facts
 from linstor_un.cli.checks.finding import Finding, error, of_failure, warning
 from linstor_un.cli.checks.opennebula import NEEDED_VALUES
-from linstor_un.cli.installation import oned_conf
+from linstor_un.cli.installation import mixed_modes, oned_conf
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster.survey import StoragePool, Survey
 from linstor_un.errors import DriverError, UnreadableConfiguration
@@ -50,12 +50,17 @@ def present(facts: Facts) -> Iterator[Finding]:
     if not kinds:
         what = "No datastore uses linstor_un yet"
         yield warning("no-datastore", what, "create one for images and one for VMs with `onedatastore create`")
-    elif kinds == {False}:
+    elif kinds == {False} and not _are_mixed(facts):
         what = "There is no system datastore of linstor_un: no VM with its images can be scheduled"
         yield error("no-system-datastore", what, "create one (TYPE=SYSTEM_DS) with `onedatastore create`")
     elif kinds == {True}:
         what = "There is no image datastore of linstor_un"
         yield warning("no-image-datastore", what, "create one (TYPE=IMAGE_DS) with `onedatastore create`")
+
+
+def _are_mixed(facts: Facts) -> bool:
+    """Tell whether images may be in system datastores of other drivers."""
+    return any(configured.store.datastore.attributes.get("TM_MAD_SYSTEM") for configured in facts.stores)
 
 
 def attributes(facts: Facts) -> Iterator[Finding]:
@@ -120,6 +125,27 @@ def copied(facts: Facts) -> Iterator[Finding]:
                 what = f'{configured.label} was made when {name} was "{own.get(name, "")}" and not "{wanted}"'
                 number = configured.store.datastore.datastore_id
                 yield warning("datastore-stale", what, f"run `onedatastore update {number}`, which copies it anew")
+
+
+def modes(facts: Facts) -> Iterator[Finding]:
+    """Do image datastores know of all system datastores that oned.conf names?"""
+    try:
+        wanted = mixed_modes.copied(facts.oned_conf)
+    except UnreadableConfiguration:
+        return
+    for configured in facts.stores:
+        own, number = configured.store.datastore.attributes, configured.store.datastore.datastore_id
+        other = [name for name, value in wanted.items() if own.get(name, "").upper() != value.upper()]
+        if other and not configured.store.is_system:
+            what = f"{configured.label} was made when {', '.join(other)} stood otherwise, or not, in oned.conf"
+            yield warning("mixed-stale", what, f"run `onedatastore update {number}`, which copies it anew")
+
+
+def increments(facts: Facts) -> Iterator[Finding]:
+    """Is no VM backed up by increments that another driver would make of its volumes?"""
+    for label in facts.mixed_increments:
+        what = f"{label} has MODE=INCREMENT in a system datastore of another driver, which makes files of its disks"
+        yield error("mixed-increments", what, "set MODE=FULL with `onevm updateconf`")
 
 
 def monitored(facts: Facts) -> Iterator[Finding]:
@@ -247,6 +273,8 @@ CHECKS = (
     secrets,
     disk_types,
     copied,
+    modes,
+    increments,
     monitored,
     placements_possible,
     free_space,

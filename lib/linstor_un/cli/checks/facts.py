@@ -100,6 +100,7 @@ class Facts(NamedTuple):
     sites: tuple[Site, ...]
     hosts: tuple[Seen, ...]
     increments: tuple[ForIncrements, ...]
+    mixed_increments: tuple[str, ...]
     left_out: tuple[str, ...]
 
     @property
@@ -144,6 +145,7 @@ def gather(tree: Tree) -> Facts:
         sites=sites,
         hosts=hosts,
         increments=increments,
+        mixed_increments=_mixed_increments(stores),
         left_out=tuple(left_out),
     )
 
@@ -268,6 +270,12 @@ def _for_increments(
         return ForIncrements(name, may_compare, lacks)
     except DriverError as failure:
         return ForIncrements(name, may_compare, (), failure)
+
+
+def _mixed_increments(stores: Sequence[Configured]) -> tuple[str, ...]:
+    """Return the VMs that another driver would back up by increments; none where no VM is in such a datastore."""
+    is_mixed = any(configured.store.datastore.attributes.get("TM_MAD_SYSTEM") for configured in stores)
+    return tuple(pools.others_increments()) if is_mixed else ()
 
 
 def _scripts(tree: Tree) -> Scripts:

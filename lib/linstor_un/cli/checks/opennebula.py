@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from linstor_un.cli.checks.facts import Facts
 from linstor_un.cli.checks.finding import Finding, error, of_failure, warning
-from linstor_un.cli.installation import oned_conf, oned_syntax, vmm_execrc
+from linstor_un.cli.installation import mixed_modes, oned_conf, oned_syntax, vmm_execrc
 from linstor_un.cli.installation.oned_conf import DRIVER, OVERRIDES, Edit, Keys, Listed, Override, Stanza
 from linstor_un.errors import UnreadableConfiguration
 from linstor_un.hosts import runner
@@ -44,6 +44,7 @@ def configuration(facts: Facts) -> Iterator[Finding]:
         for name in oned_conf.hypervisors(facts.oned_conf):
             yield from _foreign_overrides(facts, name)
         yield from _wrong_values(facts)
+        yield from _modes(facts)
     except UnreadableConfiguration as failure:
         yield of_failure("oned-conf-unreadable", failure)
 
@@ -91,12 +92,33 @@ def _wrong_values(facts: Facts) -> Iterator[Finding]:
             yield error("tm-mad-conf-value", what, remedy)
 
 
+def _modes(facts: Facts) -> Iterator[Finding]:
+    """Return what is wrong with the lines of mixed mode, where there are any."""
+    path = facts.tree.here(facts.tree.oned_conf)
+    for fault in mixed_modes.faults(facts.oned_conf):
+        images = mixed_modes.MODES[fault.mode].images
+        what = f'The TM_MAD_CONF of {images} in {path} has {fault.key}="{fault.value}"'
+        remedy = f'run `linstor-un install --mixed {fault.mode}`, which makes it "{fault.wanted}", and restart oned'
+        if fault.key.startswith("CLONE_TARGET_") and fault.value.upper() == "SYSTEM":
+            yield warning("mixed-room", f"{what}: oned counts room where disks take none", remedy)
+        else:
+            yield error("mixed-mode", f"{what}: VMs in system datastores of another driver are refused", remedy)
+    for driver in mixed_modes.unwanted(facts.oned_conf):
+        what = (
+            f"The TM_MAD_CONF of {driver} in {path} lets its images into system datastores of {DRIVER}, where their "
+            "VMs cannot migrate live"
+        )
+        yield error("mixed-files", what, f"take {DRIVER} out of its TM_MAD_SYSTEM, and restart oned")
+
+
 def restarted(facts: Facts) -> Iterator[Finding]:
     """Has oned read its configuration since it was edited?"""
     if facts.cloud is None:
         return
     try:
-        is_late = oned_conf.needed(facts.cloud.configuration) and not oned_conf.needed(facts.oned_conf)
+        running = facts.cloud.configuration
+        is_late = oned_conf.needed(running) and not oned_conf.needed(facts.oned_conf)
+        is_late = is_late or mixed_modes.copied(facts.oned_conf) != mixed_modes.copied(running)
     except UnreadableConfiguration:
         return
     if is_late:

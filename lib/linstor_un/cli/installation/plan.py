@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Optional
 
 from linstor_un import __version__, settings
-from linstor_un.cli.installation import interpreter, oned_conf, packaged, payload, vmm_execrc
+from linstor_un.cli.installation import interpreter, mixed_modes, oned_conf, packaged, payload, vmm_execrc
 from linstor_un.cli.installation.changes import (
     DIRECTORY,
     FILE,
@@ -76,12 +76,13 @@ def present(tree: Tree, journal: Journal) -> str:
 # --- Installation -----------------------------------------------------------------------------------------------------
 
 
-def installation(tree: Tree, python: str = "") -> Plan:
+def installation(tree: Tree, python: str = "", modes: Sequence[str] = ()) -> Plan:
     """Return what installs this copy of the driver, run by the interpreter at the path `python` or one that fits.
 
-    Where a package has brought the files, what is left of it: OpenNebula's configuration and the bytecode. Raises
-    ManagedByPackage, MissingDependency, NotInstalled, NotWritable, UnreadableConfiguration, and InvalidSetting for a
-    linstor_un.conf that is there and that the driver would refuse.
+    `modes` are those of mixed_modes.parse. Where a package has brought the files, it is what is left of it:
+    OpenNebula's configuration and the bytecode. Raises ManagedByPackage, MissingDependency, NotInstalled, NotWritable,
+    UnreadableConfiguration, InvalidInput, and InvalidSetting for a linstor_un.conf that is there and that the driver
+    would refuse.
     """
     is_packaged = bool(packaged.kind(tree))
     if is_packaged:
@@ -93,7 +94,7 @@ def installation(tree: Tree, python: str = "") -> Plan:
         content = payload.load(chosen.path)
         planner.scripts(content)
         planner.configuration(content)
-    planner.opennebula()
+    planner.opennebula(modes)
     if not is_packaged:
         planner.command()
     compiles = any(f"/{payload.LIBRARY}/" in change.path for change in planner.changes) or _lacks_bytecode(tree, chosen)
@@ -142,11 +143,18 @@ class _Planner:
             self.notes.append(f"{self.tree.here(path)} is yours and stays as it is.")
             settings.from_configuration(settings.read_configuration(self.tree.here(path)))
 
-    def opennebula(self) -> None:
+    def opennebula(self, modes: Sequence[str]) -> None:
         """Plan the lines of oned.conf and vmm_execrc."""
         path = self.tree.real(self.tree.oned_conf)
         text = self._text(path)
-        self._write(path, oned_conf.edited(text, oned_conf.needed(text)))
+        without_modes = oned_conf.edited(text, oned_conf.needed(text))
+        with_modes = mixed_modes.edited(without_modes, modes)
+        self._write(path, with_modes)
+        if with_modes != without_modes:
+            self.notes.append(
+                "Image datastores that are there already learn of this by `onedatastore update`, saved as it is, once "
+                "oned was restarted."
+            )
         hypervisors = oned_conf.hypervisors(text)
         self.notes += _foreign_overrides(text, hypervisors)
         path = self.tree.real(self.tree.vmm_execrc)
@@ -249,7 +257,7 @@ def _without_driver(tree: Tree, path: str, original: Optional[Content], now: Con
     before = original.data.decode("latin-1") if original else ""
     text = now.data.decode("latin-1")
     if path == tree.real(tree.oned_conf):
-        return oned_conf.reverted(text, oned_conf.needed(before))
+        return oned_conf.reverted(mixed_modes.reverted(text, before), oned_conf.needed(before))
     given = vmm_execrc.pairs(before)
     return vmm_execrc.without_pairs(
         text, [pair for pair in vmm_execrc.pairs(text) if pair.endswith(f"-{DRIVER}") and pair not in given]
