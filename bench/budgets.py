@@ -126,7 +126,9 @@ BUDGETS = (
     Budget("actions", "cpu_ratio", 1.5, "tm/prebackup"),
     Budget("actions", "cpu_ratio", 1.8, "tm/restore"),
     Budget("actions", "memory_mib", 60),
-    Budget("actions", "ssh_per_host", 1, without=_BACKUPS),
+    # Between the copy and the link LINSTOR is told that the content is complete.
+    Budget("actions", "ssh_per_host", 1, without=(*_BACKUPS, "tm/clone, by copy")),
+    Budget("actions", "ssh_per_host", 2, "tm/clone, by copy"),
     Budget("actions", "ssh_per_host", 6, "tm/prebackup"),
     Budget("actions", "ssh_per_host", 8, "tm/restore"),
     Budget("actions", "oned", 1, without=("tm/restore",)),
