@@ -24,6 +24,7 @@ from tests.matrix.stage import Stage, stage
 COMMAND = "./dev matrix"
 # Of a row that has many flows, so many are played in one world, so that rows share the processes evenly.
 _FLOWS_OF_A_JOB = 8
+_DRAWN_OF_A_ROW = 3
 PASSED, FAILED, LACKING, UNTRIED = "✓", "✗", "–", " "
 
 
@@ -41,9 +42,13 @@ def key(row: Row) -> str:
     return f"{row.table} {row.name}"
 
 
+def _row(name: str) -> Row:
+    return next(row for row in ROWS if key(row) == name)
+
+
 def run(name: str, flows: Sequence[str]) -> Outcome:
     """Play flows of a row, one after the other in one world; after one that fails in another."""
-    row = next(row for row in ROWS if key(row) == name)
+    row = _row(name)
     outcome = Outcome(name)
     left = [flow for flow in flows if not FLOWS[flow].lacks(row)]
     outcome.results.update({flow: LACKING for flow in flows if flow not in left})
@@ -76,6 +81,17 @@ def cells(pattern: str) -> list[tuple[str, str]]:
     return [(row, flow) for row, flow in every if re.search(pattern, f"{row} / {flow}")]
 
 
+def drawn(seed: str, count: int, every: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """So many of them, the same ones for the same seed; several of a row, whose world takes longer than a flow."""
+    chance = random.Random(seed)
+    rows = list(dict.fromkeys(row for row, _ in every))
+    found = []
+    for row in chance.sample(rows, min(-(-count // _DRAWN_OF_A_ROW), len(rows))):
+        flows = [cell for cell in every if cell[0] == row and not FLOWS[cell[1]].lacks(_row(row))]
+        found += chance.sample(flows, min(_DRAWN_OF_A_ROW, len(flows)))
+    return found[:count]
+
+
 def jobs(wanted: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     """What is played in one world."""
     found: dict[str, list[str]] = {}
@@ -92,7 +108,7 @@ def main(arguments: list[str]) -> int:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = cells(options.pattern)
     if options.sample:
-        wanted = random.Random(options.seed).sample(wanted, min(options.sample, len(wanted)))
+        wanted = drawn(options.seed, options.sample, wanted)
     if options.list:
         print("\n".join(f"{row} / {flow}" for row, flow in wanted))
         return 0

@@ -8,7 +8,7 @@ import sys
 
 from tests.conftest import CHECKOUT, commit
 
-CELLS = 14
+CELLS = 12
 
 
 def test_a_part_of_the_matrix_that_changes_with_the_commit() -> None:
