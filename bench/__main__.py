@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     try:
         old = figures.read(options.against) if options.against else None
-        results = Results(_circumstances(options, arguments), _measured(options))
+        kept = figures.read(options.json) if options.keep and options.json.exists() else Results({}, {})
+        results = Results(_circumstances(options, arguments), _measured(options)).beside(kept)
     except (NotPossible, OSError, ValueError) as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
         return 2
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
         print(f"{COMMAND}: interrupted", file=sys.stderr)
         return 130
     results.write(options.json)
-    tables = [table for name, rows in results.parts.items() for table in PARTS[name].tables(rows)]
+    tables = [table for name in PARTS if name in results.parts for table in PARTS[name].tables(results.parts[name])]
     tables += budgets.tables(results)
     report.show(tables)
     print(f"\n{_told(results)}\nKept in {options.json}.")
@@ -95,7 +96,18 @@ def _processor() -> str:
 
 
 def _told(results: Results) -> str:
-    made = results.made
+    parts = [part for part in results.parts if part not in results.kept]
+    runs = [(results.made, parts)]
+    for part, made in results.kept.items():
+        known = next((run for run in runs if run[0] == made), None)
+        if known is None:
+            runs.append((made, [part]))
+        else:
+            known[1].append(part)
+    return "\n\n".join((f"{', '.join(of)}: " if len(runs) > 1 else "") + _run(made) for made, of in runs)
+
+
+def _run(made: Mapping[str, str]) -> str:
     return (
         f"`{made['command']}`: {made['when']}, commit {made['commit']}, Python {made['python']}, python-linstor "
         f"{made['python-linstor']}, lxml {made['lxml']}, {made['processors']}. Medians of {made['runs']} runs (the "
@@ -142,6 +154,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--json", type=Path, default=_KEPT, metavar="FILE", help="where figures are kept (build/bench.json)"
     )
+    parser.add_argument("--keep", action="store_true", help="keep the figures of other parts that are in that file")
     parser.add_argument("--against", type=Path, metavar="FILE", help="name what became worse since those figures")
     parser.add_argument("--table", type=Path, metavar="PAGE", help="put the tables at the end of this page")
     parser.add_argument(

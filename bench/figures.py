@@ -93,10 +93,19 @@ class Row:
 
 @dataclass
 class Results:
-    """Everything that was measured by one run: `made` says where and how, `parts` has the rows of each part."""
+    """Everything that was measured by one run: `made` says where and how, `parts` has the rows of each part.
+
+    `kept` says where and how parts were made that another run has measured.
+    """
 
     made: dict[str, str]
     parts: dict[str, list[Row]]
+    kept: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def beside(self, before: Results) -> Results:
+        """These results with the parts of others that they do not have themselves."""
+        kept = {part: before.kept.get(part, before.made) for part in before.parts if part not in self.parts}
+        return Results(self.made, {**{part: before.parts[part] for part in kept}, **self.parts}, kept)
 
     def row(self, part: str, name: str) -> Row:
         """A row by name; KeyError where there is none."""
@@ -113,7 +122,7 @@ def read(path: Path) -> Results:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         parts = {part: [_row(row) for row in rows] for part, rows in found["parts"].items()}
-        return Results(dict(found["made"]), parts)
+        return Results(dict(found["made"]), parts, found.get("kept", {}))
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no file of ./dev bench ({error!r})") from None
 

@@ -33,6 +33,21 @@ def test_a_part_its_file_its_page_and_a_comparison(tmp_path: Path, capsys: pytes
     assert row.median("requests") > 0 and row.median("cpu_ms") > 0 and "linstor.linstorapi" in row.modules
 
 
+def test_other_parts_are_kept_with_what_they_were_made_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, page = tmp_path / "bench.json", tmp_path / "page.md"
+    page.write_text(MARK)
+    made = {name: name for name in ("command", "when", "commit", "python", "lxml", "processors", "runs")}
+    crowd = {"seconds": [1.0], "per_minute": [60.0], "share": [20.0], "own_ms": [1.0]}
+    before = {"startup": [Row("tm/ln", {"cpu_ms": [1]})], "crowd": [Row("all", crowd)]}
+    Results({**made, "python-linstor": "1"}, before).write(kept)
+    assert main(["startup", "--runs", "1", "--json", str(kept), "--keep", "--table", str(page)]) == 0
+    assert "startup: `./dev bench startup" in capsys.readouterr().out
+    found = read(kept)
+    assert found.kept["crowd"]["commit"] == "commit" and list(found.kept) == ["crowd"]
+    assert found.row("startup", "tm/clone") and found.row("crowd", "all").median("share") == 20
+    assert "\n\ncrowd: `command`: when, commit commit" in page.read_text() and "20.0: all" in page.read_text()
+
+
 def test_a_real_cluster_is_left_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
