@@ -60,7 +60,9 @@ def test_a_vm_whose_holder_is_killed_on_its_host_is_let_go(world: World, agent: 
     tools, mark = world.sandbox.host(vm.host), world.folder / "killed"
     tool = tools / "steps" / "virsh"
     # All processes of its session, which is that of the script.
-    kill = 'for n in /proc/[0-9]*; do set -- $(cat $n/stat 2>/dev/null); [ "${6:-}" != $own ] || kill -9 ${n#/proc/}; done'
+    kill = (
+        'for n in /proc/[0-9]*; do set -- $(cat $n/stat 2>/dev/null); [ "${6:-}" != $own ] || kill -9 ${n#/proc/}; done'
+    )
     tool.write_text(
         f"#!/bin/sh\ncase $* in *{command}*) [ -e {mark} ] || "
         f"{{ touch {mark}; set -- $(cat /proc/$$/stat); own=$6; {kill}; }} ;; esac\n"
