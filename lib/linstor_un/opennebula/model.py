@@ -222,7 +222,8 @@ def _disk(element: _Element) -> Disk:
         is_clone=text(element, "CLONE").upper() != "NO",
         is_read_only=text(element, "READONLY").upper() == "YES",
         is_shareable=text(element, "SHAREABLE").upper() == "YES",
-        is_cdrom=kind == "CDROM",
+        # BLOCK_CDROM where the image's datastore names a DISK_TYPE of blocks.
+        is_cdrom=kind == "CDROM" or kind.endswith("_CDROM"),
         file_system=text(element, "FS"),
         transfer_driver=text(element, "TM_MAD"),
         datastore_id=number(element, "DATASTORE_ID") or 0,
