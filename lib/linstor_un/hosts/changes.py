@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Optional
 
 from linstor_un.errors import CommandFailed
 from linstor_un.hosts.runner import Host, Step
@@ -16,6 +17,8 @@ THIN_PROVIDERS = frozenset({"LVM_THIN"})
 ZFS_PROVIDERS = frozenset({"ZFS", "ZFS_THIN"})
 _SECTOR_BYTES = 512
 _END = "end"
+# What is said beside the changes: that the pool is waited for, that it is read for as long as that takes, and was read.
+_WAITING, _BEGUN, _READ = "waiting", "begun", "read"
 
 # thin_delta reads a pool's metadata as they were when they were reserved, which the kernel does once at a time: other
 # backups are waited for, and thin_send of LINSTOR, as long as such a program works. What nobody works with any more was
@@ -67,10 +70,12 @@ until said=$(sudo -n dmsetup message "$path-tpool" 0 reserve_metadata_snap 2>&1)
         grep -qsx 'thin_[a-z]*' /proc/[0-9]*/comm ||
             sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null 2>&1 || true
         limit=$(($(date +%s) + $3))
+        echo waiting
     fi
     sleep 0.2
 done
 reserved=yes
+echo begun
 as_root=
 [ -r "${path}_tmeta" ] || as_root='sudo -n'
 changed='\\(different\\|left_only\\|right_only\\)'
@@ -80,6 +85,7 @@ said=$({ $as_root thin_delta --metadata-snap --thin1 "$earlier" --thin2 "$later"
 } | sed -e '/^ *<same /d' -e '/^ *<\\/*diff[ >]/d' -e '/^<\\/superblock/d' \\
     -e 's/^<superblock .*data_block_size="\\([0-9]*\\)".*/block \\1/' \\
     -e "s/^ *<$changed begin=\\"\\([0-9]*\\)\\" length=\\"\\([0-9]*\\)\\".*/\\2 \\3/")
+echo read
 reserved=
 sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null || {
     echo "somebody else has released the metadata of $group/$pool while they were read" >&2
@@ -98,6 +104,7 @@ as_root='sudo -n'
 sudo -n -l zfs send -i "@$2" "$1@$3" >/dev/null 2>&1 || as_root=
 dump=zstreamdump
 ! command -v zstream >/dev/null || dump='zstream dump'
+echo begun
 failed=$({ { $as_root zfs send -i "@$2" "$1@$3" || echo failed >&4
 } | { $dump -v || echo failed >&4
 } | sed -n -e '/^[A-Z]/{x;s/\\n */ /g;/./p;d;}' -e H >&5; } 4>&1)
@@ -110,7 +117,7 @@ def of_thin_pool(host: Host, volume: str, earlier: str, later: str) -> Iterator[
     """Yield the offset and the length, in bytes, of what differs between two snapshots in LVM's thin pool.
 
     Arguments: `volume` is the logical volume's name, as LINSTOR gives it to a resource, of which the snapshots' names
-    are made. Raises as Host.run.
+    are made. Raises as Host.run, also where the host does not come to reading the pool.
     """
     values = (f"{volume}_{earlier}", f"{volume}_{later}", host.settings.command_timeout_seconds)
     block_bytes = 0
@@ -143,12 +150,18 @@ def _value(line: str, name: str) -> str:
 
 
 def _lines(host: Host, what: str, step: Step) -> Iterator[str]:
+    # For each time that the pool is waited for, and whatever comes before that or behind the reading.
+    bound = 2 * host.settings.command_timeout_seconds
+    longest_seconds: Optional[int] = bound
     with host.feed(what, step) as feed:
-        while (line := feed.line()) != _END:
+        while (line := feed.line(longest_seconds)) != _END:
             if not line:
                 feed.finish()
                 raise CommandFailed(f"{what} on {host.name} ended early: retry")
-            yield line
+            if line in (_WAITING, _BEGUN, _READ):
+                longest_seconds = None if line == _BEGUN else bound
+            else:
+                yield line
         feed.finish()
 
 

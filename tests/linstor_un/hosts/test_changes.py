@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linstor_un.errors import HostUnreachable
 from linstor_un.hosts import changes
+from linstor_un.hosts.runner import Host
+from linstor_un.settings import Settings
 
 RANGE = st.tuples(st.integers(0, 40), st.integers(1, 20))
 
@@ -38,3 +44,16 @@ def test_no_byte_that_may_have_changed_is_left_out(found: list[tuple[int, int]],
         byte for offset, length in changes.within(iter(found), earlier, size) for byte in range(offset, offset + length)
     }
     assert covered == expected
+
+
+@pytest.mark.parametrize("kind", ["thin", "zfs"])
+def test_a_pool_that_does_not_come_to_be_read_is_given_up(
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sudo").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "sudo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    here = Host("onefe", Settings(command_timeout_seconds=1, in_use_timeout_seconds=1), True)
+    asked = changes.of_thin_pool(here, "v", "a", "b") if kind == "thin" else changes.of_zfs(here, "p/v", "a", "b", 512)
+    with pytest.raises(HostUnreachable, match="has not done it in 2 s"):
+        next(asked)
