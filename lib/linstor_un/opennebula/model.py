@@ -189,10 +189,15 @@ def size_mib(value: int, what: str) -> int:
     return value
 
 
+def has_increments(tree: _Element) -> bool:
+    """Tell whether backups of a <VM> are increments of each other."""
+    return text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT"
+
+
 def virtual_machine(tree: _Element) -> VirtualMachine:
     """Read a <VM>; raises InvalidInput."""
     history = tree.findall("HISTORY_RECORDS/HISTORY")
-    has_increments = text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT"
+    is_incremental = has_increments(tree)
     return VirtualMachine(
         vm_id=required_number(tree, "ID"),
         state=number(tree, "STATE") or 0,
@@ -202,8 +207,8 @@ def virtual_machine(tree: _Element) -> VirtualMachine:
         disks=tuple(_disk(element) for element in tree.iterfind("TEMPLATE/DISK")),
         hostnames=tuple(text(element, "HOSTNAME") for element in history),
         datastore_ids=tuple(number(element, "DS_ID") or 0 for element in history),
-        has_backups=has_increments or tree.find("BACKUPS/BACKUP_IDS/ID") is not None,
-        has_increments=has_increments,
+        has_backups=is_incremental or tree.find("BACKUPS/BACKUP_IDS/ID") is not None,
+        has_increments=is_incremental,
         linear_disks=frozenset(
             required_number(item, "DISK_ID") for item in tree.iterfind("SNAPSHOTS") if _is_linear(item)
         ),

@@ -164,16 +164,12 @@ def has_increments() -> bool:
 def others_increments() -> list[str]:
     """Return the VMs with disks of this driver that another driver backs up by increments; raises OnedUnreachable."""
     found = paged(Client(), "one.vmpool.infoextended", "VM", _NOT_DONE)
-    machines = [(_machine(tree), _system_driver(tree)) for tree in found if _has_increments(tree)]
+    machines = [(_machine(tree), _system_driver(tree)) for tree in found if model.has_increments(tree)]
     return [item.label for item, driver in machines if item.disks and driver not in ("", _DRIVER)]
 
 
 def _is_incremental(tree: _Element) -> bool:
-    return _system_driver(tree) == _DRIVER and _has_increments(tree)
-
-
-def _has_increments(tree: _Element) -> bool:
-    return text(tree, "BACKUPS/BACKUP_CONFIG/MODE").upper() == "INCREMENT"
+    return _system_driver(tree) == _DRIVER and model.has_increments(tree)
 
 
 def _system_driver(tree: _Element) -> str:
