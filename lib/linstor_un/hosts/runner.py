@@ -10,6 +10,7 @@ import os
 import select
 import shlex
 import subprocess
+from collections import deque
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, NamedTuple, Optional
@@ -47,6 +48,7 @@ _WATCHED = "watch\nexec </dev/null\n"
 _HOLE = bytes(1 << 20)
 # The least that is worth to begin anew behind it: what is shorter is made and passed on in less time.
 _LONG_HOLE_BYTES = 32 << 20
+_BLOCK_BYTES = 64 << 10
 _SSH_FAILED = 255
 _COMMAND_MISSING = 127
 
@@ -208,6 +210,9 @@ class Feed:
         self._has_begun = False
         # What was passed on and is not told yet: long holes come in many blocks.
         self._hole_bytes = 0
+        # What has come and nobody has asked for yet: whole lines, and the beginning of one.
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
 
     def __enter__(self) -> Feed:
         return self
@@ -259,13 +264,23 @@ class Feed:
 
         Raises HostUnreachable where nothing has come in that time.
         """
-        if longest_seconds is not None and not select.select([self.stdout], [], [], longest_seconds)[0]:
-            raise self._host.overdue(self._what, longest_seconds)
-        return self.stdout.readline().decode("utf-8", "replace").strip()
+        while not self._lines:
+            # Not by the stream, which may have taken more than one line: that is not waited for.
+            if longest_seconds is not None and not select.select([self.stdout], [], [], longest_seconds)[0]:
+                raise self._host.overdue(self._what, longest_seconds)
+            block = os.read(self.stdout.fileno(), _BLOCK_BYTES)
+            if not block:
+                self._lines.append(self._rest)
+                self._rest = b""
+                break
+            *lines, self._rest = (self._rest + block).split(b"\n")
+            self._lines.extend(lines)
+        return self._lines.popleft().decode("utf-8", "replace").strip()
 
     def finish(self, longest_seconds: Optional[int] = None) -> str:
         """Wait for the script and return what else it printed; raises as Host.run."""
-        return self._host._finish(self._what, self._process, longest_seconds)
+        left = b"\n".join([*self._lines, self._rest]).decode("utf-8", "replace")
+        return left + self._host._finish(self._what, self._process, longest_seconds)
 
     def stop(self) -> None:
         """End the script, whose work is worth nothing any more."""

@@ -377,6 +377,23 @@ def test_lines_are_exchanged_while_the_script_runs() -> None:
         assert feed.finish() == ""
 
 
+def test_a_line_that_has_come_with_another_is_not_waited_for() -> None:
+    script = "printf 'one\\ntwo\\nha'; read -r word; printf 'lf\\n'; read -r word"
+    feed = HERE.feed("Talking", Step(script, ()))
+    assert [feed.line(1), feed.line(1)] == ["one", "two"]
+    feed.say("go on")
+    assert feed.line(1) == "half"
+    with pytest.raises(HostUnreachable, match="has not done it in 1 s"), feed:
+        feed.line(1)
+
+
+def test_what_is_left_of_lines_is_what_else_was_printed() -> None:
+    with HERE.feed("Talking", Step("printf 'one\\ntwo\\nthree'; read -r word; echo four", ())) as feed:
+        assert feed.line() == "one"
+        feed.say("go on")
+        assert feed.finish() == "two\nthreefour\n"
+
+
 def test_nothing_stays_behind_of_a_script(tmp_path: Path) -> None:
     script = Step('echo "$$" >"$1/pid"', (tmp_path,))
     HERE.run("Doing it", script)
