@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Callable
 
-from tests import page
+from tests import commands, page
 from tests.faults.cells import EXPORTED, WAIVERS, Cell, cells, check
 from tests.faults.scenes import SCENES
 from tests.faults.stage import Stage, die_with_parent, perform
@@ -89,7 +88,7 @@ def jobs(options: argparse.Namespace) -> list[tuple[str, Choose]]:
 
 def main(arguments: list[str]) -> int:
     """Run the cells that are asked for and say what came of them; 0 when all is well."""
-    options = _options(arguments)
+    options = commands.options(COMMAND, __doc__ or "", arguments, "cells")
     # The entry scripts keep their bytecode, as an installation does.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.monotonic()
@@ -97,9 +96,8 @@ def main(arguments: list[str]) -> int:
     with ProcessPoolExecutor(options.processes, initializer=die_with_parent) as pool:
         for job in as_completed([pool.submit(run, name, choose, options.list) for name, choose in jobs(options)]):
             _tell(outcomes, job.result(), options.list)
-    shown = table([item for item in outcomes.values() if item.names])
-    minutes = (time.monotonic() - started) / 60
-    shown += f"\n\n`{' '.join([COMMAND, *arguments])}`: {minutes:.0f} minutes with {options.processes} processes."
+    found = table([item for item in outcomes.values() if item.names])
+    shown = commands.told(found, COMMAND, arguments, started, options.processes)
     print(f"\n{shown}")
     if options.table:
         page.put(options.table, COMMAND, f"{shown}\n\n{waivers()}")
@@ -131,19 +129,6 @@ def waivers() -> str:
     return "\n".join(
         ["What an action that was killed, or failed at the step that is named, may leave until then:", "", *rows]
     )
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("pattern", nargs="?", default="", help="a regular expression for the names of cells")
-    parser.add_argument("--list", action="store_true", help="only list the cells")
-    parser.add_argument("--sample", type=int, metavar="COUNT", help="only about so many cells, drawn by --seed")
-    parser.add_argument("--seed", default="", help="what decides which cells are drawn, such as a commit's id")
-    # Half of the time a cell waits.
-    processes = 2 * (os.cpu_count() or 1)
-    parser.add_argument("-n", dest="processes", type=int, default=processes, help=f"processes ({processes})")
-    parser.add_argument("--table", type=Path, metavar="PAGE", help="put the table into this page")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

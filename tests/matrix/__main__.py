@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
@@ -12,9 +11,8 @@ import traceback
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from tests import page
+from tests import commands, page
 from tests.faults.stage import die_with_parent
 from tests.linstor_un.scenes import NOTHING, what_is_left
 from tests.matrix.flows import FLOWS
@@ -103,7 +101,7 @@ def jobs(wanted: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
 
 def main(arguments: list[str]) -> int:
     """Play what is asked for and say what came of it; 0 when all is well."""
-    options = _options(arguments)
+    options = commands.options(COMMAND, __doc__ or "", arguments, "flows")
     # The entry scripts keep their bytecode, as an installation does.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     wanted = cells(options.pattern)
@@ -120,9 +118,7 @@ def main(arguments: list[str]) -> int:
             known = outcomes.setdefault(new.row, Outcome(new.row))
             known.results.update(new.results)
             known.wrong.update(new.wrong)
-    shown = tables(outcomes)
-    minutes = (time.monotonic() - started) / 60
-    shown += f"\n\n`{' '.join([COMMAND, *arguments])}`: {minutes:.0f} minutes with {options.processes} processes."
+    shown = commands.told(tables(outcomes), COMMAND, arguments, started, options.processes)
     print(f"\n{shown}")
     if options.table:
         page.put(options.table, COMMAND, shown)
@@ -144,19 +140,6 @@ def _table(table: str, rows: Sequence[Row], flows: Sequence[str], outcomes: dict
     head = [f"| {table} | {' | '.join(row.name for row in rows)} |", f"|---|{':-:|' * len(rows)}"]
     found = [[outcomes[key(row)].results.get(flow, UNTRIED) for row in rows] for flow in flows]
     return head + [f"| {flow} | {' | '.join(results)} |" for flow, results in zip(flows, found)]
-
-
-def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("pattern", nargs="?", default="", help="a regular expression for names as --list shows them")
-    parser.add_argument("--list", action="store_true", help="only list what would be played")
-    parser.add_argument("--sample", type=int, metavar="COUNT", help="only so many, drawn by --seed")
-    parser.add_argument("--seed", default="", help="what decides which are drawn, such as a commit's id")
-    # Half of the time a flow waits.
-    processes = 2 * (os.cpu_count() or 1)
-    parser.add_argument("-n", dest="processes", type=int, default=processes, help=f"processes ({processes})")
-    parser.add_argument("--table", type=Path, metavar="PAGE", help="put the tables into this page")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

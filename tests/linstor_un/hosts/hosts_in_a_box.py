@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from linstor_sandbox import Sandbox
 from linstor_un.hosts.runner import Host
@@ -32,3 +35,11 @@ def replace_tool(sandbox: Sandbox, name: str, tool: str, script: str) -> Path:
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     return path
+
+
+def say_size(monkeypatch: pytest.MonkeyPatch, folder: Path, size_bytes: int) -> None:
+    """Let the front-end take any file for a device of this size, by a lsblk of its own in a new folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "lsblk").write_text(f"#!/bin/sh\necho {size_bytes}\n")
+    (folder / "lsblk").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from linstor_un.hosts.backup_files import Manner, Target
 from linstor_un.hosts.runner import Host
 from linstor_un.settings import Settings
 from linstor_un.units import MIB
+from tests.linstor_un.hosts.hosts_in_a_box import say_size
 
 SIZE = 64 * MIB
 HERE = Host("onefe", Settings(), True)
@@ -42,11 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Target:
     """A disk full of data, which a lsblk of its own takes for a device."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "lsblk").write_text(f"#!/bin/sh\necho {SIZE}\n")
-    (programs / "lsblk").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    say_size(monkeypatch, tmp_path / "programs", SIZE)
     device = tmp_path / "device"
     device.write_bytes(b"data" * (SIZE // 4))
     return Target(str(device), SIZE, str(tmp_path / "disk.0.1"))

@@ -19,16 +19,13 @@ from linstor_un.hosts import copies, runner
 from linstor_un.hosts.runner import Host
 from linstor_un.settings import Settings
 from linstor_un.units import MIB
+from tests.linstor_un.hosts.hosts_in_a_box import say_size
 
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Return a file that the front-end takes for a device, since its lsblk knows any."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "lsblk").write_text(f"#!/bin/sh\necho {MIB}\n")
-    (programs / "lsblk").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    say_size(monkeypatch, tmp_path / "programs", MIB)
     made = tmp_path / "device"
     made.write_bytes(bytes(MIB))
     return made
@@ -48,7 +45,7 @@ def test_long_holes_are_left_out_wherever_they_are(
 ) -> None:
     data = b"".join(pieces)[:LARGE]
     device.write_bytes(bytes(LARGE) if reads_zero else BEFORE)
-    (device.parent / "programs" / "lsblk").write_text(f"#!/bin/sh\necho {LARGE}\n")
+    say_size(monkeypatch, device.parent / "programs", LARGE)
     monkeypatch.setattr(runner, "_LONG_HOLE_BYTES", 2 * MIB)
     with copies.write(Host("onefe", Settings(), True), str(device), LARGE, reads_zero) as feed:
         for start in range(0, len(data), 3 * MIB):
