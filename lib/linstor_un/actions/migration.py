@@ -97,15 +97,18 @@ def _groups(
 ) -> list[tuple[Datastore, Settings, list[Disk]]]:
     """Return the disks by the LINSTOR that they are on, with the datastore whose attributes hold for them."""
     system = datastores[system_id]
-    is_ours = system.transfer_driver == transfer.DRIVER or not disks
+    if system.transfer_driver == transfer.DRIVER or not disks:
+        return [(system, _settings(call, system), list(disks))]
     found: dict[object, tuple[Datastore, Settings, list[Disk]]] = {}
     for disk in disks:
-        own = system if is_ours else datastores[disk.datastore_id]
-        settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+        own = datastores[disk.datastore_id]
+        settings = _settings(call, own)
         found.setdefault(settings.controllers, (own, settings, []))[2].append(disk)
-    if not found:
-        return [(system, settings_room.for_datastore(call.configuration, system.attributes, system.label), [])]
     return list(found.values())
+
+
+def _settings(call: Call, datastore: Datastore) -> Settings:
+    return settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
 
 
 def of_each(moves: Sequence[Migration], do: Callable[[Migration], None]) -> None:
