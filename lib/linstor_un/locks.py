@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional
 from linstor_un import log
 from linstor_un.errors import Busy, InvalidSetting
 from linstor_un.settings import Settings, lock_directory
-from linstor_un.undo import undisturbed
+from linstor_un.undo import surely, undisturbed
 
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.25
@@ -32,20 +32,41 @@ def volume_lock(
 
     Raises Busy when the wait is over.
     """
-    path = os.path.join(directory, f"linstor_un-{resource.lower()}.lock")
-    descriptor = _try(path)
-    is_contended = descriptor is None
-    if descriptor is None:
-        descriptor = _acquire(path, resource, timeout_seconds, interrupt_holder)
-    log.show_in(descriptor)
-    try:
+    lock = _VolumeLock(os.path.join(directory, f"linstor_un-{resource.lower()}.lock"))
+    with surely(lock.give_back):
+        is_contended = not lock.take()
+        if is_contended:
+            _wait(lock, resource, timeout_seconds, interrupt_holder)
         yield is_contended
-    finally:
-        log.hide_from(descriptor)
+
+
+class _VolumeLock:
+    """The lock file of a volume, which this process holds or does not."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor: Optional[int] = None
+
+    def take(self) -> bool:
+        """Take it if nobody has it; return whether it is ours."""
+        # A signal between the making of the file and the note of that would leave it.
         with undisturbed():
-            # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
-            _unlink(path)
-            os.close(descriptor)
+            self._descriptor = _locked(self.path, fcntl.LOCK_EX)
+            if self._descriptor is None:
+                return False
+            log.show_in(self._descriptor)
+            _write_holder(self.path, self._descriptor)
+        return True
+
+    def give_back(self) -> None:
+        """Let others have it, if it is ours."""
+        if self._descriptor is None:
+            return
+        log.hide_from(self._descriptor)
+        # Unlinked while still held: whoever waits on the old file notices that it is gone and starts again.
+        _unlink(self.path)
+        os.close(self._descriptor)
+        self._descriptor = None
 
 
 def of_volume(settings: Settings, resource: str, interrupt_holder: bool = False) -> AbstractContextManager[bool]:
@@ -84,23 +105,52 @@ def _is_held(path: str) -> bool:
 class SharedGuest:
     """A volume that is attached somewhere only for copying from it, by one action or by several at once."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.is_last = False
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: Optional[int] = None
+        self._is_last = False
+
+    def join(self) -> bool:
+        """Share it unless whoever was the last is just leaving it; return whether this is one of them now."""
+        with undisturbed():
+            self._descriptor = _locked(self._path, fcntl.LOCK_SH)
+            if self._descriptor is None:
+                return False
+            try:
+                # Room for the note, now: there may be none when the volume has been attached.
+                os.posix_fallocate(self._descriptor, 0, len(_ATTACHED))
+            except OSError as failure:
+                raise _full(self._path, failure) from None
+        return True
 
     def note_attached(self) -> None:
         """Remember, for whoever is the last, that the volume was not there before."""
-        os.pwrite(self._descriptor, _ATTACHED, 0)
+        if self._descriptor is not None:
+            os.pwrite(self._descriptor, _ATTACHED, 0)
 
     def may_detach(self) -> bool:
-        """Tell whether this was the last to share the volume, and one of them has attached it."""
+        """Tell whether this was the last to share the volume, and one of them has attached it; says yes once."""
+        if self._descriptor is None or self._is_last:
+            return False
         try:
             # Where this fails the shared lock is gone too, and another one who tries after us is the last.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        self.is_last = True
+        self._is_last = True
         return os.pread(self._descriptor, len(_ATTACHED), 0) == _ATTACHED
+
+    def part(self) -> None:
+        """Share it no longer."""
+        if self._descriptor is None:
+            return
+        # What ended before it began leaves no file either.
+        self.may_detach()
+        if self._is_last:
+            # Not before: whoever comes meanwhile would make a new file and begin at once.
+            _unlink(self._path)
+        os.close(self._descriptor)
+        self._descriptor = None
 
 
 @contextmanager
@@ -110,48 +160,28 @@ def shared_guest(directory: str, resource: str, node: str, timeout_seconds: floa
     After may_detach has said yes nobody else begins until the block ends, so that the volume is detached while nobody
     reads. Raises Busy where that takes longer than `timeout_seconds`.
     """
-    path = os.path.join(directory, f"linstor_un-{resource.lower()}@{node.lower()}.lock")
+    guest = SharedGuest(os.path.join(directory, f"linstor_un-{resource.lower()}@{node.lower()}.lock"))
     deadline = time.monotonic() + timeout_seconds
-    while (descriptor := _locked(path, fcntl.LOCK_SH)) is None:
-        if time.monotonic() > deadline:
-            raise _busy(resource, 0, timeout_seconds)
-        time.sleep(_LONGEST_WAIT_SECONDS)
-    guest = SharedGuest(descriptor)
-    try:
-        _reserve(path, guest, descriptor)
+    with surely(guest.part):
+        while not guest.join():
+            if time.monotonic() > deadline:
+                raise _busy(resource, 0, timeout_seconds)
+            time.sleep(_LONGEST_WAIT_SECONDS)
         yield guest
-    finally:
-        if guest.is_last:
-            # Not before: whoever comes meanwhile would make a new file and begin at once.
-            _unlink(path)
-        os.close(descriptor)
 
 
-def _reserve(path: str, guest: SharedGuest, descriptor: int) -> None:
-    """Take the room for the note now: there may be none when the volume has been attached."""
-    try:
-        os.posix_fallocate(descriptor, 0, len(_ATTACHED))
-    except OSError as failure:
-        # So that the file goes, unless others share it.
-        guest.may_detach()
-        raise _full(path, failure) from None
-
-
-def _acquire(path: str, resource: str, timeout_seconds: float, interrupt_holder: bool) -> int:
+def _wait(lock: _VolumeLock, resource: str, timeout_seconds: float, interrupt_holder: bool) -> None:
     deadline = time.monotonic() + timeout_seconds
-    wait = _FIRST_WAIT_SECONDS
-    while True:
-        descriptor = _try(path)
-        if descriptor is not None:
-            return descriptor
-        holder = _holder(path)
+    pause = _FIRST_WAIT_SECONDS
+    while not lock.take():
+        holder = _holder(lock.path)
         if interrupt_holder and holder:
             _interrupt(holder, resource)
             interrupt_holder = False
         if time.monotonic() > deadline:
             raise _busy(resource, holder, timeout_seconds)
-        time.sleep(wait)
-        wait = min(wait * 1.5, _LONGEST_WAIT_SECONDS)
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_WAIT_SECONDS)
 
 
 def _busy(resource: str, holder: int, timeout_seconds: float) -> Busy:
@@ -191,13 +221,6 @@ def _unlink(path: str) -> None:
         )
 
 
-def _try(path: str) -> int | None:
-    descriptor = _locked(path, fcntl.LOCK_EX)
-    if descriptor is not None:
-        _write_holder(path, descriptor)
-    return descriptor
-
-
 def _locked(path: str, how: int) -> int | None:
     """Return the lock file's descriptor, locked so, or None where it is held or has just been given back."""
     descriptor = _open(path)
@@ -216,9 +239,6 @@ def _write_holder(path: str, descriptor: int) -> None:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
     except OSError as failure:
-        # While it is still held, as when it is given back.
-        _unlink(path)
-        os.close(descriptor)
         raise _full(path, failure) from None
 
 

@@ -32,6 +32,20 @@ def undisturbed() -> Iterator[None]:
             signal.raise_signal(earliest)
 
 
+@contextmanager
+def surely(step: Callable[[], object]) -> Iterator[None]:
+    """Run `step` behind the block, undisturbed and even where a signal comes just before it; it does nothing twice."""
+    try:
+        try:
+            yield
+        finally:
+            with undisturbed():
+                step()
+    finally:
+        with undisturbed():
+            step()
+
+
 def go_on_undisturbed() -> None:
     """Let no signal stop this process any more, not even while the interpreter ends."""
     for number in STOPPING_SIGNALS:

@@ -53,6 +53,7 @@ _LONGEST_CALL_SECONDS = 180
 _SETTLING_SECONDS = 15
 _TOLD = 20
 _CALLS_TOLD = 10
+_CHARACTERS_TOLD = 2000
 _SETTINGS = (
     'CONNECT_TIMEOUT="5"\nFAILOVER_TIMEOUT="10"\nREQUEST_TIMEOUT="20"\nDEVICE_TIMEOUT="20"\nIN_USE_TIMEOUT="5"\n'
     'LOCK_TIMEOUT="90"\nSSH_CONNECT_TIMEOUT="3"\nFREEZE_TIMEOUT="10"\nHOLD_TIMEOUT="20"\n'
@@ -296,7 +297,7 @@ def _names_vm(call: Call, vms: Collection[str]) -> bool:
 
 
 def _shown(call: Call) -> str:
-    return f"    {call.verb} {' '.join(call.argv_shown)}: {call.exit_code} {call.stderr.strip()[-300:]}"
+    return f"    {call.verb} {' '.join(call.argv_shown)}: {call.exit_code} {call.stderr.strip()[-_CHARACTERS_TOLD:]}"
 
 
 def _reason(failure: Exception) -> str:

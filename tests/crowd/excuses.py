@@ -184,7 +184,6 @@ def _shows(excuse: _Excuse, line: str, call: Call) -> bool:
     if call.kind == "onevm" and host is not None and not call.argv[0].startswith(f"{host[1]}:"):
         # A VM that was parked there.
         return host[1] == "front-end"
-        return False
     if (_KILLED in excuse.shows and call.exit_code == 255) or (_FAILED in excuse.shows and not call.succeeded):
         return True
     if call.kind == "onevm":

@@ -66,24 +66,27 @@ def offered(gateway: Gateway, resource: str, node: str, on: Sequence[str]) -> It
                 with undisturbed():
                     replicas.attach(gateway, resource, node)
             yield
+            # In here, so that a signal that comes just before it is no way around it.
+            _leave(gateway, guest, resource, node)
         except BaseException:
             # The reason for that must reach the user, not the failure to leave.
             with suppress(DriverError):
                 _leave(gateway, guest, resource, node)
             raise
-        _leave(gateway, guest, resource, node)
 
 
 def _leave(gateway: Gateway, guest: SharedGuest, resource: str, node: str) -> None:
     """Detach the volume if nobody else reads it, and no VM has got it on this node: nothing would attach it again."""
-    if not guest.may_detach():
-        return
     settings = gateway.settings
-    try:
-        # Whoever asks the action to stop meanwhile wants it gone too.
-        with undisturbed(), locks.of_volume(settings, resource):
-            if not devices.is_linked(runner.host(node, settings), drbd_device(resource), settings.datastore_location):
-                replicas.detach(gateway, resource, node)
-    except DriverError as failure:
-        log.error(f"could not take back attachment of {resource} on {node}: {failure}")
-        raise
+    # Whoever asks the action to stop meanwhile wants it gone too.
+    with undisturbed():
+        if not guest.may_detach():
+            return
+        try:
+            with locks.of_volume(settings, resource):
+                host = runner.host(node, settings)
+                if not devices.is_linked(host, drbd_device(resource), settings.datastore_location):
+                    replicas.detach(gateway, resource, node)
+        except DriverError as failure:
+            log.error(f"could not take back attachment of {resource} on {node}: {failure}")
+            raise
