@@ -162,6 +162,7 @@ class Crowd:
 
     def _recover(self) -> None:
         cloud = self.world.cloud
+        self._end_zombies()
         for vm in self.model.machines():
             self._try_again(vm)
             self._monitor(vm)
@@ -178,7 +179,7 @@ class Crowd:
     def _end_zombies(self) -> None:
         """What operators do with domains of VMs that oned has ended without their hosts: monitoring reports them."""
         domains = self.world.sandbox.domains
-        on_hosts = {f"one-{vm.identifier}" for vm in self.model.machines() if vm.state != VmState.PENDING}
+        on_hosts = {f"one-{vm.identifier}" for vm in self.model.machines() if not _is_to_come(vm)}
         for domain in list(domains.all.values()):
             if domain.name not in on_hosts:
                 domains.stop(domain)
@@ -281,6 +282,11 @@ class Crowd:
         return subprocess.run(
             [sys.executable, command, *arguments], env=environment, capture_output=True, text=True, check=False
         )
+
+
+def _is_to_come(vm: VirtualMachine) -> bool:
+    """Whether no host can have a VM yet, at least not in this life of it."""
+    return vm.state == VmState.PENDING or vm.lcm_state == LcmState.PROLOG_FAILURE
 
 
 def _names_image(call: Call, images: Collection[str]) -> bool:

@@ -37,13 +37,13 @@ WAIVERS = (
     ),
     Waiver(
         r"^files/\w+/tmp/linstor_un\.\*: 0 ",
-        r"-rm\d/fails$|" + _KILLED_ON_HOST,
+        r"-rm\d+/fails$|" + _KILLED_ON_HOST,
         "an empty staging file, whose script was killed between its making and the removal of its name, or could not "
         "remove it: the next import on that host removes it an hour later",
     ),
     Waiver(
         r"/\.linstor_un\.[^/]+: 0 ",
-        r"-rm\d/fails$|" + _KILLED_ON_HOST,
+        r"-rm\d+/fails$|" + _KILLED_ON_HOST,
         "the empty mark of a directory's move whose script was killed, or could not remove it: the next move to that "
         "directory removes it an hour later, and its deletion at once",
     ),
@@ -55,7 +55,7 @@ WAIVERS = (
     ),
     Waiver(
         r"^(files/[^:]*|frontend/)datastores/\d+/\d+/[^:]*: \d+[^:]* instead of absent or ",
-        r"^tm/(mv|premigrate)/.*-(tar|cp|dd|rm)\d/|" + _KILLED_ON_HOST,
+        r"^tm/(mv|premigrate)/.*-(tar|cp|dd|rm)\d+/|" + _KILLED_ON_HOST,
         "a file that has come to the VM's new directory in part: the next try overwrites it, and the directory's "
         "deletion removes it",
     ),
@@ -67,7 +67,7 @@ WAIVERS = (
     ),
     Waiver(
         r"^metadata_snapshots: ",
-        r"^tm/prebackup.*-(sudo|dmsetup)\d/fails$|" + _KILLED_ON_HOST,
+        r"^tm/prebackup.*-(sudo|dmsetup)\d+/fails$|" + _KILLED_ON_HOST,
         "a thin pool's metadata that are still reserved, where the script was killed on its host or could not release "
         "them: the next increment in the pool releases them, once nobody else has for COMMAND_TIMEOUT",
     ),

@@ -167,6 +167,20 @@ def test_a_mode_that_is_not_done_is_refused_before_anything_is_made(
     assert state(world) == before
 
 
+def test_a_driver_that_nobody_knows_is_refused_before_anything_is_made(world: World) -> None:
+    values = {"LN_TARGET_FS_LVM_SSH": "NONE", "CLONE_TARGET_FS_LVM_SSH": "SELF", "DISK_TYPE_FS_LVM_SSH": "BLOCK"}
+    mixed(world, TM_MAD_SYSTEM="ssh,fs_lvm_ssh", **values)
+    confs = world.cloud.tm_mad_confs
+    confs["fs_lvm_ssh"] = {**confs["ssh"], "NAME": "fs_lvm_ssh"}
+    system = world.cloud.create_datastore('NAME="sys-lvm" TYPE="SYSTEM_DS" TM_MAD="fs_lvm_ssh"')
+    add_image(world, persistent=True)
+    before = state(world)
+    said = failure(lambda: world.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", system))
+    assert "cannot be in a system datastore of 'fs_lvm_ssh'" in said
+    assert "take 'fs_lvm_ssh' out of TM_MAD_SYSTEM" in said
+    assert state(world) == before
+
+
 def test_increments_of_another_drivers_backup_are_refused_before_anything_is_made(world: World) -> None:
     system = mixed(world)
     add_image(world)

@@ -20,16 +20,25 @@ from linstor_un.opennebula.model import Disk
 from linstor_un.undo import Undo
 from linstor_un.units import MIB
 
+# Whose system datastores have been seen to leave alone what belongs to this driver.
+SYSTEM_DRIVERS = ("ssh", "local", "shared", "qcow2")
+
 
 def check(action: Transfer, disk: Disk) -> None:
     """Check, before anything is made, that the VM can live there with this disk: nobody asks this driver later.
 
-    Raises InvalidSetting where the image's datastore says that disks become files, or that an image is copied, and
-    InvalidInput where backups would turn the disk into a file.
+    Raises InvalidSetting where the system datastore is of a driver that is not known, where the image's datastore says
+    that disks become files, or that an image is copied, and InvalidInput where backups would turn the disk into a file.
     """
     if not action.is_mixed:
         return
     driver = action.system_driver
+    if driver not in SYSTEM_DRIVERS:
+        raise InvalidSetting(
+            f"Disk {disk.disk_id} of VM {action.vm_id} cannot be in a system datastore of {driver[:40]!r}: nobody "
+            f"knows it to leave volumes of LINSTOR alone; take {driver[:40]!r} out of TM_MAD_SYSTEM in oned.conf, and "
+            f"instantiate the VM in a system datastore of linstor_un or of {', '.join(SYSTEM_DRIVERS)}"
+        )
     wanted = {"DISK_TYPE": (disk.disk_type, "BLOCK")}
     if disk.is_image:
         wanted["LN_TARGET"] = (disk.link_target, "NONE")

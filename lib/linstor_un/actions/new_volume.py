@@ -197,9 +197,17 @@ def marked_for(names: Names, volume: Volume) -> list[str]:
 
 
 def is_owned(names: Names, volume: Volume, owner: Mapping[str, str]) -> bool:
-    """Tell whether the volume's properties name this owner, or its mark does."""
-    says_so = all(volume.properties.get(key) == value for key, value in owner.items())
-    return bool(owner) and (says_so or marked_for(names, volume) == list(owner.values()))
+    """Tell whether the volume's properties name this owner, or its mark does.
+
+    A VM's disk is its own whichever system datastore it was in: made anew, the VM may come to another.
+    """
+    decisive = {key: value for key, value in owner.items() if key != names.datastore_id}
+    marked = marked_for(names, volume)
+    said = dict(zip(owner, marked)) if len(marked) == len(owner) else {}
+    says = [
+        all(properties.get(key) == value for key, value in decisive.items()) for properties in (volume.properties, said)
+    ]
+    return bool(owner) and any(says)
 
 
 def device(gateway: Gateway, resource: str, layers: Sequence[str], node: str = "") -> str:

@@ -9,7 +9,7 @@ import pytest
 from linstor_sandbox import Pool
 from linstor_sandbox.opennebula import LcmState, VirtualMachine
 from linstor_un.naming import Names
-from tests.conftest import World
+from tests.conftest import SYSTEM_TEMPLATE, World
 from tests.linstor_un.living import snapshots, two_primaries, write
 from tests.linstor_un.scenes import (
     MIB,
@@ -130,6 +130,20 @@ def test_a_disk_that_is_attached_anew_while_the_earlier_one_waits(world: World) 
     assert f"{own(vm, 1)}-2" not in volumes(world)
     world.sandbox.set_node(away, online=True)
     assert volumes(world) == {"one-image-0", own(vm)}
+
+
+def test_a_vm_that_is_recreated_in_another_system_datastore_discards_what_could_not_be_deleted(world: World) -> None:
+    vm = world.cloud.instantiate(TEMPLATE, "node1", world.system)
+    world.sandbox.faults.fail(f"DELETE .*/resource-definitions/{own(vm)}", times=-1)
+    world.cloud.recover_recreate(vm)
+    world.sandbox.faults.clear()
+    assert own(vm) in volumes(world)
+    another = world.cloud.create_datastore(SYSTEM_TEMPLATE.replace("linstor-system", "another"))
+    world.cloud.deploy(vm, "node1", another)
+    assert vm.lcm_state == LcmState.RUNNING
+    assert "discarding" in last(world, "clone").stderr
+    world.cloud.terminate(vm)
+    assert what_is_left(world) == {**NOTHING, "volumes": ["one-image-0"]}
 
 
 def test_a_vm_is_suspended_again_while_its_earlier_memory_waits(world: World) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, Optional
 
+from linstor_un.actions.mixed_mode import SYSTEM_DRIVERS
 from linstor_un.cli.installation.oned_conf import DRIVER
 from linstor_un.cli.installation.oned_syntax import Attribute, Pair, attributes
 from linstor_un.errors import InvalidInput
@@ -35,7 +36,7 @@ class Mode(NamedTuple):
 _VOLUMES = {"LN_TARGET": "NONE", "CLONE_TARGET": "SELF", "DISK_TYPE": "BLOCK"}
 # By the names that an operator gives them: the driver that is not this one.
 MODES = {
-    **{name: Mode(DRIVER, name, _VOLUMES) for name in ("ssh", "local", "shared", "qcow2")},
+    **{name: Mode(DRIVER, name, _VOLUMES) for name in SYSTEM_DRIVERS},
     "ceph": Mode("ceph", DRIVER, {"LN_TARGET": "NONE", "CLONE_TARGET": "SELF", "DISK_TYPE": "RBD"}),
 }
 
