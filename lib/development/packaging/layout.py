@@ -12,7 +12,7 @@ from development.packaging import manual, materials
 from development.packaging.source import TEMPLATES, Vendored, files
 from linstor_un.cli.installation import packaged, payload
 from linstor_un.cli.installation.changes import Content
-from linstor_un.cli.installation.tree import Tree
+from linstor_un.cli.installation.tree import COMMAND, Tree
 
 _PYTHON = "/usr/bin/python3"
 _DOCUMENTATION = "/usr/share/doc/linstor-un"
@@ -49,8 +49,8 @@ def layout(kind: str, vendored: Vendored, epoch: int) -> dict[str, File]:
     found |= {f"{library}/{payload.VENDORED}/{name}": File(data) for name, data in vendored.files.items()}
     found[f"{_PRIVATE}/{packaged.KIND_FILE}"] = File(f"{kind}\n".encode())
     found[CONFIGURATION] = File(content.configuration)
-    found[f"{_PRIVATE}/{payload.COMMAND}"] = _file(content.files[payload.COMMAND])
-    found[f"{_TREE.commands}/{payload.COMMAND}"] = File(b"", target=f"../share/linstor_un/{payload.COMMAND}")
+    found[f"{_PRIVATE}/{COMMAND}"] = _file(content.files[COMMAND])
+    found[_TREE.command] = File(b"", target=f"../share/linstor_un/{COMMAND}")
     found[_MAINTAIN] = File((TEMPLATES / "maintain").read_bytes(), 0o755)
     found |= _documentation(vendored, epoch)
     return dict(sorted(found.items()))

@@ -71,3 +71,18 @@ def test_a_record_of_another_version_is_left_alone(tree: Tree) -> None:
         assert result.exit_code == 1
         assert "use the linstor-un that has written it" in result.output
     assert tree.content() == before
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{remotes}/../../etc/passwd", "{remotes}x/script", "/"])
+def test_a_record_that_names_what_no_installation_changes_is_not_followed(tree: Tree, path: str) -> None:
+    """OpenNebula's user may write the record, and root may be who uninstalls."""
+    record = tree.var / "linstor_un/installed.json"
+    planted = json.loads(record.read_text())
+    first = next(iter(planted["paths"].values()))
+    planted["paths"][path.format(remotes=tree.remotes)] = {**first, "original": None, "original_digest": "absent"}
+    record.write_text(json.dumps(planted))
+    before = tree.content()
+    result = tree.run("uninstall", "--yes")
+    assert result.exit_code == 1
+    assert "which no installation changes" in result.output
+    assert tree.content() == before

@@ -36,6 +36,7 @@ class Journal:
     """
 
     def __init__(self, tree: Tree) -> None:
+        self._tree = tree
         self.folder = tree.here(f"{tree.var}/linstor_un")
         self.entries: dict[str, Entry] = {}
         self.version = ""
@@ -122,6 +123,9 @@ class Journal:
                 document = json.load(file)
             if document["format"] != _FORMAT:
                 raise ValueError("it has another format")
+            others = [path for path in document["paths"] if not self._tree.holds(path)]
+            if others:
+                raise ValueError(f"it names {others[0][:200]}, which no installation changes")
             self.entries = {path: _from_json(entry) for path, entry in document["paths"].items()}
             self.version, self.python = document["version"], document["python"]
             self.is_complete = document["is_complete"]

@@ -7,13 +7,13 @@ import sysconfig
 from typing import NamedTuple
 
 from linstor_un.cli.installation.changes import FILE, Content
+from linstor_un.cli.installation.tree import COMMAND
 
 # Folders that are the driver's own, as they are called in a checkout and in a remotes folder.
 OWN_FOLDERS = ("datastore/linstor_un", "tm/linstor_un", "lib/linstor_un")
 LIBRARY = "lib/linstor_un"
 # Other projects' packages that come with the driver, as those of distributions have them.
 VENDORED = "vendored"
-COMMAND = "linstor-un"
 # Files of the bash driver that have no successor.
 OBSOLETE = ("datastore/linstor_un/linstor_utils.sh", "datastore/linstor_un/linstor_un.conf")
 _FOLDERS = {"datastore": OWN_FOLDERS[0], "tm": OWN_FOLDERS[1], "vmm": "vmm/kvm"}

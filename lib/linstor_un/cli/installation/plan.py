@@ -27,7 +27,7 @@ from linstor_un.cli.installation.interpreter import Interpreter
 from linstor_un.cli.installation.journal import Journal
 from linstor_un.cli.installation.oned_conf import DRIVER, OVERRIDES
 from linstor_un.cli.installation.payload import Payload
-from linstor_un.cli.installation.tree import Tree
+from linstor_un.cli.installation.tree import COMMAND, Tree
 from linstor_un.errors import MissingDependency, NotInstalled
 
 _FOLDER = Content(DIRECTORY, mode=0o755)
@@ -164,8 +164,8 @@ class _Planner:
 
     def command(self) -> None:
         """Plan the link by which a shell finds linstor-un; another command of that name is left alone."""
-        path = f"{self.tree.commands}/{payload.COMMAND}"
-        target = os.path.relpath(f"{self.tree.remotes}/{payload.COMMAND}", self.tree.commands)
+        path = self.tree.command
+        target = os.path.relpath(f"{self.tree.remotes}/{COMMAND}", self.tree.commands)
         found = self._now(path)
         if found is None or self.journal.is_ours(path, found):
             self._become(path, Content(LINK, target=target))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from linstor_un.errors import OpenNebulaMissing
 
+COMMAND = "linstor-un"
+
 
 class Tree(NamedTuple):
     """The folders of one OpenNebula, as it sees them itself; `root` is what its / is here, empty for this machine's."""
@@ -37,6 +39,11 @@ class Tree(NamedTuple):
         """Return linstor_un.conf."""
         return f"{self.remotes}/etc/datastore/linstor_un/linstor_un.conf"
 
+    @property
+    def command(self) -> str:
+        """Return the link by which a shell finds linstor-un."""
+        return f"{self.commands}/{COMMAND}"
+
     def here(self, path: str) -> str:
         """Return where a path of the tree is on this machine."""
         return self.root + path
@@ -46,6 +53,12 @@ class Tree(NamedTuple):
         if not os.path.islink(self.here(path)):
             return path
         return os.path.realpath(self.here(path))[len(os.path.realpath(self.root)) if self.root else 0 :]
+
+    def holds(self, path: str) -> bool:
+        """Tell whether an installation may have changed this path; others than root may write the record of that."""
+        files = (self.real(self.oned_conf), self.real(self.vmm_execrc), self.command)
+        is_on_the_way = any(f"{file}/".startswith(f"{path}/") for file in files)
+        return os.path.normpath(path) == path and (is_on_the_way or path.startswith(f"{self.remotes}/"))
 
     def release(self) -> str:
         """Return OpenNebula's release, empty where it does not say."""
