@@ -86,11 +86,13 @@ said=$({ $as_root thin_delta --metadata-snap --thin1 "$earlier" --thin2 "$later"
     -e 's/^<superblock .*data_block_size="\\([0-9]*\\)".*/block \\1/' \\
     -e "s/^ *<$changed begin=\\"\\([0-9]*\\)\\" length=\\"\\([0-9]*\\)\\".*/\\2 \\3/")
 echo read
-reserved=
+# Still noted meanwhile: what is stopped before it is done does it on the way out.
 sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null || {
+    reserved=
     echo "somebody else has released the metadata of $group/$pool while they were read" >&2
     exit 1
 }
+reserved=
 printf '%s\\n' "$said" | grep -qx failed && exit 1
 printf '%s\\n' "$said" end
 """
