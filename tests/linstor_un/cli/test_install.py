@@ -228,6 +228,7 @@ def test_a_configuration_that_is_a_link_is_edited_where_it_lies(tree: Tree) -> N
     tree.oned_conf.rename(real)
     tree.oned_conf.symlink_to(real)
     before = tree.content()
+    assert '+    NAME = "linstor_un", LN_TARGET' in tree.done("install", "--dry-run")
     tree.done("install", "--yes")
     assert tree.oned_conf.is_symlink() and "linstor_un" in real.read_text()
     tree.done("uninstall", "--yes")

@@ -51,10 +51,10 @@ class Plan(NamedTuple):
     @property
     def restarts(self) -> bool:
         """Tell whether oned has to read its configuration anew."""
-        return any(change.path in _edited_files(self.tree) for change in self.changes)
+        return any(change.path in edited_files(self.tree) for change in self.changes)
 
 
-def _edited_files(tree: Tree) -> tuple[str, str]:
+def edited_files(tree: Tree) -> tuple[str, str]:
     """Return the paths of oned.conf and vmm_execrc, where a link leads."""
     return tree.real(tree.oned_conf), tree.real(tree.vmm_execrc)
 
@@ -243,7 +243,7 @@ def _original(tree: Tree, journal: Journal, path: str, now: Optional[Content], n
     original = journal.original(path)
     if now is None or original is now or not journal.is_changed_since(path, now):
         return original
-    if path in _edited_files(tree):
+    if path in edited_files(tree):
         notes.append(f"{tree.here(path)} was changed since: only the lines for {DRIVER} go.")
         return now._replace(data=_without_driver(tree, path, original, now).encode("latin-1"), modified_ns=None)
     if path == tree.configuration:

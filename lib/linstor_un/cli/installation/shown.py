@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 
 from linstor_un.cli.installation.changes import DIRECTORY, FILE, Change
-from linstor_un.cli.installation.plan import Plan
+from linstor_un.cli.installation.plan import Plan, edited_files
 from linstor_un.cli.installation.tree import Tree
 from linstor_un.cli.output import Report
 
@@ -44,7 +44,7 @@ def _is_folder(change: Change) -> bool:
 
 def _diff(tree: Tree, change: Change) -> str:
     """Return what changes in a configuration file, empty for all others."""
-    is_text = change.path.startswith(f"{tree.etc}/") or change.path == tree.configuration
+    is_text = change.path in (*edited_files(tree), tree.configuration)
     if not is_text or change.before is None or change.before.kind != FILE or change.after is None:
         return ""
     before, after = (
