@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Optional
 
 from . import drbd
@@ -417,7 +418,14 @@ class ResourceView:
             else:
                 state = "SyncSource" if peer.state() == "Inconsistent" and mine == "UpToDate" else "Established"
             states[peer.node.name] = {"replication_state": state}
+            if state == "SyncTarget":
+                states[peer.node.name]["done_percentage"] = self._synced_percent()
         return states
+
+    def _synced_percent(self) -> float:
+        """How much of a replica that is being filled is there; one that a fault holds back is not filled at all."""
+        left, whole = self.resource.synced_at - time.monotonic(), self.cluster.sync_seconds
+        return round(100 * (1 - min(1.0, left / whole)), 2) if left > 0 and whole else 0.0
 
     def _volume_flags(self, volume: VolumeDefinition) -> list[str]:
         flags = set(self.resource.volume_flags.get(volume.number, ()))

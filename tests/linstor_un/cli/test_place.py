@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from linstor_un.settings import read_configuration
 from tests.conftest import CHECKOUT, World
 from tests.linstor_un.cli.clouds import GROUP, Estate
 from tests.linstor_un.cli.planted import D0, definition, drop, flag, know_snapshot, open_volume, outdated, snapshot
+from tests.linstor_un.cli.test_audit import read_until
 
 BALANCE = "BalanceResourcesEnabled"
 
@@ -106,6 +108,21 @@ def test_a_dry_run_changes_nothing(estate: Estate, arguments: tuple[str, ...]) -
     [row] = json.loads(result.output)
     assert (row["outcome"], row["volume"], row["node"]) == ("would", D0, arguments[1])
     assert estate.sandbox.snapshot_of_state() == before
+
+
+def test_somebody_who_watches_sees_how_much_is_synced(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estate.sandbox.cluster, "sync_seconds", 5.0)
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "linstor_un.cli", "place", D0, "--add", "node4", "--yes"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib"), "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = read_until(terminal).decode()
+    os.close(terminal)
+    assert process.returncode == 0, shown
+    percents = [int(number) for number in re.findall(r"([0-9]+)%", shown)]
+    assert percents == sorted(percents)
+    assert {0, 100} < set(percents), "and something between them"
 
 
 def test_nobody_at_a_terminal_has_to_say_yes(estate: Estate) -> None:
