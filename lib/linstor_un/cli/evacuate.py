@@ -197,4 +197,5 @@ class Moving:
 
     def _tell(self, plan: Plan, outcome: str, note: str) -> None:
         self.told.append(Told(outcome, plan.scene.resource, plan.node, plan.said, note))
+        waiting.clear_bar(self._report)
         telling.line(self._report, self.told[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from tests.conftest import CHECKOUT, HONEST_TIMES, World
 from tests.linstor_un import living
 from tests.linstor_un.cli.clouds import GROUP, NODES, Estate
 from tests.linstor_un.cli.planted import D0, definition, drop, know_snapshot, open_volume, outdated, snapshot
-from tests.linstor_un.cli.test_audit import look
+from tests.linstor_un.cli.test_audit import look, read_until
 from tests.linstor_un.cli.test_place import BALANCE, place, run, where
 
 # What has a replica on node2, and whether a VM is there with it.
@@ -42,6 +43,22 @@ def roles(estate: Estate, node: str) -> dict[str, str]:
 def copies(estate: Estate) -> dict[str, int]:
     names = [item.name for item in estate.sandbox.cluster.definitions]
     return {name: list(where(estate, name).values()).count("disk") for name in names}
+
+
+def test_what_is_done_stands_on_a_line_of_its_own_beside_the_bar(estate: Estate) -> None:
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "linstor_un.cli", "evacuate", "node2", "--yes"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT / "lib"), "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = read_until(terminal).decode()
+    os.close(terminal)
+    assert process.returncode == 0, shown
+    # What a terminal has of a line is what comes after it was cleared last.
+    done = [line.split("\r\x1b[K")[-1] for line in shown.split("\r\n") if "done " in line]
+    assert len(done) >= len(ON_NODE2)
+    assert [line for line in done if not line.startswith("\x1b[32mdone ")] == []
+    assert "100%" in shown
 
 
 def rows(result: Result) -> dict[str, dict[str, Any]]:

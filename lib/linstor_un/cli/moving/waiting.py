@@ -23,11 +23,21 @@ _WHOLE = 100
 @contextmanager
 def bar(report: Report, label: str, count: int) -> Iterator[Callable[[float], None]]:
     """Show a bar for so many replicas, on terminals only; gives what is told how many per cent are done in all."""
-    if not report.is_for_people or report.is_quiet or not sys.stderr.isatty():
+    if not _is_shown(report):
         yield lambda _: None
         return
     with click.progressbar(length=_WHOLE * count, label=label, file=sys.stderr) as shown:
         yield lambda done: shown.update(max(0, int(done) - shown.pos))
+
+
+def _is_shown(report: Report) -> bool:
+    return report.is_for_people and not report.is_quiet and sys.stderr.isatty()
+
+
+def clear_bar(report: Report) -> None:
+    """Make room for a line where the bar is, which comes back below it when there is something new to show."""
+    if _is_shown(report):
+        click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def until_up_to_date(report: Report, scene: Scene, nodes: Sequence[str]) -> None:
