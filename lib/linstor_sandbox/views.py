@@ -409,7 +409,7 @@ class ResourceView:
 
     def _replication_states(self) -> dict[str, JsonObject]:
         mine = self.resource.state()
-        states = {}
+        states: dict[str, JsonObject] = {}
         for peer in self._peers():
             if not peer.node.host_up:
                 state = "Off"
