@@ -47,8 +47,12 @@ def of(move: Move, common: Settings) -> Origin:
 
 
 def image_format(move: Move) -> str:
-    """Return the format that OpenNebula knows; what says nothing is raw."""
-    return (move.old.image.format or move.old.attributes.get("DRIVER", "") or "raw").lower()
+    """Return the format that OpenNebula knows; what says nothing is raw.
+
+    5.12 has no FORMAT: there a datastore's DRIVER holds for all of its images, and is what VMs open them with.
+    """
+    drivers = (attributes.get("DRIVER", "") for attributes in (move.source.attributes, move.old.attributes))
+    return next(filter(None, (move.old.image.format, *drivers)), "raw").lower()
 
 
 def _pair(move: Move, key: str, option: str) -> list[str]:
