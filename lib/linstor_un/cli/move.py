@@ -136,7 +136,9 @@ def _sorted(configuration: Mapping[str, str], moves: Sequence[Move], refused: Se
             told.append(_nothing(move))
             continue
         try:
-            if not move.is_verified and not move.is_cloned:
+            if move.is_done:
+                plan.check_deletion(move)
+            elif not move.is_verified and not move.is_cloned:
                 origin.of(move, from_configuration(configuration))
             left.append(move)
         except DriverError as error:
@@ -175,6 +177,7 @@ def _show(report: Report, errand: Errand, delete: bool) -> None:
 def _planned(move: Move, delete: bool) -> tuple[Cell, ...]:
     image, name = move.old.image, move.name
     how = "is put in its place" if move.is_verified else "cloned" if move.is_cloned else "read"
+    how = "is there" if move.is_done else how
     vm = f"{move.vm.vm_id} ({move.vm.name})" if move.vm is not None else ""
     fate = "is deleted" if delete else f"becomes {name}-moved" + (", disabled" if image.is_persistent else "")
     return (image.image_id, name, image.size_mib, move.source.label, move.target.label, how, vm, fate)
@@ -184,13 +187,16 @@ def _run(report: Report, configuration: Mapping[str, str], errand: Errand, delet
     """Move one after the other; what fails leaves the others as they are to be."""
     found = []
     for wanted in errand.moves:
-        with waiting.bar(report, f"{wanted.label} to {wanted.target.label}", 1) as show:
-            try:
-                now = steps.move(Site(configuration, show), wanted, delete)
-                number = now.new.image.image_id if now.new is not None else None
-                told = Told(DONE, wanted.label, now, f"it is image {number} in {wanted.target.label}", number)
-            except DriverError as error:
-                told = Told(FAILED, wanted.label, wanted, f"{error}{_without_disk(wanted)}")
+        try:
+            now = steps.move(Site(configuration, lambda label: waiting.bar(report, label, 1)), wanted, delete)
+            number = now.new.image.image_id if now.new is not None else None
+            told = Told(DONE, wanted.label, now, f"it is image {number} in {wanted.target.label}", number)
+        except DriverError as error:
+            told = Told(FAILED, wanted.label, wanted, f"{error}{_without_disk(wanted)}")
+        except KeyboardInterrupt:
+            text = f"{wanted.label}: ended before it was moved: run this again, it goes on{_without_disk(wanted)}"
+            click.secho(f"{FAILED:<8} {text}", fg="red", err=True)
+            raise
         if told.outcome == FAILED and report.is_for_people:
             click.secho(f"{told.outcome:<8} {told.subject}: {told.note}", fg="red", err=True)
         elif told.outcome == DONE:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from linstor_un.errors import CommandFailed, UnusableImage
 from linstor_un.hosts import formats, qemu_nbd, sources
@@ -37,11 +38,12 @@ _DIGEST = (
     WAIT_FOR_DEVICE
     + """
 wait_for_device "$1" "$2" "$3"
-exec 5>&1
-bad=$({ dd if="$1" bs=4M count="$2" iflag=fullblock,count_bytes status=none | sha256sum >&5; } 2>&1)
-[ -z "$bad" ] || { echo "$bad" >&2; exit 1; }
+watch
+exec 4>&1 </dev/null
+dd if="$1" bs=4M count="$2" iflag=fullblock,count_bytes status=progress 2>&4 | sha256sum
 """
 )
+_MOST_BYTES = 64 << 10
 
 
 class Origin(Protocol):
@@ -162,8 +164,15 @@ def _whole(text: str, what: str) -> int:
     return int(text)
 
 
-def digest(origin: Origin) -> str:
-    """Return the SHA-256 of a disk, in hexadecimal digits; raises a DriverError where it cannot be read."""
+def _unheard(_: int) -> None:
+    """Take a number of bytes that nobody wants to know."""
+
+
+def digest(origin: Origin, show: Callable[[int], None] = _unheard) -> str:
+    """Return the SHA-256 of a disk, in hexadecimal digits; raises a DriverError where it cannot be read.
+
+    `show` is told how many bytes were read.
+    """
     import hashlib
 
     found, left = hashlib.sha256(), origin.size_bytes
@@ -171,13 +180,39 @@ def digest(origin: Origin) -> str:
         for block in sources.blocks(reader):
             found.update(block)
             left -= len(block)
+            show(origin.size_bytes - left)
     if left:
         raise UnusableImage("The image became longer or shorter while it was read: run this again when nothing uses it")
     return found.hexdigest()
 
 
-def digest_of_device(host: Host, device: str, size_bytes: int) -> str:
-    """Return the SHA-256 of the first bytes of a device on a host; raises as Host.run."""
-    values = (device, size_bytes, host.settings.device_timeout_seconds)
-    told = host.run(f"Comparing {device}", Step(_DIGEST, values, is_long=True))
-    return told.split()[0] if told.split() else ""
+def digest_of_device(host: Host, device: str, size_bytes: int, show: Callable[[int], None] = _unheard) -> str:
+    """Return the SHA-256 of the first bytes of a device on a host; raises as Host.run.
+
+    `show` is told how many bytes were read, each second.
+    """
+    what, values = f"Comparing {device}", (device, size_bytes, host.settings.device_timeout_seconds)
+    found, complaints = "", []
+    with host.feed(what, Step(_DIGEST, values)) as feed:
+        for line in _lines(feed):
+            count = re.match(r"([0-9]+) bytes? ", line)
+            if count:
+                show(int(count.group(1)))
+            elif re.fullmatch(r"[0-9a-f]{64} +-", line):
+                found = line.split()[0]
+            elif not re.fullmatch(r"[0-9]+\+[0-9]+ records (in|out)", line):
+                complaints.append(line)
+        feed.finish()
+    if complaints:
+        host.judge(what, 1, "\n".join(complaints).encode())
+    return found
+
+
+def _lines(feed: Feed) -> Iterator[str]:
+    """Yield what dd says when it says it; it ends a line that it will write again with a carriage return."""
+    rest = b""
+    while block := os.read(feed.stdout.fileno(), _MOST_BYTES):
+        *lines, rest = re.split(rb"[\r\n]+", rest + block)
+        yield from (line.decode("utf-8", "replace") for line in lines if line)
+    if rest:
+        yield rest.decode("utf-8", "replace")

@@ -53,8 +53,7 @@ class DiskOfVm(NamedTuple):
     @property
     def image_id(self) -> Optional[int]:
         """Return its image, None where it has none."""
-        value = self.attributes.get("IMAGE_ID", "")
-        return int(value) if value.isdigit() else None
+        return decoding.as_id(self.attributes.get("IMAGE_ID", ""))
 
 
 class Vm(NamedTuple):
@@ -110,7 +109,8 @@ def vm(vm_id: int) -> Optional[Vm]:
 
 def vm_of(word: str) -> Vm:
     """Return the VM of an id or a name; raises NotFound and OnedUnreachable."""
-    found = vm(int(word)) if word.isdigit() else None
+    vm_id = decoding.as_id(word)
+    found = vm(vm_id) if vm_id is not None else None
     if found is not None:
         return found
     elements = pools.paged(Client(), "one.vmpool.infoextended", "VM", _NOT_DONE)

@@ -101,6 +101,12 @@ def number(tree: _Element, path: str) -> Optional[int]:
     return int(value)
 
 
+def as_id(value: str) -> Optional[int]:
+    """Return the id that a text is, None where it is none: what people type and templates have is any text."""
+    # oned's ids have 31 bits.
+    return int(value) if re.fullmatch("[0-9]{1,9}", value) else None
+
+
 def required_number(tree: _Element, path: str) -> int:
     """Return the whole number that must be at `path` and must not be negative; raises InvalidInput."""
     value = number(tree, path)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -21,6 +25,7 @@ from linstor_un import locks
 from tests.conftest import CHECKOUT, IMAGE_TEMPLATE, World, build_world, commit
 from tests.linstor_un.cli.trees import SCRIPT
 from tests.linstor_un.scenes import add_image, content, volume
+from tests.linstor_un.test_driver import until
 
 MIB = 1 << 20
 SHARED = {"NAME": "shared", "LN_TARGET": "NONE", "CLONE_TARGET": "SYSTEM", "SHARED": "YES", "DS_MIGRATE": "YES"}
@@ -298,7 +303,11 @@ def test_what_cannot_be_moved_is_refused_and_nothing_happens(stage: Stage) -> No
         ("999 --to linstor-images", "There is no image 999"),
         ("0 --to files", "files is no image datastore of linstor_un: there are datastore 101 (linstor-images)"),
         ("0 --to linstor-system", "is no image datastore"),
+        ("² --to linstor-images", "There is no image ²"),
+        ("9" * 5000 + " --to linstor-images", "There is no image 999"),
         ("--vm nosuch --to linstor-images", "There is no VM nosuch: name it by its id"),
+        ("--vm ² --to linstor-images", "There is no VM ²: name it by its id"),
+        ("--vm 9999999999 --to linstor-images", "There is no VM 9999999999: name it by its id"),
         ("--vm 0 --disk 7 --to linstor-images", "VM 0 (web) has no disk 7: it has 0"),
         ("--to linstor-images", "Name images, or a VM"),
         ("0 --vm 0 --to linstor-images", "Name images, or a VM"),
@@ -338,6 +347,10 @@ def test_what_a_user_writes_into_an_image_gives_nobody_anything(stage: Stage) ->
     assert (new.owner_id, stage.bytes_of(new)) == (5, content(7))
     assert new not in (other, planted)
     assert (other.name, other.owner_id, planted.owner_id) == ("anothers", 7, 6)
+    for number in ("²", "9" * 5000):
+        new.attributes["MOVED_FROM"] = mine.attributes["MOVED_TO"] = number
+        done = stage.run("mine", mine.identifier, "--to", "linstor-images", "--dry-run")
+        assert ("it is there" in done.stdout, "is disabled" in done.stderr) == (True, True)
     stage.cloud.own_attributes["LINSTOR_UN_MOVES"] = "[1]"
     done = stage.run("anothers", "--to", "files", "--yes")
     assert (done.returncode, "take it out with `oneuser update`" in done.stderr) == (1, True)
@@ -368,6 +381,46 @@ def test_a_driver_that_does_not_find_the_command_is_a_sentence_of_its_own(stage:
     assert stage.move(old.identifier)["outcome"] == "done"
 
 
+@pytest.mark.parametrize("is_cloned", [False, True])
+def test_somebody_who_watches_sees_how_far_each_part_is(stage: Stage, is_cloned: bool) -> None:
+    if is_cloned:
+        fast = IMAGE_TEMPLATE.replace("linstor-images", "fast").replace('"data"', '"fast"')
+        stage.images = stage.cloud.create_datastore(fast)
+    old = add_image(stage.world, 5) if is_cloned else stage.image("db")
+    terminal, theirs = pty.openpty()
+    with subprocess.Popen(
+        stage.command(old.identifier, "--to", stage.images.name, "--yes"),
+        env=dict(stage.cloud.scripts.environment),
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        shown = "".join(iter(lambda: read(terminal), ""))
+    stage.cloud.wait_for_requests()
+    os.close(terminal)
+    assert process.returncode == 0, shown
+    bars = re.findall(r"image ([0-9]+) \([^)]*\) ([a-z]+)[^\r\n]* 100%", shown)
+    number, new = str(old.identifier), str(stage.there(old.name.removesuffix("-moved")).identifier)
+    first = [(number, "cloned"), (number, "compared")] if is_cloned else [(number, "to")]
+    assert list(dict.fromkeys(bars)) == [*first, (new, "compared")]
+
+
+def read(terminal: int) -> str:
+    """What has come at a terminal; nothing where nobody has its other end any more."""
+    try:
+        return os.read(terminal, 4096).decode()
+    except OSError:
+        return ""
+
+
+def test_what_5_12_says_of_a_format_is_in_the_datastore(stage: Stage) -> None:
+    stage.files.attributes["DRIVER"] = "qcow2"
+    image = stage.image(form="qcow2")
+    image.format = ""
+    stage.move("db")
+    assert stage.bytes_of(stage.there()) == content(7)
+
+
 def test_two_runs_at_once_do_not_move_one_image_twice(stage: Stage) -> None:
     stage.image()
     directory = str(stage.world.folder.parent / "locks")
@@ -375,6 +428,56 @@ def test_two_runs_at_once_do_not_move_one_image_twice(stage: Stage) -> None:
         done = stage.run("db", "--to", "linstor-images", "--yes")
     assert (done.returncode, "move-of-image-0" in done.stderr) == (3, True)
     assert [image.name for image in stage.cloud.images] == ["db"]
+
+
+def test_what_a_vm_has_written_since_it_was_compared_is_not_given_up(stage: Stage) -> None:
+    old = stage.image(persistent=True)
+    new = add_image(stage.world, 7)
+    new.name = f"linstor_un-move-{old.identifier}"
+    note = {"is_held": True, "new_id": new.identifier, "name": "db"}
+    stage.cloud.own_attributes["LINSTOR_UN_MOVES"] = json.dumps({str(old.identifier): note})
+    Path(old.source).write_bytes(content(8))
+    assert old.state == ImageState.READY, "enabled again, after it was found to be the same"
+    words = ("db", "--to", "linstor-images", "--yes", "--delete")
+    assert "read" in stage.run(*words, "--dry-run").stdout
+    done = stage.run(*words)
+    assert (done.returncode, f"`oneimage delete {new.identifier}`" in done.stderr) == (3, True)
+    assert (old.name, old.state, Path(old.source).read_bytes()) == ("db", ImageState.READY, content(8))
+    stage.cloud.delete_image(new)
+    stage.move("db", "--delete")
+    assert stage.bytes_of(stage.there()) == content(8)
+
+
+@pytest.mark.parametrize(("which", "says"), [("old", "was enabled again"), ("new", "is in state ERROR")])
+def test_the_old_one_is_not_deleted_later_where_it_may_be_the_better(stage: Stage, which: str, says: str) -> None:
+    old = stage.image(persistent=True)
+    stage.move("db")
+    new = stage.there()
+    old.become(ImageState.READY) if which == "old" else new.become(ImageState.ERROR)
+    for words in ((), ("--dry-run",)):
+        done = stage.run(old.identifier, "--to", "linstor-images", "--yes", "--delete", *words)
+        assert (done.returncode, says in done.stderr) == (3, True), done.stderr
+    assert old in stage.cloud.images and Path(old.source).exists()
+
+
+def test_what_was_moved_is_deleted_later_though_it_cannot_be_read_any_more(stage: Stage) -> None:
+    old = stage.image()
+    stage.move("db")
+    Path(old.source).unlink()
+    (stage.remotes / "datastore/fs/rm").write_text("#!/bin/sh\n")
+    shown = stage.run("db", "--to", "linstor-images", "--delete", "--dry-run").stdout
+    assert "is there" in shown and "is deleted" in shown
+    stage.move("db", "--delete")
+    assert old not in stage.cloud.images
+
+
+def test_a_note_gives_way_to_the_vm_that_has_the_image_now(stage: Stage) -> None:
+    old = stage.image(persistent=True)
+    stage.cloud.own_attributes["LINSTOR_UN_MOVES"] = json.dumps({"0": {"vm_id": 0, "disk": {"TARGET": "vdz"}}})
+    stage.machine()
+    now = stage.machine(old)
+    assert stage.move("db")["vm"] == now.identifier
+    assert [disk.attributes["TARGET"] for disk in now.disks] == ["vda"]
 
 
 # --- Disks of VMs -----------------------------------------------------------------------------------------------------
@@ -418,10 +521,45 @@ def test_a_disk_that_a_vm_boots_from_by_number_is_refused(stage: Stage, monkeypa
     assert vm.disks[0].attributes["TM_MAD"] == "shared"
 
 
-@pytest.mark.parametrize("verb", ["cp", "ln"])
-def test_a_disk_that_is_off_its_vm_comes_back_with_the_next_run(stage: Stage, verb: str) -> None:
+def test_a_vm_whose_disk_does_not_arrive_has_it_as_before(stage: Stage) -> None:
+    old = stage.image(persistent=True)
+    vm = stage.machine(old)
+    before = {key: value for key, value in vm.disks[0].attributes.items() if key != "DISK_ID"}
+    (stage.remotes / "datastore/linstor_un/cp").write_text("#!/bin/sh\nexit 1\n")
+    done = stage.run("--vm", vm.identifier, "--to", "linstor-images", "--yes")
+    assert (done.returncode, "without this disk" in done.stderr) == (3, False)
+    assert [{key: value for key, value in disk.attributes.items() if key != "DISK_ID"} for disk in vm.disks] == [before]
+    assert (old.vms, old.state) == ([vm.identifier], ImageState.USED_PERS)
+    assert stage.cloud.own_attributes == {"LINSTOR_UN_MOVES": "{}"}
+
+
+def test_ctrl_c_leaves_the_vm_its_disk_and_says_how_to_go_on(stage: Stage) -> None:
+    old = stage.image(persistent=True)
+    vm = stage.machine(old)
+    begun, over = stage.remotes / "begun", stage.remotes / "over"
+    (stage.remotes / "datastore/linstor_un/cp").write_text(
+        f"#!/bin/sh\ntouch {begun}\nwhile [ ! -e {over} ]; do sleep 0.1; done\nexit 1\n"
+    )
+    command = stage.command("db", "--to", "linstor-images", "--yes")
+    environment = dict(stage.cloud.scripts.environment)
+    # A shell lets what it runs in the background ignore Ctrl-C, this test perhaps.
+    heeded = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeded) as process:
+        try:
+            until(begun.exists)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            over.touch()
+    stage.cloud.wait_for_requests()
+    assert process.returncode == 1, said
+    assert "image 0 (db): ended before it was moved: run this again" in said
+    assert ([disk.attributes["IMAGE_ID"] for disk in vm.disks], old.name) == (["0"], "db")
+
+
+def test_a_disk_that_is_off_its_vm_comes_back_with_the_next_run(stage: Stage) -> None:
     vm = stage.machine(stage.image(persistent=True))
-    script = stage.remotes / f"{'tm' if verb == 'ln' else 'datastore'}/linstor_un/{verb}"
+    script = stage.remotes / "tm/linstor_un/ln"
     good = script.read_text()
     script.write_text("#!/bin/sh\nexit 1\n")
     done = stage.run("--vm", vm.identifier, "--to", "linstor-images", "--yes")

@@ -12,6 +12,7 @@ import pytest
 
 from linstor_un.errors import CommandFailed, MissingDependency, UnusableImage
 from linstor_un.hosts import origins
+from linstor_un.hosts.devices import WAIT_FOR_DEVICE
 from linstor_un.hosts.runner import Host
 from linstor_un.settings import Settings
 from tests.linstor_un.scenes import content
@@ -92,6 +93,20 @@ def test_a_host_says_why_it_has_nothing_to_read(raw: Path, tmp_path: Path) -> No
         origins.digest(origin)
     with pytest.raises(CommandFailed, match="Looking at .* failed"):
         origins.of_device(HERE, str(raw))
+
+
+def test_a_device_is_compared_with_somebody_watching_and_says_why_it_cannot_be_read(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A file is read here, for which nobody would wait.
+    script = "wait_for_device() { :; }\n" + origins._DIGEST.removeprefix(WAIT_FOR_DEVICE)
+    monkeypatch.setattr(origins, "_DIGEST", script)
+    seen: list[int] = []
+    digest = hashlib.sha256(raw.read_bytes()[:4096]).hexdigest()
+    assert origins.digest_of_device(HERE, str(raw), 4096, seen.append) == digest
+    assert seen == [4096]
+    with pytest.raises(CommandFailed, match="Comparing .* failed: dd: .*Is a directory; correct that and retry"):
+        origins.digest_of_device(HERE, str(tmp_path), 4096)
 
 
 def test_a_ceph_that_says_nothing_of_the_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from linstor_un.cli.installation.oned_conf import DRIVER
 from linstor_un.cli.relocating import notes
 from linstor_un.cli.relocating.notes import Note
 from linstor_un.errors import DriverError, InUse, InvalidInput, NotFound, NotReady
-from linstor_un.opennebula import catalogue, lifecycle
+from linstor_un.opennebula import catalogue, decoding, lifecycle
 from linstor_un.opennebula.catalogue import DiskOfVm, Entry, Vm
 from linstor_un.opennebula.model import Datastore
 
@@ -90,8 +90,9 @@ class Move(NamedTuple):
 
     @property
     def is_verified(self) -> bool:
-        """Tell whether the new image was found to have the old one's bytes."""
-        return self.new is not None and self.note.new_id == self.new.image.image_id
+        """Tell whether the new image was found to have the old one's bytes, and no VM could change these since."""
+        is_found = self.new is not None and self.note.new_id == self.new.image.image_id
+        return is_found and not _is_open(self.old)
 
     @property
     def is_done(self) -> bool:
@@ -140,8 +141,9 @@ def target_of(known: Known, word: str) -> Datastore:
 
 def entry_of(known: Known, word: str) -> Entry:
     """Return the image of an id or a name, also of one that an interrupted move has given up; raises NotFound."""
-    if word.isdigit() and int(word) in known.images:
-        return known.images[int(word)]
+    by_id = known.images.get(_number(word))
+    if by_id is not None:
+        return by_id
     found = [entry for entry in known.images.values() if entry.image.name == word]
     given_up = [number for number, note in known.notes.items() if note.name == word]
     found = found or [known.images[number] for number in given_up if number in known.images]
@@ -175,12 +177,17 @@ def is_there(move: Move) -> bool:
 
 def _old_of(known: Known, entry: Entry, target: Datastore) -> Entry:
     """Return the image that was named, or the one whose place it has taken, as long as there is one."""
-    number = entry.attributes.get(MOVED_FROM, "")
-    before = known.images.get(int(number)) if number.isdigit() else None
+    before = known.images.get(_number(entry.attributes.get(MOVED_FROM, "")))
     if before is None or entry.image.datastore_id != target.datastore_id:
         return entry
     is_noted = known.notes.get(before.image.image_id, Note()).new_id == entry.image.image_id
     return before if is_noted or _are_of_each_other(before, entry) else entry
+
+
+def _number(text: str) -> int:
+    """Return the id that a text is, one that nothing has where it is none."""
+    found = decoding.as_id(text)
+    return -1 if found is None else found
 
 
 def _are_of_each_other(old: Entry, new: Entry) -> bool:
@@ -192,8 +199,7 @@ def _new_of(known: Known, old: Entry, note: Note) -> Optional[Entry]:
     """Return the image that takes the old one's place; while it is being made it is nobody's but ours."""
     if note.new_id in known.images:
         return known.images[note.new_id]
-    number = old.attributes.get(MOVED_TO, "")
-    after = known.images.get(int(number)) if number.isdigit() else None
+    after = known.images.get(_number(old.attributes.get(MOVED_TO, "")))
     if after is not None and note == Note() and _are_of_each_other(old, after):
         return after
     passing = passing_name(old.image.image_id), known.own_id
@@ -217,7 +223,8 @@ def _refuse_other_target(known: Known, old: Entry, new: Entry) -> None:
 
 def _user_of(old: Entry, note: Note) -> Optional[Vm]:
     """Return the VM that has the image, or is to get it back."""
-    numbers = [note.vm_id] if note.vm_id >= 0 else list(old.image.vm_ids)
+    # What is noted was left undone; somebody may have given the image to another VM meanwhile.
+    numbers = old.image.vm_ids or ([note.vm_id] if note.vm_id >= 0 else [])
     return catalogue.vm(numbers[0]) if len(numbers) == 1 else None
 
 
@@ -256,6 +263,24 @@ _REMEDIES = {
     3: "`oneimage enable` it first",
     5: "see what its ERROR says in `oneimage show`, and `oneimage enable` it when it is right",
 }
+
+
+def _is_open(old: Entry) -> bool:
+    """Tell whether VMs may write to an old image: what was held was enabled again."""
+    return old.image.is_persistent and old.image.state not in (catalogue.DISABLED, catalogue.ERROR, catalogue.DELETE)
+
+
+def check_deletion(move: Move) -> None:
+    """Refuse to delete an old image that was moved and may be worth more than the new one by now."""
+    assert move.new is not None
+    new = move.new.image
+    if new.state in (0, catalogue.LOCKED, catalogue.ERROR, catalogue.DELETE):
+        raise NotReady(f"{move.label} is kept: {new.label}, which it is now, is {_STATES[new.state]}")
+    if _is_open(move.old):
+        raise InUse(
+            f"{move.label} was enabled again since it was moved, and may have been written to: `oneimage delete "
+            f"{move.image_id}` it if {new.label} has all that is needed"
+        )
 
 
 def _check_user(move: Move) -> None:
@@ -336,7 +361,10 @@ def _owed_to(known: Known, vm: Vm) -> Sequence[Entry]:
     return [
         known.images[number]
         for number, note in known.notes.items()
-        if note.vm_id == vm.vm_id and number not in has and number in known.images
+        if note.vm_id == vm.vm_id
+        and number not in has
+        and number in known.images
+        and not known.images[number].image.vm_ids
     ]
 
 

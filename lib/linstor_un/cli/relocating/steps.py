@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Callable, NamedTuple
 
 from linstor_un import locks
@@ -52,10 +52,10 @@ _NOT_KEPT = frozenset(
 
 
 class Site(NamedTuple):
-    """What moving needs beside oned; `progress` is told how many per cent of the image have been read."""
+    """What moving needs beside oned; `bar` shows a part of it, and gives what is told how many per cent are done."""
 
     configuration: Mapping[str, str]
-    progress: Callable[[float], None]
+    bar: Callable[[str], AbstractContextManager[Callable[[float], None]]]
 
     @property
     def common(self) -> Settings:
@@ -80,6 +80,7 @@ def move(site: Site, wanted: Move, delete: bool) -> Move:
         if not now.is_done:
             now = _moved(site, now)
         if delete:
+            plan.check_deletion(now)
             _delete(number)
         return now
 
@@ -88,8 +89,9 @@ def _moved(site: Site, now: Move) -> Move:
     if not now.is_verified:
         try:
             now = _copied(site, now)
-        except DriverError:
+        except (DriverError, KeyboardInterrupt):
             _let_be_used(site, now)
+            _let_be_had(site, now)
             raise
     now = _put_in_place(now)
     _give_back(now)
@@ -178,12 +180,13 @@ def _made(site: Site, now: Move) -> tuple[Entry, str]:
         # oned clones nothing that is disabled, and nobody else has disabled it.
         _let_be_used(site, now)
         number = changes.clone_image(now.image_id, now.passing_name, now.target.datastore_id)
-        return _filled(now, number, None, site.progress), ""
+        with site.bar(f"{now.label} cloned to {now.target.label}") as show:
+            return _filled(now, number, None, show), ""
     origin = origins_of_images.of(now, site.common)
     now = _held(site, now)
-    with served.offered(origin) as offer:
+    with served.offered(origin) as offer, site.bar(f"{now.label} to {now.target.label}") as show:
         number = _imported(now, offer)
-        return _filled(now, number, offer, site.progress), offer.digest
+        return _filled(now, number, offer, show), offer.digest
 
 
 def _usable(now: Move) -> Entry | None:
@@ -265,22 +268,37 @@ def _compare(site: Site, now: Move, new: Entry, digest: str) -> None:
     """Check that the new image's volume has the old one's bytes, and that nobody could change these meanwhile."""
     if now.is_cloned:
         size_bytes = now.old.image.size_mib * MIB
-        digest = _digest_of_volume(site, now.source, now.old, size_bytes)
+        with _read(site, now.old, size_bytes) as show:
+            digest = _digest_of_volume(site, now.source, now.old, size_bytes, show)
     else:
         origin = origins_of_images.of(now, site.common)
         size_bytes = origin.size_bytes
-        digest = digest or origins.digest(origin)
-    if _digest_of_volume(site, now.target, new, size_bytes) != digest:
+        if not digest:
+            with _read(site, now.old, size_bytes) as show:
+                digest = origins.digest(origin, show)
+    with _read(site, new, size_bytes) as show:
+        found = _digest_of_volume(site, now.target, new, size_bytes, show)
+    if found != digest:
         raise UnusableImage(
             f"{new.image.label} has other bytes than {now.label}, which stays as it was: `oneimage delete "
             f"{new.image.image_id}`, and run this again"
         )
 
 
-def _digest_of_volume(site: Site, datastore: Datastore, entry: Entry, size_bytes: int) -> str:
+@contextmanager
+def _read(site: Site, entry: Entry, size_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show how far an image was read to be compared; gives what is told how many bytes were."""
+    with site.bar(f"{entry.image.label} compared") as show:
+        yield lambda done: show(100 * done / max(1, size_bytes))
+        show(100)
+
+
+def _digest_of_volume(
+    site: Site, datastore: Datastore, entry: Entry, size_bytes: int, show: Callable[[int], None]
+) -> str:
     resource = resource_of_source(entry.image.source)
     with image_reader.reading(site.gateway(datastore), resource) as reader:
-        return origins.digest_of_device(reader.host, reader.device, size_bytes)
+        return origins.digest_of_device(reader.host, reader.device, size_bytes, show)
 
 
 # --- Their places -----------------------------------------------------------------------------------------------------
@@ -339,6 +357,19 @@ def _let_be_used(site: Site, now: Move) -> None:
         if _entry(now.image_id).image.state == catalogue.DISABLED:
             changes.enable_image(now.image_id, True)
         left = note._replace(is_held=False)
+        notes.write(site.common, now.image_id, None if left == Note() else left)
+
+
+def _let_be_had(site: Site, now: Move) -> None:
+    """Let the VM have the old image again, as the disk that it was, since it has not come over."""
+    with suppress(DriverError):
+        note = notes.read().get(now.image_id, Note())
+        if note.vm_id < 0:
+            return
+        vm = _settled(note.vm_id)
+        if not plan.is_gone(vm):
+            _attach(now._replace(note=note), vm, now.image_id)
+        left = note._replace(vm_id=-1, disk={})
         notes.write(site.common, now.image_id, None if left == Note() else left)
 
 
