@@ -67,7 +67,7 @@ WAIVERS = (
     ),
     Waiver(
         r"^metadata_snapshots: ",
-        r"^tm/prebackup.*-(sudo|dmsetup)\d+/fails$|" + _KILLED_ON_HOST,
+        r"^tm/prebackup.*-(sudo|dmsetup)\d+/(fails|hangs)$|" + _KILLED_ON_HOST,
         "a thin pool's metadata that are still reserved, where the script was killed on its host or could not release "
         "them: the next increment in the pool releases them, once nobody else has for COMMAND_TIMEOUT",
     ),

@@ -276,7 +276,7 @@ class Gateway:
             response = connection._rest_request_base(what, "GET", url, None)
             return response.status, connection._decode_response_data(response)
 
-        status, text = self._attempt(what, call, True)
+        status, text = self._attempt(what, call, True, reads=True)
         try:
             data = json.loads(text)
         except ValueError:
@@ -351,27 +351,30 @@ class Gateway:
             raise refusal(what, entries)
         return entries
 
-    def _attempt(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
+    def _attempt(self, what: str, call: Callable[[Connection], Any], repeatable: bool, reads: bool = False) -> Any:
         """Make one request; one that may safely be made twice is made again after a fail-over.
+
+        A signal waits for its answer, unless it only `reads`: LINSTOR may do what nobody waits for when it has been
+        taken back, and the volume made anew.
 
         Raises AnswerLost for one that may not: its caller has to look whether it happened.
         """
         try:
-            return self._once(what, call, repeatable)
+            return self._once(what, call, reads)
         except AnswerLost as lost:
             if not repeatable:
                 raise
             log.warning(f"{lost}; asking again")
-        return self._once(what, call, repeatable)
+        return self._once(what, call, reads)
 
-    def _once(self, what: str, call: Callable[[Connection], Any], repeatable: bool) -> Any:
+    def _once(self, what: str, call: Callable[[Connection], Any], reads: bool) -> Any:
         from linstor.errors import LinstorError, LinstorNetworkError, LinstorTimeoutError
 
         log.doing(what)
         connection = self._connected()
         started = time.monotonic()
         try:
-            with nullcontext() if repeatable else undisturbed():
+            with nullcontext() if reads else undisturbed():
                 return call(connection)
         except (LinstorNetworkError, OSError, HTTPException) as lost:
             self._lose()
@@ -388,6 +391,10 @@ class Gateway:
             ) from None
         except LinstorError as refused:
             raise ControllerFailed(f"{what} failed: {refused}; see the controller's log") from None
+        except BaseException:
+            # What was asked has no answer yet, which the next request would take for its own.
+            self.close()
+            raise
         finally:
             self._last_used = time.monotonic()
             log.debug(f"{what}: {self._last_used - started:.3f} s")

@@ -46,7 +46,7 @@ WORSE = [
     ("tm/linstor_un/mv", "exit 0", "Could not open"),
     ("tm/linstor_un/resize", "exit 0", "Cannot grow device files"),
     ("tm/linstor_un/delete", "exit 0", "only the images' volumes are left"),
-    ("tm/linstor_un/mvds", "exit 0", "one-image-1 is attached nowhere"),
+    ("tm/linstor_un/mvds", "echo no >&2; exit 1", "tm/mvds"),
 ]
 # Each costs a whole demonstration: these few are others after each commit.
 DRAWN = random.Random(commit()).sample(WORSE, 4)

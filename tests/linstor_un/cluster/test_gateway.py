@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Optional
 
 import pytest
 
 from linstor_sandbox import Pool, Sandbox
 from linstor_un import log
-from linstor_un.cluster import snapshots, volumes
+from linstor_un.cluster import replicas, snapshots, volumes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.errors import AnswerOverdue, ControllerFailed, ControllerUnreachable
 from linstor_un.settings import for_datastore
+from linstor_un.undo import Stopped
 from tests.linstor_un.cluster.tls import proxy
 
 DISK = "one-vm-1-disk-0"
@@ -103,3 +109,35 @@ def test_the_kernel_looks_whether_the_controllers_machine_is_alive(gateway: Gate
     # In seconds and signs of life; at most four times CONNECT_TIMEOUT.
     names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
     assert [connection.getsockopt(socket.IPPROTO_TCP, name) for name in names] == [1, 1, 3]
+
+
+def test_a_signal_waits_for_what_linstor_does(gateway: Gateway, sandbox: Sandbox) -> None:
+    """It would do it when that was taken back, and the volume made anew."""
+    sandbox.faults.delay(f"PUT .*/{DISK}$", 0.5, times=1)
+    stopped_while(lambda: gateway.modify_resource_definition(DISK, {"Aux/said": "before"}))
+    found = volumes.find(gateway, DISK)
+    assert found is not None and found.properties["Aux/said"] == "before"
+
+
+def test_a_signal_does_not_wait_for_what_is_only_asked(gateway: Gateway, sandbox: Sandbox) -> None:
+    held = sandbox.faults.hang(f"GET .*/{DISK}/resources$")
+    stopped_while(lambda: replicas.of(gateway, DISK))
+    held.release()
+    assert replicas.of(gateway, DISK), "no answer is taken for another's"
+
+
+def stopped_while(act: Callable[[], object]) -> None:
+    """Do it, and be asked to stop meanwhile."""
+
+    def stop(number: int, _: Optional[FrameType]) -> None:
+        raise Stopped(str(number))
+
+    before = signal.signal(signal.SIGTERM, stop)
+    sender = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    sender.start()
+    try:
+        with pytest.raises(Stopped):
+            act()
+    finally:
+        sender.join()
+        signal.signal(signal.SIGTERM, before)
