@@ -139,6 +139,26 @@ def killed_while(
         fault.release()
 
 
+@contextmanager
+def killed_at(world: World, host: str, command: str, number: int = 0) -> Iterator[None]:
+    """Kill the driver's process when a command comes to be run on a host, which fails, for that many-th time from 0."""
+    met = iter(range(1 << 30))
+
+    def watch(where: str, what: str, _process: int) -> bool:
+        if (where, what) != (host, command) or next(met) != number:
+            return True
+        for process in drivers(world):
+            os.kill(process, signal.SIGKILL)
+        return False
+
+    world.sandbox.watch = watch
+    world.sandbox.watch_command(host, command)
+    try:
+        yield
+    finally:
+        world.sandbox.watch = lambda _host, _command, _process: True
+
+
 def drivers(world: World) -> list[int]:
     """The entry scripts that this world's oned has started."""
     home = f"HOME={world.cloud.var}".encode()

@@ -113,8 +113,8 @@ NEXT_INCREMENT_AWAY = Cost("prebackup_live", 18, ("node1", "node3", "node3"))
 POSTBACKUP = (2, ("node1",))
 # Only the image of the backup says in which datastore it is: oned is asked twice. For each disk: who has it open, what
 # it has kept before, a snapshot and a look at it, attaching it, for writing and for its VM, and what is kept no longer.
-# Connections: is it linked, the link goes, the content comes, the link is back.
-RESTORE = Cost("restore", 23, ("node1",) * 8, 2)
+# Connections: which are linked, and the links are back; for each disk the link goes, and the content comes.
+RESTORE = Cost("restore", 23, ("node1",) * 6, 2)
 
 
 @pytest.fixture

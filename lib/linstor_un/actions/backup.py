@@ -16,11 +16,13 @@ from linstor_un.actions import backup_chain, transfer
 from linstor_un.actions.backup_chain import Kept
 from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import snapshots, volumes
+from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.driver import Call, remotes
 from linstor_un.errors import InvalidInput, InvalidSetting
-from linstor_un.hosts import runner
+from linstor_un.hosts import restoring, runner
 from linstor_un.hosts.backup_files import Manner
 from linstor_un.hosts.runner import Host
+from linstor_un.naming import restore_snapshot
 from linstor_un.opennebula import arguments, backups
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.backups import Configuration, Order
@@ -153,7 +155,24 @@ def remove_copies(backup: Backup) -> None:
             volumes.remove(action.gateway, volume.resource)
 
 
-def kept_snapshots(backup: Backup, resources: Sequence[str]) -> dict[str, list[Kept]]:
-    """Return the snapshots of these volumes that backups of the VM have taken, by the volumes' names."""
+def all_snapshots(backup: Backup, resources: Sequence[str]) -> dict[str, Sequence[Snapshot]]:
+    """Return the snapshots of these volumes by the volumes' names."""
     found = snapshots.of_all(backup.action.gateway, resources) if resources else {}
-    return {name: backup_chain.of_vm(found.get(name.lower(), ()), backup.place.vm_id) for name in resources}
+    return {name: found.get(name.lower(), ()) for name in resources}
+
+
+def kept_snapshots(backup: Backup, found: Mapping[str, Sequence[Snapshot]]) -> dict[str, list[Kept]]:
+    """Return those of volumes' snapshots that backups of the VM have taken, by the volumes' names."""
+    return {name: backup_chain.of_vm(items, backup.place.vm_id) for name, items in found.items()}
+
+
+def check_whole(backup: Backup, found: Mapping[str, Sequence[Snapshot]]) -> None:
+    """Refuse disks that a killed restore has left half of a backup on; raises NotReady, and as Host.run."""
+    name, place = restore_snapshot(backup.place.vm_id), backup.place
+    kept = {resource for resource, items in found.items() for item in items if item.name.lower() == name}
+    if not kept:
+        return
+    there = restoring.look(backup.action.host(place.host), place.directory)
+    for disk in backup.disks:
+        if backup.action.resource(disk) in kept and not there.is_whole(disk.disk_id):
+            raise transfer.half_restored(place.vm_id, disk.disk_id)

@@ -8,7 +8,7 @@ before, which is kept for that.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Optional
 
@@ -48,8 +48,11 @@ def take(wanted: Backup, is_live: bool) -> None:
     """
     with wanted.lock(), Undo() as undo:
         resources = [wanted.action.resource(disk) for disk in wanted.disks]
+        found = backup.all_snapshots(wanted, resources)
+        if not is_live:
+            backup.check_whole(wanted, found)
         backup.remove_copies(wanted)
-        bases = _tidy_chain(wanted, resources)
+        bases = _tidy_chain(wanted, backup.kept_snapshots(wanted, found))
         undo.push(wanted.directory, lambda: backup_files.remove(wanted.host, wanted.directory))
         backup_files.prepare(wanted.host, wanted.directory, wanted.document)
         taken = _snapshots(wanted, undo, resources, is_live)
@@ -58,15 +61,15 @@ def take(wanted: Backup, is_live: bool) -> None:
         backup.remove_copies(wanted)
 
 
-def _tidy_chain(wanted: Backup, resources: Sequence[str]) -> dict[str, Kept]:
+def _tidy_chain(wanted: Backup, found: Mapping[str, Sequence[Kept]]) -> dict[str, Kept]:
     """Return the snapshots of the increment before, and delete all others that backups have taken of the VM's disks."""
     last = wanted.configuration.last_increment_id
     bases = {}
-    for resource, found in backup.kept_snapshots(wanted, resources).items():
-        base = None if last == backups.NONE else backup_chain.base(found, last, wanted.increments)
+    for resource, items in found.items():
+        base = None if last == backups.NONE else backup_chain.base(items, last, wanted.increments)
         if base is not None:
             bases[resource] = base
-        for kept in found:
+        for kept in items:
             if kept is not base:
                 snapshots.forget(wanted.action.gateway, resource, kept.snapshot.name)
     return bases if wanted.configuration.is_incremental else {}

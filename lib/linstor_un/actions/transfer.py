@@ -12,9 +12,10 @@ from linstor_un.actions import attachment, backup_chain, new_volume
 from linstor_un.actions.own_volume import OwnVolumes
 from linstor_un.cluster import primaries, replicas, snapshots
 from linstor_un.cluster.gateway import Gateway
+from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.driver import Call
-from linstor_un.errors import HostUnreachable, InvalidInput, NotFound
-from linstor_un.hosts import devices, runner
+from linstor_un.errors import HostUnreachable, InvalidInput, NotFound, NotReady
+from linstor_un.hosts import devices, restoring, runner
 from linstor_un.hosts.devices import Unlinked
 from linstor_un.hosts.runner import Host, Step
 from linstor_un.naming import ADD_ON, Names, drbd_device, is_resource_name, resource_of, restore_snapshot
@@ -187,6 +188,12 @@ def not_its_image(transfer: Transfer, disk: Disk, source: str) -> InvalidInput:
 
 def offer(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> None:
     """Attach a disk's volume on the place's host and link it there."""
+    step = attach(transfer, undo, place, disk)
+    transfer.host(place.host).run(f"Linking {place.path} to {transfer.resource(disk)}", step)
+
+
+def attach(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> Step:
+    """Attach a disk's volume on the place's host, and return the step that links it there."""
     resource = transfer.resource(disk)
     host, device = transfer.host(place.host), transfer.device(disk)
 
@@ -194,8 +201,7 @@ def offer(transfer: Transfer, undo: Undo, place: Place, disk: Disk) -> None:
         return devices.is_linked(host, device, place.datastores)
 
     attachment.attach(transfer.gateway, undo, resource, place.host, is_needed, transfer.may_lack_drbd(disk))
-    step = link(transfer, place, device, disk.size_mib, not disk.is_writable)
-    host.run(f"Linking {place.path} to {resource}", step)
+    return link(transfer, place, device, disk.size_mib, not disk.is_writable)
 
 
 def link(transfer: Transfer, place: Place, device: str, size_mib: int, read_only: bool = False) -> Step:
@@ -218,7 +224,38 @@ def is_half_restored(transfer: Transfer, place: Place, resource: str) -> bool:
     Only of a VM with backups need it be asked. Raises as Host.run.
     """
     kept = snapshots.find(transfer.gateway, resource, restore_snapshot(transfer.vm_id))
-    return kept is not None and kept.is_usable and not devices.is_link(transfer.host(place.host), place.path)
+    return kept is not None and _is_half(transfer, place, kept)
+
+
+def _is_half(transfer: Transfer, place: Place, kept: Snapshot) -> bool:
+    if not kept.is_usable:
+        return False
+    return not restoring.look(transfer.host(place.host), place.directory).is_whole(place.disk_id)
+
+
+def check_whole(transfer: Transfer, place: Place, resource: str) -> None:
+    """Refuse to go on with a disk that a killed restore has left half of a backup on; raises NotReady, and as Host.run.
+
+    Only of a VM that does not run need it be asked: without its links it does not start.
+    """
+    if not transfer.has_backups:
+        return
+    name = restore_snapshot(transfer.vm_id)
+    kept = snapshots.find(transfer.gateway, resource, name)
+    if kept is None:
+        return
+    if _is_half(transfer, place, kept):
+        raise half_restored(transfer.vm_id, place.disk_id)
+    # A restore that is done could not delete it: where the VM is parked there is no link that tells.
+    snapshots.forget(transfer.gateway, resource, name)
+
+
+def half_restored(vm_id: int, disk_id: int) -> NotReady:
+    """Return the error for a disk that is half restored."""
+    return NotReady(
+        f"Disk {disk_id} of VM {vm_id} is half restored from a backup: repeat `onevm restore`, which goes on from what "
+        "the disk had before, and then this"
+    )
 
 
 def _forget_kept(transfer: Transfer, place: Place, resource: str) -> None:

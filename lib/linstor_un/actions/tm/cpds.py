@@ -58,6 +58,8 @@ def run(call: Call) -> None:
     """
     wanted = _decode(call)
     with wanted.action.lock(wanted.target), Undo() as undo:
+        if wanted.is_at_rest:
+            transfer.check_whole(wanted.action, wanted.place, wanted.source)
         if wanted.is_at_rest and wanted.moves_bytes:
             cloning.copy(wanted.action.gateway, undo, wanted.clone)
             return

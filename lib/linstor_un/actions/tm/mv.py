@@ -16,7 +16,7 @@ from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import replicas
 from linstor_un.cluster.replicas import Replica
 from linstor_un.driver import Call
-from linstor_un.errors import DriverError, HostUnreachable, InvalidInput, NotReady
+from linstor_un.errors import DriverError, HostUnreachable, InvalidInput
 from linstor_un.hosts import devices, directories
 from linstor_un.hosts.runner import Host
 from linstor_un.opennebula import arguments, lifecycle
@@ -60,14 +60,8 @@ def _disk(action: Transfer, source: Place, target: Place) -> None:
 
 def _check_whole(action: Transfer, source: Place) -> None:
     """Refuse a disk whose link a killed restore has taken: with a new one the VM would start from half of each."""
-    if not action.has_backups or action.state in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
-        return
-    disk = action.need_disk(source.disk_id)
-    if transfer.is_half_restored(action, source, action.resource(disk)):
-        raise NotReady(
-            f"Disk {disk.disk_id} of VM {action.vm_id} is half restored from a backup: repeat `onevm restore`, which "
-            "goes on from what the disk had before, and then move the VM"
-        )
+    if action.state not in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
+        transfer.check_whole(action, source, action.resource(action.need_disk(source.disk_id)))
 
 
 def _directory(action: Transfer, source: Place, target: Place) -> None:

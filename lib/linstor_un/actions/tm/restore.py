@@ -17,7 +17,8 @@ from linstor_un.actions.transfer import Transfer
 from linstor_un.cluster import replicas, snapshots
 from linstor_un.driver import Call, remotes
 from linstor_un.errors import DriverError, InUse, InvalidInput, NotFound
-from linstor_un.hosts import backup_store, devices, sources
+from linstor_un.hosts import backup_store, restoring, sources
+from linstor_un.hosts.restoring import Links
 from linstor_un.hosts.runner import Host
 from linstor_un.naming import restore_snapshot, snapshot_vm_id_of
 from linstor_un.opennebula import arguments, backups
@@ -35,6 +36,11 @@ class _Restore(NamedTuple):
     urls: Mapping[int, str]
     disks: Sequence[Disk]
 
+    @property
+    def host(self) -> Host:
+        """Return the host on which the VM is."""
+        return self.action.host(self.place.host)
+
     def disk_place(self, disk: Disk) -> Place:
         """Return where the disk's link is."""
         return self.place._replace(disk_id=disk.disk_id)
@@ -44,19 +50,24 @@ def run(call: Call) -> None:
     """Fetch the disks and write them over the VM's own.
 
     The VM cannot be started meanwhile, nor after a run that was killed, since its disks' links are gone: the next run
-    goes on from the content that the disks had before the first.
+    goes on from the content that the disks had before the first, or from that of the backup where all had all of it.
     """
     wanted = _begin(call)
     action = wanted.action
     with backup.lock_backups(action), ExitStack() as locks, Undo() as undo:
-        for resource in sorted(action.resource(disk) for disk in wanted.disks):
+        there = restoring.look(wanted.host, wanted.place.directory)
+        left = _left_by_another_run(wanted, there)
+        for resource in sorted(action.resource(disk) for disk in (*wanted.disks, *left)):
             locks.enter_context(action.lock(resource))
+        for disk in left:
+            _settle(wanted, disk, there)
         for disk in wanted.disks:
-            _keep(wanted, undo, disk)
+            _keep(wanted, undo, disk, there)
+        if there.is_written:
+            restoring.begin(wanted.host, wanted.place.directory)
         for disk in wanted.disks:
             _write(wanted, disk)
-        for disk in wanted.disks:
-            transfer.offer(action, undo, wanted.disk_place(disk), disk)
+        _link(wanted, undo)
         # From here on they have it all, and nothing may take it back.
         undo.forget()
         go_on_undisturbed()
@@ -96,10 +107,26 @@ def _disks(action: Transfer, urls: Mapping[int, str], image_id: int, disk_id: in
     return [backup.need_own_disk(action, number) for number in wanted]
 
 
-def _keep(wanted: _Restore, undo: Undo, disk: Disk) -> None:
+def _left_by_another_run(wanted: _Restore, there: Links) -> Sequence[Disk]:
+    """Return the disks of the VM that this run does not write and whose links one that was killed may have taken."""
+    action = wanted.action
+    own = filter(transfer.may_be_own, action.vm.disks if action.vm else ())
+    return [disk for disk in own if disk not in wanted.disks and not there.has(disk.disk_id)]
+
+
+def _settle(wanted: _Restore, disk: Disk, there: Links) -> None:
+    """Link a disk that another run has written, or give it back what it had before that was killed."""
+    if there.is_written:
+        with Undo() as undo:
+            transfer.offer(wanted.action, undo, wanted.disk_place(disk), disk)
+    else:
+        _go_back(wanted, disk)
+
+
+def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> None:
     """Keep what the disk has by a snapshot, and take its link.
 
-    A disk without its link was left so by a run that was killed: what it had before that is in that run's snapshot.
+    A disk that is not whole was left so by a run that was killed: what it had before that is in that run's snapshot.
     """
     action, resource = wanted.action, wanted.action.resource(disk)
     open_on = [replica.node for replica in replicas.of(action.gateway, resource) if replica.in_use]
@@ -108,7 +135,7 @@ def _keep(wanted: _Restore, undo: Undo, disk: Disk) -> None:
     if disk.is_image:
         cloning.forget_base(action.gateway, resource)
     place, name = wanted.disk_place(disk), restore_snapshot(action.vm_id)
-    if devices.is_link(action.host(place.host), place.path):
+    if there.is_whole(disk.disk_id):
         snapshots.forget(action.gateway, resource, name)
     undo.push(f"the content of {resource}", lambda: _go_back(wanted, disk))
     with snapshots.needed("restore the backup as new images (`oneimage restore`)"):
@@ -117,7 +144,7 @@ def _keep(wanted: _Restore, undo: Undo, disk: Disk) -> None:
 
 
 def _write(wanted: _Restore, disk: Disk) -> None:
-    action, host = wanted.action, wanted.action.host(wanted.place.host)
+    action, host = wanted.action, wanted.host
     seconds = action.settings.source_timeout_seconds
     url, downloader = wanted.urls[disk.disk_id], f"{remotes()}/datastore/downloader.sh"
     source = sources.from_url(url, downloader, {}, {}, decompress=False, silence_seconds=seconds)
@@ -126,6 +153,15 @@ def _write(wanted: _Restore, disk: Disk) -> None:
         replicas.attach(action.gateway, action.resource(disk), host.name)
         filling.fill(Target(host, action.device(disk), disk.size_mib * MIB, False), source, disk.size_mib)
     log.info(f"restored disk {disk.disk_id} of VM {action.vm_id}")
+
+
+def _link(wanted: _Restore, undo: Undo) -> None:
+    """Link the disks again: from then on they have what the backup has, all of them."""
+    host, directory = wanted.host, wanted.place.directory
+    steps = [transfer.attach(wanted.action, undo, wanted.disk_place(disk), disk) for disk in wanted.disks]
+    disk_ids = [disk.disk_id for disk in wanted.disks]
+    undo.push(f"links in {directory}", lambda: restoring.take_back(host, directory, disk_ids))
+    restoring.link(host, directory, steps)
 
 
 def _go_back(wanted: _Restore, disk: Disk) -> None:

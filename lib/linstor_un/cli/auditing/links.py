@@ -8,14 +8,14 @@ from functools import partial
 from typing import NamedTuple, Optional, Union
 
 from linstor_un.cli.auditing.finding import ASK, SAFE, Finding, Repair
-from linstor_un.cli.inventory import Inventory, Wanted, own
+from linstor_un.cli.inventory import Inventory, Site, Wanted, own
 from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.errors import DriverError
-from linstor_un.hosts import devices, directories, links, runner
+from linstor_un.hosts import devices, directories, links, restoring, runner
 from linstor_un.hosts.links import Findings
 from linstor_un.hosts.runner import Host
-from linstor_un.naming import drbd_device, resource_of
+from linstor_un.naming import drbd_device, resource_of, restore_snapshot
 from linstor_un.opennebula import lifecycle
 from linstor_un.opennebula.pools import Machine
 from linstor_un.units import MIB
@@ -24,13 +24,17 @@ Seen = Mapping[str, Union[Findings, DriverError]]
 
 
 class Disk(NamedTuple):
-    """A link that a host must have: of which volume, for whom, and how the volume is reached."""
+    """A link that a host must have: of which volume, for whom, and how the volume is reached.
+
+    `keeps_old` where a snapshot has what the disk had before a restore.
+    """
 
     wanted: Wanted
     machine: Machine
     size_mib: int
     is_writable: bool
     gateway: Gateway
+    keeps_old: bool
 
 
 def look(inventory: Inventory, names: Iterable[str]) -> Seen:
@@ -68,15 +72,24 @@ def _expected(inventory: Inventory, host: str) -> dict[str, Disk]:
                     resource = resource_of(disk.source) if disk.is_image else own(inventory, site, machine, disk)
                     if not machine.has_failed and (resource or "").lower() == wanted.resource.lower():
                         path = f"{machine.datastore_id}/{machine.vm.vm_id}/disk.{disk.disk_id}"
-                        found[path] = Disk(wanted, machine, disk.size_mib, disk.is_writable, site.gateway)
+                        kept = _keeps_old(site, wanted, machine)
+                        found[path] = Disk(wanted, machine, disk.size_mib, disk.is_writable, site.gateway, kept)
     return found
+
+
+def _keeps_old(site: Site, wanted: Wanted, machine: Machine) -> bool:
+    name = restore_snapshot(machine.vm.vm_id)
+    return any(item.name.lower() == name and item.is_usable for item in site.cluster.snapshots_of(wanted.resource))
 
 
 def _links(inventory: Inventory, host: Host, there: Findings) -> Iterator[Finding]:
     for path, disk in _expected(inventory, host.name).items():
         resource, link = disk.wanted.resource, there.links.get(path)
         subject = f"{host.name}:{path}"
-        if link is None:
+        if link is None and disk.keeps_old and f"{path.rpartition('/')[0]}/{restoring.MARK}" not in there.files:
+            text = f"{subject} of {disk.machine.label} is no link: {resource} is half restored; repeat `onevm restore`"
+            yield Finding("no-link", subject, host.name, text, resource)
+        elif link is None:
             yield _missing(host, path, disk, resource in there.devices)
         elif (resource_of(link.target) or "").lower() != resource.lower():
             text = f"{subject} of {disk.machine.label} leads to {link.target} and not to {resource}: find out why"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from linstor_sandbox import Pool
 from linstor_sandbox.opennebula import ActionFailed, VirtualMachine
 from linstor_sandbox.opennebula.images import Image
+from linstor_un.cli.auditing import examination
+from linstor_un.settings import read_configuration
 from tests.conftest import SYSTEM_TEMPLATE, World
 from tests.linstor_un.backing_up import Site
-from tests.linstor_un.living import killed_while, snapshots, start
+from tests.linstor_un.living import killed_at, killed_while, snapshots, start
 from tests.linstor_un.scenes import (
     MIB,
     add_image,
     again,
+    definition,
     failure,
     last,
     link,
@@ -202,3 +207,155 @@ def test_a_vm_that_runs_is_refused(site: Site) -> None:
     now = contents(site, vm)
     call = run(site.world, LINE.format(vm.host, vm.identifier, vm.identifier, image.identifier, -1, -1))
     assert not call.succeeded and "is open on" in call.stderr and contents(site, vm) == now
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def three_backed_up(site: Site) -> tuple[VirtualMachine, Image, str, list[bytes]]:
+    """A VM with a clone and two persistent disks, powered off; its backup, the line of a restore, and what they had."""
+    for seed in range(3):
+        add_image(site.world, seed, persistent=seed > 0)
+    vm = site.cloud.instantiate(
+        " ".join(f"DISK=[IMAGE_ID={number}]" for number in range(3)), "node1", site.world.system
+    )
+    moment = contents_of(site, vm)
+    image = site.cloud.backup(vm, site.datastore, "FULL")
+    for disk_id in range(3):
+        site.write(vm, disk_id, b"since then %d" % disk_id)
+    site.cloud.poweroff(vm)
+    return vm, image, LINE.format(vm.host, vm.identifier, vm.identifier, image.identifier, -1, -1), moment
+
+
+def contents_of(site: Site, vm: VirtualMachine) -> list[bytes]:
+    return [site.world.sandbox.read(disk, 0, 4 * MIB) for disk in disks_of(vm)]
+
+
+def disks_of(vm: VirtualMachine) -> tuple[str, str, str]:
+    return own(vm), "one-image-1", "one-image-2"
+
+
+@contextmanager
+def broken_download(site: Site, vm: VirtualMachine, image: Image, disk_id: int) -> Iterator[None]:
+    stored = site.stored(vm, image, disk_id)
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:200_000])
+    try:
+        yield
+    finally:
+        stored.write_bytes(whole)
+
+
+# Each disk's link is removed by one command, and made by another.
+KILLS = [("rm", number) for number in range(3)] + [("ln", number) for number in range(3)]
+
+
+@pytest.mark.parametrize(("command", "number"), KILLS)
+def test_wherever_one_was_killed_a_next_that_fails_leaves_all_disks_of_one_moment(
+    site: Site, command: str, number: int
+) -> None:
+    vm, image, line, moment = three_backed_up(site)
+    before, now = links(site.world), contents_of(site, vm)
+    with killed_at(site.world, vm.host, command, number):
+        assert not run(site.world, line).succeeded
+    with broken_download(site, vm, image, 1):
+        assert not run(site.world, line).succeeded
+    assert contents_of(site, vm) in (now, moment)
+    assert links(site.world) == before
+    again(site.world, last(site.world, "restore"))
+    assert contents_of(site, vm) == moment and links(site.world) == before
+    assert not any(name.startswith("restore-") for disk in disks_of(vm) for name in snapshots(site.world, disk))
+
+
+@pytest.mark.parametrize(("command", "number"), KILLS)
+def test_wherever_one_was_killed_the_images_of_a_vm_that_ends_are_of_one_moment(
+    site: Site, command: str, number: int
+) -> None:
+    vm, _, line, moment = three_backed_up(site)
+    now = contents_of(site, vm)
+    with killed_at(site.world, vm.host, command, number):
+        assert not run(site.world, line).succeeded
+    site.cloud.terminate(vm)
+    images = [site.world.sandbox.read(disk, 0, 4 * MIB) for disk in disks_of(vm)[1:]]
+    assert images in (now[1:], moment[1:])
+
+
+@pytest.mark.parametrize("undone", [0, 1, 2])
+def test_one_that_was_killed_while_it_took_back_is_taken_back_by_the_next(site: Site, undone: int) -> None:
+    vm, image, line, _ = three_backed_up(site)
+    before, now = links(site.world), contents_of(site, vm)
+    with broken_download(site, vm, image, 2):
+        with killed_while(site.world, rf"POST .*/{disks_of(vm)[undone]}/snapshot-rollback"):
+            run(site.world, line)
+        assert not run(site.world, line).succeeded
+    assert contents_of(site, vm) == now and links(site.world) == before
+
+
+@pytest.mark.parametrize(("moment", "command", "number"), [("writing", "", 0), ("linking", "ln", 1)])
+def test_one_disk_that_is_restored_after_one_of_all_was_killed_leaves_the_others_whole(
+    site: Site, moment: str, command: str, number: int
+) -> None:
+    vm, image, line, then = three_backed_up(site)
+    before, now = links(site.world), contents_of(site, vm)
+    killed = (
+        killed_at(site.world, vm.host, command, number)
+        if command
+        else killed_while(site.world, r"POST .*/one-image-2/\S*make-available")
+    )
+    with killed:
+        assert not run(site.world, line).succeeded
+    site.cloud.restore_in_place(vm, image, disk=1)
+    others = then if moment == "linking" else now
+    assert contents_of(site, vm) == [others[0], then[1], others[2]] and links(site.world) == before
+    assert not any(name.startswith("restore-") for disk in disks_of(vm) for name in snapshots(site.world, disk))
+    site.cloud.resume(vm)
+    site.cloud.terminate(vm)
+
+
+def killed_half_way(site: Site, line: str) -> None:
+    """Restore until the first two of three disks are written."""
+    with killed_while(site.world, r"POST .*/one-image-2/\S*make-available"):
+        assert not run(site.world, line).succeeded
+
+
+def test_a_disk_that_is_half_restored_is_not_grown_snapshotted_saved_nor_backed_up(site: Site) -> None:
+    vm, _, line, _ = three_backed_up(site)
+    killed_half_way(site, line)
+    size = definition(site.world, own(vm))["volumes"]
+    for attempt in (
+        lambda: site.cloud.resize_disk(vm, vm.disk(0), 9),
+        lambda: site.cloud.snapshot_create(vm, vm.disk(0)),
+        lambda: site.cloud.disk_saveas(vm, vm.disk(0), "saved"),
+        lambda: site.cloud.backup(vm, site.datastore),
+    ):
+        assert "is half restored from a backup: repeat `onevm restore`" in failure(attempt)
+    assert definition(site.world, own(vm))["volumes"] == size
+    assert run(site.world, line).succeeded
+    site.cloud.resize_disk(vm, vm.disk(0), 9)
+    site.cloud.backup(vm, site.datastore)
+
+
+def test_audit_links_no_disk_that_is_half_restored(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in site.cloud.scripts.environment.items():
+        monkeypatch.setenv(name, value)
+    vm, _, line, _ = three_backed_up(site)
+    killed_half_way(site, line)
+    configuration = read_configuration(os.environ["LINSTOR_UN_CONF"])
+    found = [item for item in examination.once(configuration, True).findings if item.node]
+    assert {(item.kind, item.subject, item.repair) for item in found} == {
+        ("no-link", f"{vm.host}:100/{vm.identifier}/disk.{disk_id}", None) for disk_id in range(3)
+    }
+    assert run(site.world, line).succeeded
+    assert examination.once(configuration, True).findings == ()
+
+
+def test_what_a_restore_could_not_delete_is_no_half_of_one_where_the_vm_was_parked(site: Site) -> None:
+    vm, _, _ = backed_up(site)
+    resource, kept = volume(site.world.cloud.images[1]), f"restore-{vm.identifier}"
+    post(site.world, f"/v1/resource-definitions/{resource}/snapshots", {"name": kept})
+    site.world.sandbox.write(resource, b"since the restore")
+    now = site.content(vm, 1)
+    site.cloud.undeploy(vm)
+    site.cloud.terminate(vm)
+    assert site.world.sandbox.read(resource, 0, len(now)) == now
+    assert kept not in snapshots(site.world, resource)
