@@ -6,6 +6,7 @@ LVM's thin pools and ZFS know it without reading any data. What was discarded co
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Optional
@@ -17,8 +18,17 @@ THIN_PROVIDERS = frozenset({"LVM_THIN"})
 ZFS_PROVIDERS = frozenset({"ZFS", "ZFS_THIN"})
 _SECTOR_BYTES = 512
 _END = "end"
+# The records of a stream of ZFS: those that change what a volume has, whose data are object 1, and the others. How many
+# of some there are the summary says, of all how many they are together.
+_CHANGING = frozenset({"WRITE", "WRITE_BYREF", "WRITE_EMBEDDED", "FREE", "REDACT"})
+_FIRST, _LAST, _SUMMARY = "BEGIN", "END", "SUMMARY:"
+_UNCHANGING = frozenset({_FIRST, _LAST, "OBJECT", "FREEOBJECTS", "OBJECT_RANGE", "SPILL"})
+_COUNTED = frozenset({"WRITE", "FREE", _LAST})
+_DATA = "1"
 # What is said beside the changes: that the pool is waited for, that it is read for as long as that takes, and was read.
 _WAITING, _BEGUN, _READ = "waiting", "begun", "read"
+# The end of what thin_delta says: without it a list that breaks off would be one that is short.
+_WHOLE = "whole"
 
 # thin_delta reads a pool's metadata as they were when they were reserved, which the kernel does once at a time: other
 # backups are waited for, and thin_send of LINSTOR, as long as such a program works. What nobody works with any more was
@@ -82,7 +92,7 @@ changed='\\(different\\|left_only\\|right_only\\)'
 # What it says and is not known here is passed on, and then refused.
 said=$({ $as_root thin_delta --metadata-snap --thin1 "$earlier" --thin2 "$later" "${path}_tmeta" ||
     printf '\\nfailed\\n'
-} | sed -e '/^ *<same /d' -e '/^ *<\\/*diff[ >]/d' -e '/^<\\/superblock/d' \\
+} | sed -e '/^ *<same /d' -e '/^ *<\\/*diff[ >]/d' -e 's/^<\\/superblock>$/whole/' \\
     -e 's/^<superblock .*data_block_size="\\([0-9]*\\)".*/block \\1/' \\
     -e "s/^ *<$changed begin=\\"\\([0-9]*\\)\\" length=\\"\\([0-9]*\\)\\".*/\\2 \\3/")
 echo read
@@ -97,7 +107,8 @@ printf '%s\\n' "$said" | grep -qx failed && exit 1
 printf '%s\\n' "$said" end
 """
 
-# The records of an incremental stream: what was written and what was freed. Its data are read, and thrown away.
+# The records of an incremental stream: what was written and what was freed, and at the end how many of each there were.
+# Its data are read, and thrown away.
 _OF_ZFS = """
 watch
 exec </dev/null
@@ -109,7 +120,7 @@ dump=zstreamdump
 echo begun
 failed=$({ { $as_root zfs send -i "@$2" "$1@$3" || echo failed >&4
 } | { $dump -v || echo failed >&4
-} | sed -n -e '/^[A-Z]/{x;s/\\n */ /g;/./p;d;}' -e H >&5; } 4>&1)
+} | sed -n -e '/^[A-Z]/{x;s/\\n[ \t]*/ /g;/./p;d;}' -e H -e '${x;s/\\n[ \t]*/ /g;p;}' >&5; } 4>&1)
 [ -z "$failed" ] || exit 1
 echo end
 """
@@ -122,33 +133,80 @@ def of_thin_pool(host: Host, volume: str, earlier: str, later: str) -> Iterator[
     are made. Raises as Host.run, also where the host does not come to reading the pool.
     """
     values = (f"{volume}_{earlier}", f"{volume}_{later}", host.settings.command_timeout_seconds)
-    block_bytes = 0
+    block_bytes, line = 0, ""
     for line in _lines(host, f"Asking LVM what has changed in {volume}", Step(_OF_THIN_POOL, values)):
         first, _, second = line.partition(" ")
         if first == "block" and second.isdigit():
             block_bytes = int(second) * _SECTOR_BYTES
         elif block_bytes and first.isdigit() and second.isdigit():
             yield int(first) * block_bytes, int(second) * block_bytes
-        else:
+        elif line != _WHOLE:
             raise CommandFailed(f"thin_delta on {host.name} says {line[:80]!r}, which this driver does not understand")
+    if line != _WHOLE or not block_bytes:
+        raise CommandFailed(f"What thin_delta on {host.name} says has not come to its end: retry")
 
 
 def of_zfs(host: Host, volume: str, earlier: str, later: str, size_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield the offset and the length, in bytes, of what differs between two snapshots of a ZFS volume.
 
-    Arguments: `volume` is its whole name, that of LINSTOR's pool first. Raises as Host.run.
+    Arguments: `volume` is its whole name, that of LINSTOR's pool first. Raises as Host.run, and CommandFailed where the
+    records are not those that the stream has, as their own summary counts them.
     """
     step = Step(_OF_ZFS, (volume, earlier, later))
+    counts: Counter[str] = Counter()
+    summary = ""
     for line in _lines(host, f"Asking ZFS what has changed in {volume}", step):
-        if re.match(r"(WRITE\w*|FREE|REDACT) object = 1 ", line):
-            offset = int(_value(line, "offset"))
-            length = int(_value(line, "logical_size") or _value(line, "length"))
-            yield offset, size_bytes - offset if length < 0 else length
+        kind = line.split(" ", 1)[0]
+        counts[kind] += 1
+        if kind in _CHANGING:
+            item = _changed(host, line, size_bytes)
+            if item is not None:
+                yield item
+        elif kind == _SUMMARY:
+            summary = line
+        elif kind not in _UNCHANGING:
+            raise _not_understood(host, line)
+    _check_counts(host, counts, summary)
+
+
+def _changed(host: Host, line: str, size_bytes: int) -> Optional[tuple[int, int]]:
+    """Return the range of a record, or None where that is not of the volume's data, which are object 1."""
+    named, offset = _value(line, "object"), _value(line, "offset")
+    length = _value(line, "logical_size") or _value(line, "length")
+    if not (named and offset and length):
+        raise _not_understood(host, line)
+    if named != _DATA:
+        return None
+    start, size = int(offset), int(length)
+    # What is freed to the end is told as the largest number that there is.
+    return start, size_bytes - start if size < 0 else size
 
 
 def _value(line: str, name: str) -> str:
     match = re.search(rf"\b{name} = (-?\d+)", line)
     return match.group(1) if match else ""
+
+
+def _check_counts(host: Host, counts: Counter[str], summary: str) -> None:
+    """Raise CommandFailed unless all that the stream has has come, and been read as what it is."""
+    told = {kind: int(number) for kind, number in re.findall(r"Total DRR_(\w+) records = (\d+)", summary)}
+    total = re.search(r"Total records = (\d+)", summary)
+    wrong = [
+        f"{number} {kind} and not {counts[kind]}"
+        for kind, number in told.items()
+        if kind in _CHANGING | {_LAST}
+        if number != counts[kind]
+    ]
+    if counts[_LAST] != 1 or not total or not told.keys() >= _COUNTED:
+        wrong.append("no whole stream")
+    elif int(total.group(1)) != sum(counts.values()) - 1:
+        wrong.append(f"{total.group(1)} records and not {sum(counts.values()) - 1}")
+    if wrong:
+        raise CommandFailed(f"The stream of zfs send on {host.name} has, by its own summary, {', '.join(wrong)}: retry")
+
+
+def _not_understood(host: Host, line: str) -> CommandFailed:
+    return CommandFailed(f"zstream on {host.name} says {line[:80]!r}, which this driver does not understand")
 
 
 def _lines(host: Host, what: str, step: Step) -> Iterator[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linstor_un.errors import HostUnreachable
+from linstor_un.errors import CommandFailed, HostUnreachable
 from linstor_un.hosts import changes
 from linstor_un.hosts.runner import Host
 from linstor_un.settings import Settings
@@ -57,3 +58,69 @@ def test_a_pool_that_does_not_come_to_be_read_is_given_up(
     asked = changes.of_thin_pool(here, "v", "a", "b") if kind == "thin" else changes.of_zfs(here, "p/v", "a", "b", 512)
     with pytest.raises(HostUnreachable, match="has not done it in 2 s"):
         next(asked)
+
+
+STREAM = """BEGIN record
+\thdrtype = 1
+\ttoname = p/v@b
+
+OBJECT object = 1 type = 23 bonustype = 0 blksz = 8192 bonuslen = 0
+FREE object = 1 offset = 32768 length = -1
+WRITE object = 1 type = 23 checksum type = 7 flags = 0 offset = 8192 logical_size = 8192 compressed_size = 0
+WRITE object = 1 type = 23
+    offset = 24576 logical_size = 8192
+WRITE object = 2 type = 23 offset = 0 logical_size = 512
+END checksum = 1/2/3/4
+SUMMARY:
+\tTotal DRR_BEGIN records = 1 (0 bytes)
+\tTotal DRR_END records = 1 (0 bytes)
+\tTotal DRR_OBJECT records = 1 (0 bytes)
+\tTotal DRR_WRITE records = 3 (16896 bytes)
+\tTotal DRR_WRITE_BYREF records = 0 (0 bytes)
+\tTotal DRR_FREE records = 1 (0 bytes)
+\tTotal records = 7
+\tTotal payload size = 16896 (0x4200)
+"""
+
+
+def told_by_zfs(monkeypatch: pytest.MonkeyPatch, folder: Path, stream: str) -> list[tuple[int, int]]:
+    """What is taken from a stream that zstream shows so."""
+    (folder / "stream").write_text(stream)
+    for tool, script in (("sudo", "exit 1"), ("zfs", ":"), ("zstream", f"exec cat {folder}/stream")):
+        (folder / tool).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return list(changes.of_zfs(Host("onefe", Settings(), True), "p/v", "a", "b", 40960))
+
+
+def test_a_stream_of_zfs_is_read_as_its_summary_counts_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert told_by_zfs(monkeypatch, tmp_path, STREAM) == [(32768, 8192), (8192, 8192), (24576, 8192)]
+
+
+SECOND_WRITE = "WRITE object = 1 type = 23\n    offset = 24576 logical_size = 8192\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (SECOND_WRITE, "", "3 WRITE and not 2, 7 records and not 6"),
+        (SECOND_WRITE, "    offset = 24576 logical_size = 8192\n", "3 WRITE and not 2"),
+        ("FREE object", "  FREE object", "1 FREE and not 0"),
+        ("OBJECT object", "object", "7 records and not 6"),
+        (SECOND_WRITE, "REWRITE object = 1 offset = 24576\n", "says 'REWRITE object = 1 offset = 24576'"),
+        ("offset = 8192 logical_size = 8192", "at = 8192 size = 8192", "says 'WRITE object = 1 type = 23 checksum"),
+        ("object = 1 type = 23 checksum", "of type = 23 checksum", "says 'WRITE of type = 23"),
+        ("END checksum", "Expected checksum differs from checksum in stream.\nEND checksum", "says 'Expected checksum"),
+        ("END checksum = 1/2/3/4\n", "", "no whole stream"),
+        (STREAM[STREAM.index("SUMMARY") :], "", "no whole stream"),
+        (STREAM[STREAM.index("\tTotal DRR_WRITE records") :], "", "no whole stream"),
+        (STREAM[STREAM.index("END") :], "", "no whole stream"),
+        (STREAM, "", "no whole stream"),
+    ],
+)
+def test_a_stream_of_zfs_that_is_not_read_whole_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, old: str, new: str, reason: str
+) -> None:
+    assert STREAM.count(old) == 1
+    with pytest.raises(CommandFailed, match=re.escape(reason)):
+        told_by_zfs(monkeypatch, tmp_path, STREAM.replace(old, new))

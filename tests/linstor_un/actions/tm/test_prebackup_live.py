@@ -316,6 +316,9 @@ METADATA = '<superblock uuid="" time="1" transaction="1" version="2" data_block_
             "somebody else has released the metadata of vg_data/data",
         ),
         (f"echo '{METADATA}'\necho '    <moved begin=\"1\" length=\"2\"/>'\n", "moved begin"),
+        (f"[ \"$1\" = -V ] || echo '{METADATA}'\n", "has not come to its end"),
+        ('[ "$1" = -V ] || echo "</superblock>"\n', "has not come to its end"),
+        (":\n", "has not come to its end"),
         (f"[ \"$1\" != -V ] || echo 'thin_delta 1.0.4'\necho '{METADATA}'\n", "thin_delta 1.0.0 to 1.0.5"),
     ],
 )
@@ -350,7 +353,8 @@ def test_a_pool_is_released_before_what_has_changed_is_copied(site: Site) -> Non
     site.cloud.backup(vm, site.datastore, "INCREMENT")
     (base,) = kept(site, own(vm))
     # More than what waits in pipes for a reader who takes his time.
-    script = f"echo '{METADATA}'\nseq 0 2 400000 | sed 's/.*/    <different begin=\"&\" length=\"1\"\\/>/'\n"
+    ranges = 'seq 0 2 400000 | sed \'s/.*/    <different begin="&" length="1"\\/>/\''
+    script = f"echo '{METADATA}'\n{ranges}\necho '</superblock>'\n"
     replace_tool(site.world.sandbox, "node1", "thin_delta", script)
     found = changes.of_thin_pool(host(site.world.sandbox, "node1"), f"{own(vm)}_00000", base, base)
     assert next(found) == (0, KIB64)
