@@ -32,8 +32,9 @@ _WHOLE = "whole"
 
 # thin_delta reads a pool's metadata as they were when they were reserved, which the kernel does once at a time: other
 # backups are waited for, and thin_send of LINSTOR, as long as such a program works. What nobody works with any more was
-# left by one that was killed. All that it says is kept until the pool is released, as whoever takes it needs as long as
-# the data take; and what was released by somebody else meanwhile may have been overwritten while it was read.
+# left by one that was killed; who cannot see others' processes does not know. All that it says is kept until the pool
+# is released, as whoever takes it needs as long as the data take; and what was released by somebody else meanwhile may
+# have been overwritten while it was read.
 _OF_THIN_POOL = """
 watch
 exec </dev/null
@@ -77,6 +78,12 @@ until said=$(sudo -n dmsetup message "$path-tpool" 0 reserve_metadata_snap 2>&1)
     *) echo "$said" >&2; exit 1 ;;
     esac
     if [ "$(date +%s)" -ge "$limit" ]; then
+        if ! grep -qs . /proc/1/comm; then
+            echo "somebody has reserved the metadata of $group/$pool, and whether he still works with them cannot be" \
+                "seen, as /proc is mounted with hidepid: let $(id -un) see all processes (gid=), or release them by" \
+                "'dmsetup message $path-tpool 0 release_metadata_snap' once no backup runs there" >&2
+            exit 1
+        fi
         grep -qsx 'thin_[a-z]*' /proc/[0-9]*/comm ||
             sudo -n dmsetup message "$path-tpool" 0 release_metadata_snap >/dev/null 2>&1 || true
         limit=$(($(date +%s) + $3))

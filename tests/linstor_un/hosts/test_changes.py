@@ -124,3 +124,42 @@ def test_a_stream_of_zfs_that_is_not_read_whole_is_refused(
     assert STREAM.count(old) == 1
     with pytest.raises(CommandFailed, match=re.escape(reason)):
         told_by_zfs(monkeypatch, tmp_path, STREAM.replace(old, new))
+
+
+SUDO = """shift
+case "$*" in
+lvs*) printf ' vg|pool|1|v_a\\n vg|pool|2|v_b\\n' ;;
+*reserve_metadata_snap) [ -e {folder}/released ] || {{ echo "device busy" >&2; exit 1; }} ;;
+*release_metadata_snap) touch {folder}/released ;;
+thin_delta*)
+    echo '<superblock data_block_size="128">'
+    echo '<different begin="3" length="2"/>'
+    echo '</superblock>'
+    ;;
+esac
+"""
+# Of all that is in /proc.
+SEEN = {"nobody": 'case "$1" in -qsx) exit 1 ;; *) exit 0 ;; esac', "hidden": "exit 2"}
+
+
+@pytest.mark.parametrize("others", ["nobody", "hidden"])
+def test_metadata_that_are_reserved_are_released_only_where_it_can_be_seen_that_nobody_reads_them(
+    others: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    scripts = {
+        "sudo": SUDO.format(folder=tmp_path),
+        "thin_delta": "echo 1.0.6",
+        "grep": f'case "$*" in */proc/*) {SEEN[others]} ;; esac\nexec /bin/grep "$@"',
+    }
+    for tool, script in scripts.items():
+        (tmp_path / tool).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    here = Host("onefe", Settings(command_timeout_seconds=1), True)
+    found = changes.of_thin_pool(here, "v", "a", "b")
+    if others == "nobody":
+        assert list(found) == [(3 * 65536, 2 * 65536)]
+        return
+    with pytest.raises(CommandFailed, match=r"cannot be seen, as /proc is mounted with hidepid: let \w+ see all"):
+        list(found)
+    assert not (tmp_path / "released").exists()
