@@ -50,6 +50,11 @@ class Backup(NamedTuple):
         return self.order.configuration
 
     @property
+    def increment_id(self) -> int:
+        """Return the id of the increment that is made, by which its files are looked for."""
+        return self.configuration.increment_id(self.increments)
+
+    @property
     def host(self) -> Host:
         """Return the host on which the files are made: from there the backup datastore fetches them."""
         bridge = self.configuration.bridge

@@ -77,7 +77,7 @@ def _tidy_chain(wanted: Backup, found: Mapping[str, Sequence[Kept]]) -> dict[str
 
 def _snapshots(wanted: Backup, undo: Undo, resources: Sequence[str], is_live: bool) -> dict[str, Snapshot]:
     """Take snapshots of all disks at one instant and return them by their volumes."""
-    action, says = wanted.action, (wanted.place.vm_id, wanted.configuration.increment_id, int(time.time()))
+    action, says = wanted.action, (wanted.place.vm_id, wanted.increment_id, int(time.time()))
     sizes_mib = {resource: disk.size_mib for disk, resource in zip(wanted.disks, resources)}
     names = {resource: BackupSnapshot(*says, size_mib).name for resource, size_mib in sizes_mib.items()}
     for resource, name in names.items():
@@ -126,7 +126,7 @@ def _target(wanted: Backup, undo: Undo, part: _Part) -> Target:
     if not wanted.configuration.is_incremental:
         # What is restored from it does not need it, and no increment will.
         snapshots.forget(wanted.action.gateway, part.resource, part.snapshot.name)
-    file = f"{wanted.directory}/disk.{part.disk.disk_id}.{wanted.configuration.increment_id}"
+    file = f"{wanted.directory}/disk.{part.disk.disk_id}.{wanted.increment_id}"
     return Target(device, part.disk.size_mib * MIB, file)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from linstor_un.errors import InvalidInput, NotFound
@@ -39,10 +39,15 @@ class Configuration(NamedTuple):
         """Tell whether there is an increment before this one."""
         return self.is_incremental and self.last_increment_id != NONE
 
-    @property
-    def increment_id(self) -> int:
-        """Return the id of the increment that is to be made; full backups have 0, as the first of a chain has."""
-        return self.last_increment_id + 1 if self.is_incremental else 0
+    def increment_id(self, known: Iterable[int]) -> int:
+        """Return the id that oned gives to the increment to be made; full backups have 0, as the first of a chain has.
+
+        Arguments: `known` are the ids of the chain's increments. oned counts on from the newest of them, which the VM
+        may not know: an oned that was killed between the two has told it to the backup's image alone.
+        """
+        if not self.continues_chain:
+            return 0
+        return max(known, default=self.last_increment_id) + 1
 
 
 class Order(NamedTuple):

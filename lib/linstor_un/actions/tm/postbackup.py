@@ -46,5 +46,5 @@ def _forget_failed(wanted: Backup) -> None:
     resources = [wanted.action.resource(disk) for disk in wanted.disks]
     for resource, found in backup.kept_snapshots(wanted, backup.all_snapshots(wanted, resources)).items():
         for kept in found:
-            if kept.says.increment_id == wanted.configuration.increment_id:
+            if kept.says.increment_id == wanted.increment_id:
                 snapshots.forget(wanted.action.gateway, resource, kept.snapshot.name)

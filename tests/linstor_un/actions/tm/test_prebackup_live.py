@@ -251,6 +251,29 @@ def test_a_base_that_is_gone_makes_an_increment_of_all_and_says_so(site: Site) -
     assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
 
 
+@pytest.mark.parametrize("unknown", ["of the VM", "of the image"])
+def test_an_increment_that_only_one_of_both_knows_of_has_the_next_behind_it_by_its_right_name(
+    site: Site, unknown: str
+) -> None:
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    moments = []
+    for number in range(5):
+        site.write(vm, 0, b"%d" % number * 1000, number * 400_000)
+        moments.append(site.content(vm, 0))
+        image = site.cloud.backup(vm, site.datastore, "INCREMENT", keep_last=0)
+        if number == 2 and unknown == "of the VM":
+            # oned was killed between the two, which it stores one after the other.
+            vm.backups.config["LAST_INCREMENT_ID"] = "1"
+        elif number == 2:
+            # Its database was restored.
+            image.increments.pop()
+            moments.pop()
+        elif number == 3:
+            assert "this increment has all of the disk" in last(site.world, "prebackup_live").stderr
+    assert [site.brought_back(image, 0, number) for number in range(len(moments))] == moments
+    assert site.stored(vm, image, 0).stat().st_size < 16 * KIB64
+
+
 def test_a_vm_that_has_moved_grown_and_gone_back_is_backed_up_right(site: Site) -> None:
     vm = start(site.world, "DISK=[IMAGE_ID=0]")
     site.write(vm, 0, b"one", MIB)
