@@ -207,7 +207,8 @@ def virtual_machine(tree: _Element) -> VirtualMachine:
         disks=tuple(_disk(element) for element in tree.iterfind("TEMPLATE/DISK")),
         hostnames=tuple(text(element, "HOSTNAME") for element in history),
         datastore_ids=tuple(number(element, "DS_ID") or 0 for element in history),
-        has_backups=is_incremental or tree.find("BACKUPS/BACKUP_IDS/ID") is not None,
+        # One that has failed has left no id, before 7.3.80 its driver is not told, and MODE may have changed since.
+        has_backups=any(tree.find(f"BACKUPS/{path}") is not None for path in ("BACKUP_CONFIG/*", "BACKUP_IDS/ID")),
         has_increments=is_incremental,
         linear_disks=frozenset(
             required_number(item, "DISK_ID") for item in tree.iterfind("SNAPSHOTS") if _is_linear(item)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from linstor_sandbox.opennebula import ActionFailed
 from tests.conftest import World
 from tests.linstor_un.backing_up import Site
 from tests.linstor_un.living import snapshots, start
-from tests.linstor_un.scenes import last, own
+from tests.linstor_un.scenes import last, own, volume
+
+MakeWorld = Callable[..., World]
 
 
 @pytest.fixture
@@ -44,3 +49,21 @@ def test_after_a_failure_the_snapshots_of_this_backup_go_and_the_base_stays(site
     failed = call.stdin.replace("</VM>", "<BACKUP_RESULT>FAILURE</BACKUP_RESULT></VM>")
     assert site.cloud.scripts.migration("linstor_un", "postbackup", call.argv, failed).succeeded
     assert snapshots(site.world, own(vm)) == base
+
+
+@pytest.mark.parametrize("mode", ["INCREMENT", "FULL"])
+def test_a_first_backup_that_has_failed_untold_leaves_nothing_on_an_image_that_is_given_back(
+    make_world: MakeWorld, mode: str
+) -> None:
+    # Before 7.3.80 nobody says that it has failed.
+    site = Site(make_world(release="7.2"))
+    vm = start(site.world)
+    image = volume(site.world.cloud.images[1])
+    site.server.fail("backup")
+    with pytest.raises(ActionFailed):
+        site.cloud.backup(vm, site.datastore, "INCREMENT")
+    assert any(name.startswith("backup-") for name in snapshots(site.world, image))
+    # As long as the VM is there its next backup would remove it.
+    site.cloud.configure_backup(vm, mode=mode)
+    site.cloud.terminate(vm)
+    assert snapshots(site.world, image) == set()
