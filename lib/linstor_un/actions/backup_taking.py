@@ -41,6 +41,13 @@ class _Part(NamedTuple):
     base: Optional[Kept]
 
 
+class _Pool(NamedTuple):
+    """The kind of a pool, and where it is on its node."""
+
+    provider: str
+    backing: str
+
+
 def take(wanted: Backup, is_live: bool) -> None:
     """Make the files; where that fails nothing is left, and the VM runs on.
 
@@ -158,9 +165,10 @@ def _make_increment(wanted: Backup, undo: Undo, part: _Part) -> None:
         backup_files.changes(wanted.host, target, wanted.manner, [(0, target.size_bytes)])
         return
     earlier_bytes = part.base.says.size_mib * MIB
-    found = changes.within(_told(wanted, part, part.base, holder), earlier_bytes, target.size_bytes)
     try:
-        backup_files.changes(wanted.host, target, wanted.manner, found)
+        pool = _pool(wanted, holder)
+        found = changes.within(_told(wanted, part, part.base, holder, pool), earlier_bytes, target.size_bytes)
+        backup_files.changes(wanted.host, target, wanted.manner, found, changes.block_bytes(pool.provider))
     except ChangesUnknown as error:
         if not wanted.action.settings.backup_compare:
             raise
@@ -179,19 +187,26 @@ def _holder(wanted: Backup, part: _Part, base: Kept) -> Optional[Replica]:
     return min(found, key=lambda item: item.node.lower() != wanted.host.name.lower(), default=None)
 
 
-def _told(wanted: Backup, part: _Part, base: Kept, holder: Replica) -> Iterator[tuple[int, int]]:
+def _pool(wanted: Backup, holder: Replica) -> _Pool:
+    """Return the pool that a replica is in; raises ChangesUnknown where LINSTOR does not say."""
+    try:
+        found = pools.of(wanted.action.gateway, [holder.storage_pool], [holder.node])
+    except DriverError as error:
+        raise _unknown(error) from None
+    return _Pool(found[0].provider, found[0].backing) if found else _Pool("", "")
+
+
+def _told(wanted: Backup, part: _Part, base: Kept, holder: Replica, pool: _Pool) -> Iterator[tuple[int, int]]:
     """Yield what has changed since the base; raises ChangesUnknown for whatever keeps its node from saying so."""
     try:
-        yield from _changes(wanted, part, base, holder)
+        yield from _changes(wanted, part, base, holder, pool)
     except DriverError as error:
         raise _unknown(error) from None
 
 
-def _changes(wanted: Backup, part: _Part, base: Kept, holder: Replica) -> Iterator[tuple[int, int]]:
+def _changes(wanted: Backup, part: _Part, base: Kept, holder: Replica, pool: _Pool) -> Iterator[tuple[int, int]]:
     """Return what has changed since the base, as the pool of a node that has both snapshots says."""
-    settings = wanted.action.settings
-    found = pools.of(wanted.action.gateway, [holder.storage_pool], [holder.node])
-    provider, backing = (found[0].provider, found[0].backing) if found else ("", "")
+    settings, (provider, backing) = wanted.action.settings, pool
     host, volume = runner.host(holder.node, settings), f"{part.resource}_00000"
     names = base.snapshot.name, part.snapshot.name
     if holder.layers in _PLAIN_LAYERS and provider in changes.THIN_PROVIDERS:

@@ -16,6 +16,8 @@ from linstor_un.hosts.runner import Host, Step
 
 # Longer reads than this cost memory and gain nothing.
 _LONGEST_READ_BYTES = 16 << 20
+# As qcow2 has them where nobody asks for others.
+LARGEST_CLUSTER_BYTES = 64 << 10
 
 _REMOVE = """
 remove() {
@@ -70,7 +72,8 @@ device=$1 bytes=$2 seconds=$3 file=$4
 slowly "$5" "$6"
 wait_for_device "$device" "$bytes" "$seconds"
 rm -f "$file"
-qemu-img create -q -f qcow2 -b "$device" -F raw "$file" "$bytes"
+# What is less than a cluster takes all of one.
+qemu-img create -q -f qcow2 -o "cluster_size=$7" -b "$device" -F raw "$file" "$bytes"
 # The connection is watched as soon as all has come, while the last of it is still read. That all has come is told too:
 # qemu-io takes a list that breaks off for a short one.
 said=$({ { receive; echo all-has-come >&4; exec 4>&-; watch; } | qemu-io -C -f qcow2 "$file" >&4 2>&1; } 4>&1) || {
@@ -148,10 +151,20 @@ def full(host: Host, target: Target, manner: Manner) -> Step:
     return Step(_FULL, (*_common(host, target, manner), manner.bytes_per_second), is_long=True)
 
 
-def changes(host: Host, target: Target, manner: Manner, ranges: Iterable[tuple[int, int]]) -> None:
-    """Make a file of these ranges of a disk, each an offset and a length in bytes."""
+def changes(
+    host: Host,
+    target: Target,
+    manner: Manner,
+    ranges: Iterable[tuple[int, int]],
+    cluster_bytes: int = LARGEST_CLUSTER_BYTES,
+) -> None:
+    """Make a file of these ranges of a disk, each an offset and a length in bytes.
+
+    It grows by `cluster_bytes` at a time, a power of two.
+    """
+    values = (*_common(host, target, manner), cluster_bytes)
     pace = Pace(manner.bytes_per_second)
-    with host.feed(f"Writing {target.file}", Step(_CHANGES, _common(host, target, manner))) as feed:
+    with host.feed(f"Writing {target.file}", Step(_CHANGES, values)) as feed:
         for reads in _together(_reads(ranges)):
             feed.send("".join(f"read -q {start} {length}\n" for start, length in reads).encode())
             feed.stdin.flush()

@@ -17,6 +17,8 @@ from linstor_un.hosts.runner import Host, Step
 THIN_PROVIDERS = frozenset({"LVM_THIN"})
 ZFS_PROVIDERS = frozenset({"ZFS", "ZFS_THIN"})
 _SECTOR_BYTES = 512
+# The smallest volblocksize of a zvol that is nobody's own choice, and the smallest block of a thin pool.
+_ZFS_BLOCK_BYTES, _THIN_BLOCK_BYTES = 8 << 10, 64 << 10
 _END = "end"
 # The records of a stream of ZFS: those that change what a volume has, whose data are object 1, and the others. How many
 # of some there are the summary says, of all how many they are together.
@@ -131,6 +133,11 @@ failed=$({ { $as_root zfs send -i "@$2" "$1@$3" || echo failed >&4
 [ -z "$failed" ] || exit 1
 echo end
 """
+
+
+def block_bytes(provider: str) -> int:
+    """Return the least that changes in a pool of this kind, as LINSTOR makes its volumes: a power of two."""
+    return _ZFS_BLOCK_BYTES if provider in ZFS_PROVIDERS else _THIN_BLOCK_BYTES
 
 
 def of_thin_pool(host: Host, volume: str, earlier: str, later: str) -> Iterator[tuple[int, int]]:

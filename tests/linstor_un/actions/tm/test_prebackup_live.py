@@ -200,6 +200,27 @@ def test_increments_have_what_has_changed_and_zeroes_too(make_world: MakeWorld, 
     assert len(kept(site, own(vm))) == 2
 
 
+# What a file has beside the data: headers and tables, and the blocks around where a volume begins and ends.
+OVERHEAD = 8 * KIB64
+
+
+@pytest.mark.parametrize(("provider", "block"), [("LVM_THIN", KIB64), ("ZFS", 8192), ("ZFS_THIN", 8192)])
+@pytest.mark.parametrize("blocks", [64, 400], ids=["few", "many"])
+def test_an_increment_is_no_larger_than_the_blocks_that_have_changed(
+    make_world: MakeWorld, provider: str, block: int, blocks: int
+) -> None:
+    site = Site(make_world(pools=(Pool("data", provider, 20480),)))
+    add_image(site.world, mib=64)
+    vm = site.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", site.world.system)
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    # Each alone: the worst that a guest can do.
+    for number in range(blocks):
+        site.write(vm, 0, b"%d" % number, number * 2 * KIB64)
+    image = site.cloud.backup(vm, site.datastore)
+    assert blocks * block <= site.stored(vm, image, 0).stat().st_size <= 1.1 * blocks * block + OVERHEAD
+    assert site.brought_back(image, 0) == site.content(vm, 0)
+
+
 def test_keep_last_merges_and_the_chain_goes_on(site: Site) -> None:
     vm = start(site.world, "DISK=[IMAGE_ID=0]")
     for number in range(4):
