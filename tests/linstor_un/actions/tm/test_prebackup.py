@@ -8,7 +8,7 @@ from linstor_sandbox.opennebula import ActionFailed, VmState
 from tests.conftest import World
 from tests.linstor_un.backing_up import Site, passing
 from tests.linstor_un.living import holds, killed_while, snapshots, start
-from tests.linstor_un.scenes import homes, last, own, sentence, volume, volumes
+from tests.linstor_un.scenes import failure, homes, last, own, sentence, state, volume, volumes
 
 
 @pytest.fixture
@@ -58,6 +58,19 @@ def test_one_that_oned_has_given_up_on_makes_way_for_the_vms_end(site: Site) -> 
         site.cloud.backup(vm, site.datastore, "FULL")
     site.cloud.terminate(vm)
     assert passing(site.world) == set() and own(vm) not in volumes(site.world)
+
+
+def test_a_disk_of_another_driver_is_refused_by_name_and_a_vm_without_one_is_not(site: Site) -> None:
+    vm = start(site.world)
+    site.cloud.poweroff(vm)
+    vm.disk(1).attributes["TM_MAD"] = "ceph"
+    before = state(site.world)
+    refused = failure(lambda: site.cloud.backup(vm, site.datastore))
+    assert "Disk 1 of VM 0 is of TM_MAD ceph, of which linstor_un neither makes nor restores backups" in refused
+    assert refused.endswith("move its image to a linstor_un datastore")
+    assert state(site.world) == before
+    vm.disk(1).attributes["TM_MAD"] = "linstor_un"
+    site.cloud.backup(vm, site.datastore)
 
 
 def test_what_is_no_order_is_refused(site: Site) -> None:

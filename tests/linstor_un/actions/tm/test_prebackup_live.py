@@ -98,6 +98,19 @@ def test_a_guest_whose_agent_does_not_answer_runs_on(make_world: MakeWorld, agen
     site.write(vm, 0, b"it runs")
 
 
+def test_a_guest_whose_agent_hangs_delays_a_backup_by_its_bound_and_no_more(make_world: MakeWorld) -> None:
+    site = Site(make_world(configuration='FREEZE_TIMEOUT="2"\n'))
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    agent = guest(site.world, vm)
+    seconds = []
+    # An agent that hangs is asked to freeze and to thaw, each of which has the bound.
+    for agent.agent, agent.agent_seconds in (("off", 0.0), ("hung", 3600.0)):
+        site.cloud.backup(vm, site.datastore, "FULL", fs_freeze="AGENT")
+        seconds.append(last(site.world, "prebackup_live").seconds)
+    assert seconds[1] < 3 * seconds[0] + 4 * 2
+    assert holds(site.world) == []
+
+
 @pytest.mark.parametrize("help", ["convert [-S sparse_size] [-r rate_limit] [-W]", "  -r, --rate-limit RATE", "[-W]"])
 def test_it_works_no_harder_than_the_backup_datastore_allows(site: Site, help: str) -> None:
     vm = start(site.world, "DISK=[IMAGE_ID=0]")
