@@ -375,7 +375,7 @@ METADATA = '<superblock uuid="" time="1" transaction="1" version="2" data_block_
         (f"echo '{METADATA}'\necho '    <moved begin=\"1\" length=\"2\"/>'\n", "moved begin"),
         (f"[ \"$1\" = -V ] || echo '{METADATA}'\n", "has not come to its end"),
         ('[ "$1" = -V ] || echo "</superblock>"\n', "has not come to its end"),
-        (":\n", "has not come to its end"),
+        (":\n", "ended early: retry"),
         (f"[ \"$1\" != -V ] || echo 'thin_delta 1.0.4'\necho '{METADATA}'\n", "thin_delta 1.0.0 to 1.0.5"),
     ],
 )
