@@ -155,7 +155,8 @@ def test_metadata_that_are_reserved_are_released_only_where_it_can_be_seen_that_
         (tmp_path / tool).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / tool).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    here = Host("onefe", Settings(command_timeout_seconds=1), True)
+    # All that comes before the pool is read has twice as long.
+    here = Host("onefe", Settings(command_timeout_seconds=4), True)
     found = changes.of_thin_pool(here, "v", "a", "b")
     if others == "nobody":
         assert list(found) == [(3 * 65536, 2 * 65536)]
