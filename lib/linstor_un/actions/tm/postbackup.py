@@ -44,7 +44,9 @@ def _forget_failed(wanted: Backup) -> None:
     if not wanted.order.has_failed:
         return
     resources = [wanted.action.resource(disk) for disk in wanted.disks]
+    last = wanted.configuration.last_increment_id
     for resource, found in backup.kept_snapshots(wanted, backup.all_snapshots(wanted, resources)).items():
         for kept in found:
-            if kept.says.increment_id == wanted.increment_id:
+            # What is behind the last that the VM knows is new too, if oned has given the chain an increment meanwhile.
+            if kept.says.increment_id == wanted.increment_id or kept.says.increment_id > last:
                 snapshots.forget(wanted.action.gateway, resource, kept.snapshot.name)

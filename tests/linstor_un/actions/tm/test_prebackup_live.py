@@ -99,15 +99,15 @@ def test_a_guest_whose_agent_does_not_answer_runs_on(make_world: MakeWorld, agen
 
 
 def test_a_guest_whose_agent_hangs_delays_a_backup_by_its_bound_and_no_more(make_world: MakeWorld) -> None:
-    site = Site(make_world(configuration='FREEZE_TIMEOUT="2"\n'))
+    site = Site(make_world(configuration='FREEZE_TIMEOUT="2"\nHOLD_TIMEOUT="4"\n'))
     vm = start(site.world, "DISK=[IMAGE_ID=0]")
     agent = guest(site.world, vm)
     seconds = []
-    # An agent that hangs is asked to freeze and to thaw, each of which has the bound.
+    # An agent that hangs is asked to freeze, to thaw, and when all is over to thaw what it has frozen late: 2, 2, 4 s.
     for agent.agent, agent.agent_seconds in (("off", 0.0), ("hung", 3600.0)):
         site.cloud.backup(vm, site.datastore, "FULL", fs_freeze="AGENT")
         seconds.append(last(site.world, "prebackup_live").seconds)
-    assert seconds[1] < 3 * seconds[0] + 4 * 2
+    assert seconds[1] < 5 * seconds[0] + 2 + 2 + 4
     assert holds(site.world) == []
 
 
