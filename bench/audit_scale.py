@@ -36,6 +36,8 @@ def main(machines: int = 1000, nodes: int = 4) -> None:
             if number % 10 == 0:
                 vm.place(vm.host, world.cloud.host_id(vm.host), world.system)
         environment = {**world.cloud.scripts.environment, "PYTHONPATH": str(CHECKOUT / "lib")}
+        world.sandbox.clear_requests()
+        before = world.cloud.rpc.http_requests
         started = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "linstor_un.cli", "audit"], env=environment, stdout=subprocess.PIPE, check=False
@@ -45,7 +47,7 @@ def main(machines: int = 1000, nodes: int = 4) -> None:
         print(f"{machines} VMs, {len(world.sandbox.cluster.definitions)} volumes on {nodes} nodes: {seconds:.1f} s")
         print(f"status {done.returncode}, {len(done.stdout)} bytes printed, load {os.getloadavg()[0]:.1f}")
         print(f"{used.ru_utime + used.ru_stime:.1f} s of processor time, {used.ru_maxrss // 1024} MiB at most")
-        print(f"{len(world.sandbox.requests)} requests to LINSTOR, {world.cloud.rpc.http_requests} to oned")
+        print(f"{len(world.sandbox.requests)} requests to LINSTOR, {world.cloud.rpc.http_requests - before} to oned")
 
 
 if __name__ == "__main__":

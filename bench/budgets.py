@@ -130,7 +130,7 @@ BUDGETS = (
     Budget("actions", "ssh_per_host", 1, without=(*_BACKUPS, "tm/clone, by copy")),
     Budget("actions", "ssh_per_host", 2, "tm/clone, by copy"),
     Budget("actions", "ssh_per_host", 6, "tm/prebackup"),
-    Budget("actions", "ssh_per_host", 8, "tm/restore"),
+    Budget("actions", "ssh_per_host", 6, "tm/restore"),
     Budget("actions", "oned", 1, without=("tm/restore",)),
     # Which datastore a backup is in only its image says.
     Budget("actions", "oned", 2, "tm/restore"),
