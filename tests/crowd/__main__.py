@@ -14,14 +14,14 @@ _SHRINKING_SECONDS = 60
 _RATE = 0.1
 
 
-def attempt(options: argparse.Namespace, actions: int, tells: bool = True) -> list[str]:
-    """Run so many actions and return what was wrong."""
+def attempt(options: argparse.Namespace, deeds: int, actions: int = 0, tells: bool = True) -> tuple[list[str], int]:
+    """Run so many deeds or actions and return what was wrong, and after how many deeds."""
     started = time.monotonic()
     with crowd(options.workers, options.seed, options.rate if options.faults else 0, options.per_round) as running:
-        wrong = running.run(actions)
+        wrong = running.run(deeds, actions)
         if tells:
             tell(running, (time.monotonic() - started) / 60)
-    return wrong
+    return wrong, running.done
 
 
 def tell(running: Crowd, minutes: float) -> None:
@@ -32,20 +32,20 @@ def tell(running: Crowd, minutes: float) -> None:
     print(f"{counted}\nfaults: {faults or 'none'}")
     print("".join(f"left, as it may be: {line}\n" for line in sorted(running.excused)), end="")
     print(
-        f"{running.done} actions by {running.workers} workers, seed {running.seed}: {len(cloud.calls)} calls, "
+        f"{running.done} deeds by {running.workers} workers, seed {running.seed}: {running.actions} actions, "
         f"{cloud.next_vm_id} VMs, {cloud.next_image_id} images, {len(running.wrong)} differences, "
-        f"{minutes:.1f} minutes, {running.done / minutes:.0f} actions per minute",
+        f"{minutes:.1f} minutes, {running.actions / minutes:.0f} actions per minute",
         flush=True,
     )
 
 
 def shrink(options: argparse.Namespace, failing: int) -> int:
-    """The shortest beginning that still fails, as far as it can be found in a minute."""
+    """The fewest deeds that still fail, as far as they can be found in a minute."""
     deadline = time.monotonic() + _SHRINKING_SECONDS
     good = 0
     while failing - good > 1 and time.monotonic() < deadline:
         middle = (good + failing) // 2
-        if attempt(options, middle, tells=False):
+        if attempt(options, middle, tells=False)[0]:
             failing = middle
         else:
             good = middle
@@ -57,25 +57,25 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     # The entry scripts keep their bytecode, as an installation does.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    wrong = attempt(options, options.actions)
+    wrong, deeds = attempt(options, options.deeds, 0 if options.deeds else options.actions)
     if wrong:
-        actions = options.actions
         if options.workers == 1:
-            actions = shrink(options, actions)
+            deeds = shrink(options, deeds)
         faults = f"--faults --rate {options.rate}" if options.faults else "--no-faults"
         print("\n".join(f"\n{difference}" for difference in wrong))
-        print(f"\nagain: {_COMMAND} --actions {actions} --workers {options.workers} --seed {options.seed} {faults}")
+        print(f"\nagain: {_COMMAND} --deeds {deeds} --workers {options.workers} --seed {options.seed} {faults}")
     return 1 if wrong else 0
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=_COMMAND, description=__doc__)
-    parser.add_argument("--actions", type=int, default=20000, help="how much is done in all (20000)")
+    parser.add_argument("--actions", type=int, default=20000, help="how often oned calls the driver in all (20000)")
+    parser.add_argument("--deeds", type=int, default=0, help="how much users and operators do, instead of --actions")
     parser.add_argument("--workers", type=int, default=15, help="by how many at once (15); 1 can be repeated exactly")
     parser.add_argument("--seed", default="1", help="what decides all that is drawn (1)")
     parser.add_argument("--faults", action=argparse.BooleanOptionalAction, default=True, help="let things go wrong")
-    parser.add_argument("--rate", type=float, default=_RATE, help=f"faults per action ({_RATE})")
-    parser.add_argument("--per-round", type=int, default=200, help="actions between two comparisons (200)")
+    parser.add_argument("--rate", type=float, default=_RATE, help=f"faults per deed ({_RATE})")
+    parser.add_argument("--per-round", type=int, default=200, help="deeds between two comparisons (200)")
     return parser.parse_args(arguments)
 
 

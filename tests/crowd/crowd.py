@@ -80,10 +80,18 @@ class Crowd:
         self.world.cloud.scripts.timeout = _LONGEST_CALL_SECONDS
         self.stage = stage_of(self.world)
 
-    def run(self, actions: int) -> list[str]:
-        """So many deeds, in rounds; ends at the first quiet point with a difference, else when all is deleted."""
-        while self.done < actions and not self.wrong:
-            self._round(min(self.per_round, actions - self.done))
+    @property
+    def actions(self) -> int:
+        """How often oned has called the driver."""
+        return sum(call.kind != "onevm" for call in self.world.cloud.calls)
+
+    def run(self, deeds: int = 0, actions: int = 0) -> list[str]:
+        """So many deeds at least, of users and operators, and of actions of the driver for them, in rounds.
+
+        Ends at the first quiet point with a difference, else when all is deleted.
+        """
+        while (self.done < deeds or self.actions < actions) and not self.wrong:
+            self._round(min(self.per_round, deeds - self.done) if self.done < deeds else self.per_round)
             self._quiet_point()
         if not self.wrong:
             self._delete_everything()

@@ -9,5 +9,5 @@ from tests.crowd.crowd import crowd
 def test_a_small_crowd_that_changes_with_the_commit() -> None:
     seed = commit()
     with crowd(workers=6, seed=seed, rate=0, per_round=30) as running:
-        wrong = running.run(60)
+        wrong = running.run(deeds=60)
     assert not wrong, "\n".join([f"seed {seed}", *wrong])

@@ -171,10 +171,12 @@ exec </dev/null
 wait_for_device "$device" "$bytes" "$seconds"
 staging "$directory"
 sweep_exports "$directory"
-file=$(mktemp "$directory/linstor_un-export.XXXXXXXXXX")
+# Its name first: who is stopped when it is there has to know it. Made only if nothing has that name.
+file=$(mktemp -u "$directory/linstor_un-export.XXXXXXXXXX")
 trap '[ $? -eq 0 ] || rm -f "$file"' EXIT
 # The shell tells of a program that was ended, and nobody may be there any more to be told.
 trap 'exit 1' HUP INT TERM PIPE
+(umask 077 && set -C && : >"$file")
 qemu-img convert -U -f raw -O qcow2 -W -m 8 "$device" "$file"
 # A device is larger than its image: it is cut to what OpenNebula knows.
 qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
