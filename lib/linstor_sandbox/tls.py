@@ -15,14 +15,18 @@ Files = tuple[Path, Path]
 
 
 class Authority:
-    """Signs certificates; `certificate` is what whoever trusts it needs."""
+    """Signs certificates; `certificate` is what whoever trusts it needs.
 
-    def __init__(self, folder: Path, name: str = "authority") -> None:
+    A `plain` one says no more in them than openssl does by itself, which is less than RFC 5280 asks for.
+    """
+
+    def __init__(self, folder: Path, name: str = "authority", plain: bool = False) -> None:
         self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.certificate = self.folder / "ca.crt"
-        # Python 3.13 and newer ask authorities for what they are there for.
-        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        self._plain = plain
+        # Python 3.13 and newer ask authorities for what they are there for, unless told not to.
+        usage = [] if plain else ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
         self._request("ca", name, "-x509", "-days", "30", "-out", "ca.crt", *usage)
 
     def _request(self, file: str, name: str, *arguments: str) -> None:
@@ -35,7 +39,7 @@ class Authority:
     def sign(self, name: str, alternative: str, days: int = 30) -> Files:
         """A certificate for so many days from now, and its key; `alternative` is for example IP:127.0.0.1."""
         self._request(name, name, "-out", f"{name}.csr")
-        extensions = f"subjectAltName={alternative}\nauthorityKeyIdentifier=keyid\n"
+        extensions = f"subjectAltName={alternative}\n" + ("" if self._plain else "authorityKeyIdentifier=keyid\n")
         (self.folder / f"{name}.ext").write_text(extensions, encoding="ascii")
         signed_by = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
         self._openssl(

@@ -70,6 +70,13 @@ def test_an_image_is_made_over_tls(authority: Authority, certificate: tuple[Path
     holds(world, "one-image-7", content)
 
 
+def test_certificates_that_openssl_makes_by_itself_do_with_every_python(world: World, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, plain=True)
+    with proxy(world.sandbox, serving(authority.sign("controller", "IP:127.0.0.1"))) as controller:
+        uri = f"linstor+ssl://127.0.0.1:{controller.port}"
+        succeeded(monitor(world, LS_CONTROLLERS=uri, LS_CAFILE=authority.certificate), NUMBERS)
+
+
 def test_a_certificate_that_is_not_to_be_trusted_ends_it(
     authority: Authority, stranger: Authority, certificate: tuple[Path, Path], patient: World
 ) -> None:
