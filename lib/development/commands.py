@@ -33,6 +33,11 @@ def test(arguments: list[str]) -> int:
     return _become("-m", "pytest", *([] if _chooses_processes(arguments) else ["-n", "3"]), *arguments)
 
 
+def interpreters(arguments: list[str]) -> int:
+    """Run the tests with every other Python that is here."""
+    return _become("-m", "development.interpreters", *arguments)
+
+
 def lint(_arguments: list[str]) -> int:
     """Run every check, also after one has failed."""
     codes = [_run(*check) for check in _checks()]
@@ -94,6 +99,7 @@ COMMANDS = {
     for command in (
         Command("demo", "the driver at work on a sandbox, from onedatastore create to deletion", demo),
         Command("test", "the tests; arguments go to pytest", test),
+        Command("interpreters", "the tests with every other Python that is here; arguments go to pytest", interpreters),
         Command("faults", "everything that can go wrong, at every step of every action", faults),
         Command("matrix", "the main flows with every release of OpenNebula and LINSTOR, and on all layers", matrix),
         Command("crowd", "many users and operators at once, and whether what exists is what should", crowd),

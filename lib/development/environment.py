@@ -18,10 +18,12 @@ from development import debian
 from development.errors import NotPossible
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-VENV = CHECKOUT / ".venv"
+_OWN = CHECKOUT / ".venv"
+# Another interpreter has one of its own. What is run in it may set up other checkouts, and is not told.
+VENV = Path(os.environ.pop("LINSTOR_UN_VENV", _OWN))
 PYTHON = VENV / "bin" / "python"
 SHELLCHECK = VENV / "bin" / "shellcheck"
-TOOLS = VENV / "tools"
+TOOLS = _OWN / "tools"
 
 _REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _STAMP = VENV / "prepared"
@@ -84,7 +86,7 @@ def _set_up() -> None:
 
 def _make_directory() -> None:
     try:
-        VENV.mkdir(exist_ok=True)
+        VENV.mkdir(parents=True, exist_ok=True)
         (VENV / "lock").touch()
     except OSError as error:
         raise NotPossible(f"cannot write {VENV} ({error.strerror}): run ./dev in a checkout that you own") from error
