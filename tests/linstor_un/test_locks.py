@@ -22,7 +22,7 @@ from linstor_un.settings import Settings
 from tests.conftest import CHECKOUT
 
 HOLDER = """
-import signal, sys, time
+import select, signal, sys, time
 from linstor_un.locks import volume_lock
 def stop(number, frame):
     raise SystemExit("stopped")
@@ -30,7 +30,9 @@ signal.signal(signal.SIGTERM, stop)
 with volume_lock(sys.argv[1], "one-image-1", 5):
     try:
         print("held", flush=True)
-        sys.stdin.read()
+        # A signal between the last look for one and a read would be told of only behind the read.
+        while not select.select([sys.stdin], [], [], 0.05)[0]:
+            pass
     finally:
         if sys.argv[2:]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
