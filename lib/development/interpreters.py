@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def main(arguments: list[str]) -> int:
     """Run the tests with each; 1 when any fail, NOT_SET_UP when there is nothing worse than one that did not begin."""
     options, for_pytest = _options(arguments)
     interpreters = options.python or list(others())
+    if options.one and interpreters:
+        interpreters = [random.Random(options.one).choice(interpreters)]
     if not interpreters:
         first, last = MINORS[0], MINORS[-1]
         print(f"There is no Python from 3.{first} to 3.{last} here, on PATH or in pyenv, but that of ./dev test.")
@@ -147,6 +150,7 @@ def _options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--python", type=_named, action="append", metavar="PROGRAM", help="only with this one; may be repeated"
     )
+    parser.add_argument("--one", metavar="SEED", help="only with one of them, another one for another SEED")
     parser.add_argument("--sample", action="store_true", help="only the tests that take seconds")
     return parser.parse_known_args(arguments)
 

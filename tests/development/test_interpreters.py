@@ -143,3 +143,11 @@ def test_an_environment_that_is_named_is_no_matter_of_what_runs_in_it(tmp_path: 
         check=True,
     )
     assert done.stdout == f"{tmp_path}/bin/python False\n"
+
+
+def test_one_of_them_is_the_same_for_the_same_seed_and_another_for_others(tmp_path: Path, versions: Path) -> None:
+    paths = [str(python(versions / f"3.{minor}.9/bin/python3", minor)) for minor in (FIRST, SECOND)]
+    for seed in ("a", "a", *map(str, range(10))):
+        assert main(["--one", seed]) == 0
+    told = [line.split()[0] for line in (tmp_path / "told").read_text(encoding="utf-8").splitlines()]
+    assert len(told) == 12 and told[0] == told[1] and set(told) == set(paths)
