@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -19,7 +20,13 @@ class Stopped(BaseException):
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put stopping signals off until the end of the block, for a request whose outcome undo has to know."""
+    """Put stopping signals off until the end of the block, for a request whose outcome undo has to know.
+
+    In the main thread, which is the one that signals interrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     # Not with a mask, which holds for one thread: Python would run the handler here for a signal that another got.
     arrived: list[int] = []
     before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in STOPPING_SIGNALS}

@@ -145,10 +145,11 @@ def test_a_second_signal_does_not_stop_the_taking_back(place: Bench) -> None:
     process.stdin.close()
     until(lambda: hanging.remaining == 0)
     process.terminate()
+    # It waits for the answer to what it has asked for, and then takes it back.
+    hanging.release()
     until(lambda: deleting.remaining == 0)
     process.terminate()
     deleting.release()
-    hanging.release()
     assert "took back: volume one-image-7" in process.stderr.read().decode()
     assert process.wait(30) == 1
 

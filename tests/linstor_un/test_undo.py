@@ -164,3 +164,16 @@ def test_stopped_is_not_taken_for_an_error_that_was_handled() -> None:
             raise Stopped("SIGTERM")
         except Exception:
             pytest.fail("something between the signal and the frame has swallowed it")
+
+
+def test_a_thread_that_no_signal_interrupts_goes_on() -> None:
+    done: list[str] = []
+
+    def act() -> None:
+        with undisturbed():
+            done.append("it")
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join()
+    assert done == ["it"]

@@ -11,6 +11,7 @@ from typing import Callable, NamedTuple
 
 import pytest
 
+from linstor_un.errors import CommandFailed
 from linstor_un.hosts import (
     backup_files,
     changes,
@@ -115,6 +116,12 @@ def target(stage: Stage) -> backup_files.Target:
     return backup_files.Target(stage.device, 1, f"{stage.directory}/disk.{stage.words[0]}")
 
 
+def refused(sentence: str, act: Callable[[], object]) -> None:
+    """What says nothing is not taken for a list of nothing; all was asked by then."""
+    with pytest.raises(CommandFailed, match=sentence):
+        act()
+
+
 MANNER = backup_files.Manner(1, 2, 1024)
 MAKINGS: dict[str, Callable[[Stage], object]] = {
     "link": lambda s: s.host.run("", devices.link(s.host, s.device, f"{s.directory}/disk.{s.words[3]}", 1)),
@@ -149,8 +156,12 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "backup changes": lambda s: backup_files.changes(s.host, target(s), MANNER, [(0, 1)]),
     "backup comparison": lambda s: s.host.run("", backup_files.comparison(s.host, target(s), MANNER, s.device, 1)),
     # The names are of LINSTOR's volumes and snapshots, which have letters, digits, dashes and underscores alone.
-    "changes of LVM": lambda s: list(changes.of_thin_pool(s.host, "volume_00000", "older", "newer")),
-    "changes of ZFS": lambda s: list(changes.of_zfs(s.host, *s.words[:2], s.words[3], 1)),
+    "changes of LVM": lambda s: refused(
+        "has not come to its end", lambda: list(changes.of_thin_pool(s.host, "volume_00000", "older", "newer"))
+    ),
+    "changes of ZFS": lambda s: refused(
+        "no whole stream", lambda: list(changes.of_zfs(s.host, *s.words[:2], s.words[3], 1))
+    ),
     "inspect for increments": lambda s: inspection.lacks_for_increments(
         s.host, True, ["thin:group/pool", f"zfs:{s.words[2]}"]
     ),

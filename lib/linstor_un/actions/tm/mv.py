@@ -60,7 +60,7 @@ def _disk(action: Transfer, source: Place, target: Place) -> None:
 
 def _check_whole(action: Transfer, source: Place) -> None:
     """Refuse a disk whose link a killed restore has taken: with a new one the VM would start from half of each."""
-    if action.state not in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
+    if action.has_backups and action.state not in lifecycle.UNPARKING | lifecycle.SOURCE_DEAD:
         transfer.check_whole(action, source, action.resource(action.need_disk(source.disk_id)))
 
 
