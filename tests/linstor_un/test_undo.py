@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Optional
 
 import pytest
 
-from linstor_un import log
-from linstor_un.undo import STOPPING_SIGNALS, Stopped, Undo, undisturbed
+from linstor_un import log, undo
+from linstor_un.undo import STOPPING_SIGNALS, Stopped, Undo, surely, undisturbed
 from tests.conftest import CHECKOUT
 
 
@@ -176,4 +177,24 @@ def test_a_thread_that_no_signal_interrupts_goes_on() -> None:
     thread = threading.Thread(target=act)
     thread.start()
     thread.join()
+    assert done == ["it"]
+
+
+@pytest.mark.parametrize("met", [1, 2])
+def test_what_is_done_surely_is_done_whichever_time_a_signal_comes_before_it(
+    met: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[int] = []
+    done: list[str] = []
+
+    @contextmanager
+    def stopped_before() -> Iterator[None]:
+        entered.append(1)
+        if len(entered) == met:
+            raise Stopped("just now")
+        yield
+
+    monkeypatch.setattr(undo, "undisturbed", stopped_before)
+    with pytest.raises(Stopped), surely(lambda: done.append("it")):
+        pass
     assert done == ["it"]
