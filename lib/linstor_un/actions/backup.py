@@ -89,8 +89,7 @@ def begin(call: Call) -> Backup:
     seconds = settings_room.from_configuration(call.configuration).oned_timeout_seconds
     facts = backups.ask(datastore_id, order.configuration, seconds)
     own = facts.datastores[datastore_id]
-    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
-    action = transfer.of(vm_id, order.vm, facts.datastores, own, settings)
+    action = transfer.of(vm_id, order.vm, facts.datastores, own, transfer.settings_for(call, own))
     return Backup(
         action=action,
         place=place,

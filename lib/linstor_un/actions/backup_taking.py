@@ -18,6 +18,7 @@ from linstor_un.actions.backup import Backup
 from linstor_un.actions.backup_chain import Kept
 from linstor_un.cluster import placement as placements
 from linstor_un.cluster import pools, replicas, snapshots
+from linstor_un.cluster.pools import Pool
 from linstor_un.cluster.replicas import Replica
 from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.errors import ChangesUnknown, DriverError, NotFound
@@ -39,13 +40,6 @@ class _Part(NamedTuple):
     resource: str
     snapshot: Snapshot
     base: Optional[Kept]
-
-
-class _Pool(NamedTuple):
-    """The kind of a pool, and where it is on its node."""
-
-    provider: str
-    backing: str
 
 
 def take(wanted: Backup, is_live: bool) -> None:
@@ -168,7 +162,7 @@ def _make_increment(wanted: Backup, undo: Undo, part: _Part) -> None:
     try:
         pool = _pool(wanted, holder)
         found = changes.within(_told(wanted, part, part.base, holder, pool), earlier_bytes, target.size_bytes)
-        backup_files.changes(wanted.host, target, wanted.manner, found, changes.block_bytes(pool.provider))
+        backup_files.changes(wanted.host, target, wanted.manner, found, changes.least_bytes(pool.provider))
     except ChangesUnknown as error:
         if not wanted.action.settings.backup_compare:
             raise
@@ -187,16 +181,16 @@ def _holder(wanted: Backup, part: _Part, base: Kept) -> Optional[Replica]:
     return min(found, key=lambda item: item.node.lower() != wanted.host.name.lower(), default=None)
 
 
-def _pool(wanted: Backup, holder: Replica) -> _Pool:
-    """Return the pool that a replica is in; raises ChangesUnknown where LINSTOR does not say."""
+def _pool(wanted: Backup, holder: Replica) -> Pool:
+    """Return the pool that a replica is in, one of no kind where that does not answer; raises ChangesUnknown."""
     try:
         found = pools.of(wanted.action.gateway, [holder.storage_pool], [holder.node])
     except DriverError as error:
         raise _unknown(error) from None
-    return _Pool(found[0].provider, found[0].backing) if found else _Pool("", "")
+    return found[0] if found else Pool(holder.node, holder.storage_pool, "", 0, 0)
 
 
-def _told(wanted: Backup, part: _Part, base: Kept, holder: Replica, pool: _Pool) -> Iterator[tuple[int, int]]:
+def _told(wanted: Backup, part: _Part, base: Kept, holder: Replica, pool: Pool) -> Iterator[tuple[int, int]]:
     """Yield what has changed since the base; raises ChangesUnknown for whatever keeps its node from saying so."""
     try:
         yield from _changes(wanted, part, base, holder, pool)
@@ -204,15 +198,15 @@ def _told(wanted: Backup, part: _Part, base: Kept, holder: Replica, pool: _Pool)
         raise _unknown(error) from None
 
 
-def _changes(wanted: Backup, part: _Part, base: Kept, holder: Replica, pool: _Pool) -> Iterator[tuple[int, int]]:
+def _changes(wanted: Backup, part: _Part, base: Kept, holder: Replica, pool: Pool) -> Iterator[tuple[int, int]]:
     """Return what has changed since the base, as the pool of a node that has both snapshots says."""
-    settings, (provider, backing) = wanted.action.settings, pool
-    host, volume = runner.host(holder.node, settings), f"{part.resource}_00000"
+    provider = pool.provider
+    host, volume = runner.host(holder.node, wanted.action.settings), f"{part.resource}_00000"
     names = base.snapshot.name, part.snapshot.name
     if holder.layers in _PLAIN_LAYERS and provider in changes.THIN_PROVIDERS:
         return changes.of_thin_pool(host, volume, *names)
     if holder.layers in _PLAIN_LAYERS and provider in changes.ZFS_PROVIDERS:
-        return changes.of_zfs(host, f"{backing}/{volume}", *names, part.snapshot.size_kib * BYTES_PER_KIB)
+        return changes.of_zfs(host, f"{pool.backing}/{volume}", *names, part.snapshot.size_kib * BYTES_PER_KIB)
     raise ChangesUnknown(
         f"{part.resource} has layers {','.join(holder.layers)} in a pool of kind {provider or 'unknown'}, which does "
         "not say what has changed"

@@ -98,17 +98,13 @@ def _groups(
     """Return the disks by the LINSTOR that they are on, with the datastore whose attributes hold for them."""
     system = datastores[system_id]
     if system.transfer_driver == transfer.DRIVER or not disks:
-        return [(system, _settings(call, system), list(disks))]
+        return [(system, transfer.settings_for(call, system), list(disks))]
     found: dict[object, tuple[Datastore, Settings, list[Disk]]] = {}
     for disk in disks:
         own = datastores[disk.datastore_id]
-        settings = _settings(call, own)
+        settings = transfer.settings_for(call, own)
         found.setdefault(settings.controllers, (own, settings, []))[2].append(disk)
     return list(found.values())
-
-
-def _settings(call: Call, datastore: Datastore) -> Settings:
-    return settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
 
 
 def of_each(moves: Sequence[Migration], do: Callable[[Migration], None]) -> None:

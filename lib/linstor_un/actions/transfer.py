@@ -65,8 +65,7 @@ class Transfer(NamedTuple):
 
     def settings_of(self, call: Call, datastore_id: int) -> Settings:
         """Return the settings of another datastore that the action has asked oned for."""
-        datastore = self.datastores[datastore_id]
-        return settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
+        return settings_for(call, self.datastores[datastore_id])
 
     @property
     def state(self) -> int:
@@ -149,6 +148,11 @@ class Transfer(NamedTuple):
         return runner.is_frontend(name, self.settings)
 
 
+def settings_for(call: Call, datastore: Datastore) -> Settings:
+    """Return the settings of a datastore whose attributes oned has told."""
+    return settings_room.for_datastore(call.configuration, datastore.attributes, datastore.label)
+
+
 def begin(call: Call, place: Place, other_datastore_id: int) -> Transfer:
     """Ask oned, once, for what the action's arguments name.
 
@@ -159,8 +163,7 @@ def begin(call: Call, place: Place, other_datastore_id: int) -> Transfer:
     facts = oned.ask(place.vm_id, [place.datastore_id, other_datastore_id], seconds)
     system = facts.datastores[place.datastore_id]
     own = system if system.transfer_driver == DRIVER else facts.datastores[other_datastore_id]
-    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
-    action = of(place.vm_id, facts.virtual_machine, facts.datastores, own, settings)
+    action = of(place.vm_id, facts.virtual_machine, facts.datastores, own, settings_for(call, own))
     return action._replace(system_driver=system.transfer_driver)
 
 
@@ -218,17 +221,9 @@ def unlink(transfer: Transfer, place: Place, device: str) -> Unlinked:
         return Unlinked(device, False)
 
 
-def is_half_restored(transfer: Transfer, place: Place, resource: str) -> bool:
-    """Tell whether restoring a disk from a backup was killed: its link is gone, and a snapshot has what it had before.
-
-    Only of a VM with backups need it be asked. Raises as Host.run.
-    """
-    kept = snapshots.find(transfer.gateway, resource, restore_snapshot(transfer.vm_id))
-    return kept is not None and _is_half(transfer, place, kept)
-
-
-def _is_half(transfer: Transfer, place: Place, kept: Snapshot) -> bool:
-    if not kept.is_usable:
+def _is_half_restored(transfer: Transfer, place: Place, kept: Optional[Snapshot]) -> bool:
+    """Tell whether restoring a disk was killed: its link is gone, and `kept` has what it had before."""
+    if kept is None or not kept.is_usable:
         return False
     return not restoring.look(transfer.host(place.host), place.directory).is_whole(place.disk_id)
 
@@ -242,12 +237,11 @@ def check_whole(transfer: Transfer, place: Place, resource: str) -> None:
         return
     name = restore_snapshot(transfer.vm_id)
     kept = snapshots.find(transfer.gateway, resource, name)
-    if kept is None:
-        return
-    if _is_half(transfer, place, kept):
+    if _is_half_restored(transfer, place, kept):
         raise half_restored(transfer.vm_id, place.disk_id)
-    # A restore that is done could not delete it: where the VM is parked there is no link that tells.
-    snapshots.forget(transfer.gateway, resource, name)
+    if kept is not None:
+        # A restore that is done could not delete it: where the VM is parked there is no link that tells.
+        snapshots.forget(transfer.gateway, resource, name)
 
 
 def half_restored(vm_id: int, disk_id: int) -> NotReady:
@@ -266,7 +260,7 @@ def _forget_kept(transfer: Transfer, place: Place, resource: str) -> None:
     name = restore_snapshot(transfer.vm_id)
     is_whole = True
     try:
-        if is_half_restored(transfer, place, resource):
+        if _is_half_restored(transfer, place, snapshots.find(transfer.gateway, resource, name)):
             log.warning(f"{resource} is half restored from a backup and gets back what it had before")
             attachment.roll_back(transfer.gateway, resource, name, lambda: None)
     except HostUnreachable as error:

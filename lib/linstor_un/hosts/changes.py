@@ -135,7 +135,7 @@ echo end
 """
 
 
-def block_bytes(provider: str) -> int:
+def least_bytes(provider: str) -> int:
     """Return the least that changes in a pool of this kind, as LINSTOR makes its volumes: a power of two."""
     return _ZFS_BLOCK_BYTES if provider in ZFS_PROVIDERS else _THIN_BLOCK_BYTES
 

@@ -21,8 +21,8 @@ def run(call: Call) -> None:
     action = transfer.begin(call, place, arguments.identifier(call.arguments[3], "DSID"))
     disk = action.need_disk(place.disk_id)
     resource = action.resource(disk)
-    state = (action.vm.state, action.vm.lifecycle_state) if action.vm else (0, 0)
-    is_live = state[0] == lifecycle.ACTIVE_STATE and state[1] in lifecycle.RESIZING_LIVE
+    is_active = action.vm is not None and action.vm.state == lifecycle.ACTIVE_STATE
+    is_live = is_active and action.state in lifecycle.RESIZING_LIVE
     with action.lock(resource):
         if not is_live:
             # With what it had before a restore that was killed it would get back the size that it had then.

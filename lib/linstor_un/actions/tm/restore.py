@@ -87,7 +87,7 @@ def _begin(call: Call) -> _Restore:
     seconds = settings_room.from_configuration(call.configuration).oned_timeout_seconds
     found = backups.ask_image(vm_id, image_id, increment_id, place.datastore_id, seconds)
     own = found.system_datastore
-    settings = settings_room.for_datastore(call.configuration, own.attributes, own.label)
+    settings = transfer.settings_for(call, own)
     action = transfer.of(vm_id, found.vm, {own.datastore_id: own}, own, settings)
     frontend = Host("the front-end", settings, is_frontend=True)
     urls = backup_store.urls(frontend, f"{remotes()}/datastore", found.driver, increment_id, found.document)

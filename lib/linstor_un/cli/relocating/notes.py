@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from linstor_un import locks
 from linstor_un.errors import InvalidInput
@@ -44,12 +44,12 @@ def read() -> dict[int, Note]:
         ) from None
 
 
-def write(settings: Settings, image_id: int, note: Optional[Note]) -> None:
-    """Replace the note of one image; None is none."""
+def write(settings: Settings, image_id: int, note: Note) -> None:
+    """Replace the note of one image; one that says nothing is none."""
     with locks.volume_lock(lock_directory(settings), "moves-of-images", _WAIT_SECONDS):
         notes = read()
         notes.pop(image_id, None)
-        if note is not None:
+        if note != Note():
             notes[image_id] = note
         text = json.dumps({str(number): item._asdict() for number, item in notes.items()})
         changes.add_to_user(catalogue.own_user().user_id, changes.elements({_ATTRIBUTE: text}))

@@ -95,7 +95,7 @@ def _moved(site: Site, now: Move) -> Move:
             raise
     now = _put_in_place(now)
     _give_back(now)
-    notes.write(site.common, now.image_id, None)
+    notes.write(site.common, now.image_id, Note())
     return now
 
 
@@ -356,8 +356,7 @@ def _let_be_used(site: Site, now: Move) -> None:
             return
         if _entry(now.image_id).image.state == catalogue.DISABLED:
             changes.enable_image(now.image_id, True)
-        left = note._replace(is_held=False)
-        notes.write(site.common, now.image_id, None if left == Note() else left)
+        notes.write(site.common, now.image_id, note._replace(is_held=False))
 
 
 def _let_be_had(site: Site, now: Move) -> None:
@@ -369,8 +368,7 @@ def _let_be_had(site: Site, now: Move) -> None:
         vm = _settled(note.vm_id)
         if not plan.is_gone(vm):
             _attach(now._replace(note=note), vm, now.image_id)
-        left = note._replace(vm_id=-1, disk={})
-        notes.write(site.common, now.image_id, None if left == Note() else left)
+        notes.write(site.common, now.image_id, note._replace(vm_id=-1, disk={}))
 
 
 def _delete(number: int) -> None:
