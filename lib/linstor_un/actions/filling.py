@@ -55,7 +55,7 @@ def _send(source: ImageSource, feed: Feed, limit_mib: int = 0) -> int:
         sent += len(block)
         if limit_mib and sent > limit_mib * MIB:
             raise does_not_fit(source.name, max(sent, source.size_bytes or 0), limit_mib)
-        feed.send(block)
+        feed.send(block, source.sure_bytes)
     if not sent:
         raise UnusableImage(f"Image {source.name} is empty: provide another file")
     return sent

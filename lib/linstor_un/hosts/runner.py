@@ -36,8 +36,8 @@ receive() {
     while read -r length; do
         case $length in
         0) return 0 ;;
-        -*) dd if=/dev/zero bs=1M count="${length#-}" iflag=count_bytes status=none ;;
-        *) dd bs=1M count="$length" iflag=fullblock,count_bytes status=none ;;
+        -*) dd if=/dev/zero bs=128k count="${length#-}" iflag=count_bytes status=none ;;
+        *) dd bs=128k count="$length" iflag=fullblock,count_bytes status=none ;;
         esac
     done
     kill -s TERM -- "-$$"
@@ -48,6 +48,8 @@ _WATCHED = "watch\nexec </dev/null\n"
 _HOLE = bytes(1 << 20)
 # The least that is worth to begin anew behind it: what is shorter is made and passed on in less time.
 _LONG_HOLE_BYTES = 32 << 20
+# The most that is announced before it is there, since what of it is zero is sent too.
+_MOST_ANNOUNCED_BYTES = 64 << 20
 _BLOCK_BYTES = 64 << 10
 _SSH_FAILED = 255
 _COMMAND_MISSING = 127
@@ -210,6 +212,9 @@ class Feed:
         self._has_begun = False
         # What was passed on and is not told yet: long holes come in many blocks.
         self._hole_bytes = 0
+        # What was told and is not passed on yet; and how much has come since the last hole.
+        self._announced_bytes = 0
+        self._solid_bytes = 0
         # What has come and nobody has asked for yet: whole lines, and the beginning of one.
         self._lines: deque[bytes] = deque()
         self._rest = b""
@@ -226,19 +231,29 @@ class Feed:
         if error is not None:
             self.stop()
 
-    def send(self, block: bytes) -> None:
+    def send(self, block: bytes, sure_bytes: int = 0) -> None:
         """Pass on a block of data; raises BrokenPipeError where the script has ended, and `finish` then says why.
 
-        Whole MiB of zeroes are made on the host and do not cross the network.
+        Whole MiB of zeroes are made on the host and do not cross the network. `sure_bytes` is how many more bytes will
+        come for sure: the host takes as many of them as have come since the last hole together with this block, at the
+        price of what turns out to be a hole in there, since each time that it begins costs as much as a MiB.
         """
-        start = 0
+        view, start = memoryview(block), 0
         for end, is_hole in _runs(block):
+            self._solid_bytes = 0 if is_hole else self._solid_bytes + end - start
+            announced = min(self._announced_bytes, end - start)
+            if announced:
+                self.stdin.write(view[start : start + announced])
+                self._announced_bytes -= announced
+                start += announced
             if is_hole:
                 self._hole_bytes += end - start
-            else:
+            elif start < end:
+                more = min(sure_bytes, self._solid_bytes, _MOST_ANNOUNCED_BYTES) if end == len(block) else 0
                 self._tell_hole()
-                self.stdin.write(b"%d\n" % (end - start))
-                self.stdin.write(memoryview(block)[start:end])
+                self.stdin.write(b"%d\n" % (end - start + more))
+                self.stdin.write(view[start:end])
+                self._announced_bytes = more
             start = end
 
     def end(self) -> None:

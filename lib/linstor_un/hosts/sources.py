@@ -106,6 +106,11 @@ class ImageSource:
         self._head += self._decompressor.read(formats.probe_bytes(self._head) - formats.FIRST_BYTES)
         return formats.probe(self._head)
 
+    @property
+    def sure_bytes(self) -> int:
+        """How many bytes of data come for sure behind those that were yielded, before a hole or the end."""
+        return 0 if self._decompressor else self._meter.sure_bytes
+
     def blocks(self) -> Iterator[bytes]:
         """Yield the (decompressed) bytes; raises UnusableImage where they are cut short or not what was promised."""
         if self._decompressor:
@@ -140,6 +145,11 @@ class _Meter:
             import hashlib
 
             self._hashes = {kind: hashlib.new(kind.lower(), usedforsecurity=False) for kind in checksums}
+
+    @property
+    def sure_bytes(self) -> int:
+        left = max(0, self._size_bytes - self._read) if self._size_bytes is not None else 0
+        return min(left, self._reader.data_bytes) if isinstance(self._reader, File) else left
 
     def peek(self, size: int) -> bytes:
         while len(self._ahead) < size:
@@ -263,6 +273,14 @@ class File:
             block = os.pread(self._file.fileno(), size, self._position)
         self._position += len(block)
         return block
+
+    @property
+    def data_bytes(self) -> int:
+        """How many bytes there are before the next hole."""
+        try:
+            return os.lseek(self._file.fileno(), self._position, os.SEEK_HOLE) - self._position
+        except OSError:
+            return 0
 
     def _next_data(self) -> int:
         try:

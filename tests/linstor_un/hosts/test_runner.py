@@ -318,15 +318,43 @@ def test_data_arrives_as_it_is(tmp_path: Path, sandbox: Sandbox, where: str) -> 
     assert (tmp_path / "file").read_bytes() == b"".join(BLOCKS)
 
 
-@given(st.lists(st.lists(st.sampled_from((bytes(MIB), b"x" * MIB, bytes(5), b"y")), max_size=5), max_size=4))
-@settings(max_examples=20, deadline=None)
-def test_holes_arrive_wherever_they_are(blocks: list[list[bytes]]) -> None:
+PIECES = st.lists(st.sampled_from((bytes(MIB), b"x" * MIB, b"y" * MIB, bytes(5), b"y")), max_size=5)
+
+
+@given(st.lists(PIECES, max_size=8), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_holes_arrive_wherever_they_are(pieces: list[list[bytes]], is_length_known: bool) -> None:
+    blocks = [b"".join(some) for some in pieces]
+    data = b"".join(blocks)
     with HERE.feed("Summing", Step("receive | md5sum", ())) as feed:
+        left = len(data)
         for block in blocks:
-            feed.send(b"".join(block))
+            left -= len(block)
+            feed.send(block, left if is_length_known else 0)
         feed.end()
-        data = b"".join(piece for block in blocks for piece in block)
         assert feed.finish().split()[0] == hashlib.md5(data).hexdigest()
+
+
+LENGTHS = Step(
+    """
+while read -r length && [ "$length" != 0 ]; do
+    echo "$length"
+    [ "$length" -lt 0 ] || dd bs=1M count="$length" iflag=fullblock,count_bytes of=/dev/null status=none
+done
+""",
+    (),
+)
+
+
+def test_what_will_come_for_sure_is_announced_as_far_as_no_hole_came_before() -> None:
+    blocks = [b"x" * MIB] * 15 + [bytes(MIB)] * 20 + [b"y" * MIB] * 4
+    with HERE.feed("Counting", LENGTHS) as feed:
+        for number, block in enumerate(blocks, start=1):
+            feed.send(block, (len(blocks) - number) * MIB)
+        feed.end()
+        told = [int(line) // MIB for line in feed.finish().split()]
+    # Of the hole as much was sent as had been announced; behind it the announcements begin anew.
+    assert told == [2, 4, 8, 16, -5, 2, 2]
 
 
 def test_a_hole_is_told_once_and_not_sent() -> None:

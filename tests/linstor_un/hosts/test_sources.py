@@ -385,3 +385,36 @@ def test_holes_of_a_file_are_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     with closing(sources.from_file("disk", os.open(path, os.O_RDONLY), {})) as image:
         assert b"".join(image.blocks()) == expected
     assert sum(was_read) < 17 * MIB if knows_holes else sum(was_read) == len(expected)
+
+
+def ahead_of(image: sources.ImageSource) -> list[int]:
+    """Return where the data ends that comes for sure, as it is known behind each block; -1 where it is not."""
+    ends, sent = [], 0
+    for block in image.blocks():
+        sent += len(block)
+        ends.append(sent + image.sure_bytes if image.sure_bytes else -1)
+    return ends
+
+
+def test_it_is_known_how_much_comes_before_the_next_hole(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.write(os.urandom(10 * MIB))
+        file.truncate(20 * MIB)
+    with closing(sources.from_file("disk", os.open(path, os.O_RDONLY), {})) as image:
+        ends = ahead_of(image)
+    assert set(ends) == {10 * MIB, -1} and ends.index(-1) > 1
+
+
+def test_it_is_known_how_much_comes_where_the_length_is() -> None:
+    data = b"x" * (9 * MIB)
+    *ends, last = ahead_of(sources.ImageSource("disk", _Given(data), len(data), {}, 0, True))
+    assert set(ends) == {len(data)} and last == -1
+    assert set(ahead_of(sources.ImageSource("disk", _Given(data), None, {}, 0, True))) == {-1}
+
+
+def test_of_what_is_unpacked_the_length_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "packed.gz"
+    path.write_bytes(gzip.compress(bytes(9 * MIB)))
+    with closing(sources.from_file("disk", os.open(path, os.O_RDONLY), {})) as image:
+        assert set(ahead_of(image)) == {-1}
