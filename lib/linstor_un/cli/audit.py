@@ -11,7 +11,7 @@ from linstor_un.cli import holding
 from linstor_un.cli.auditing import examination
 from linstor_un.cli.auditing.examination import Examination
 from linstor_un.cli.auditing.finding import NAME, SAFE, Finding
-from linstor_un.cli.output import Report, changing, reporting
+from linstor_un.cli.output import DRY_RUN, Report, changing, reporting
 from linstor_un.driver import configuration_path
 from linstor_un.errors import Busy, DriverError, NotFound
 from linstor_un.settings import from_configuration, read_configuration
@@ -42,7 +42,12 @@ Examples:
 @click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
 @click.option("--hosts", is_flag=True, help="Look at links and devices on the hosts too: one ssh connection each.")
 @click.option("--repair", is_flag=True, help="Mend what is safe to mend, and ask about the rest.")
-@click.option("--delete", multiple=True, metavar="NAME", help="Delete this volume, which may be the last copy of data.")
+@click.option(
+    "--delete",
+    multiple=True,
+    metavar="NAME",
+    help="Delete this volume, which may be the last copy of data.",
+)
 @changing
 @reporting
 def command(
@@ -109,6 +114,8 @@ def _repair(
         report.say(f"{outcome:<7} {finding.kind:<17} {what}" + (f": {why}" if why else ""), colour)
     if not report.is_for_people:
         report.rows(("outcome", "kind", "subject", "repair", "reason"), outcomes)
+    elif dry_run and outcomes:
+        report.say(DRY_RUN)
     return sum(outcome not in (MENDED, GONE) for outcome, *_ in outcomes)
 
 

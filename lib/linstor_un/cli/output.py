@@ -19,6 +19,7 @@ import click
 
 Verb = Callable[..., None]
 Cell = Union[str, int, float, bool, None]
+DRY_RUN = "Nothing was changed: this was a dry run."
 _GAP = "  "
 _Seen = TypeVar("_Seen")
 
@@ -136,7 +137,7 @@ def repeatedly(
 def is_agreed(report: Report, question: str, dry_run: bool, yes: bool) -> bool:
     """Tell whether what was shown is to be done; asks the operator, for which there has to be a terminal."""
     if dry_run:
-        report.say("Nothing was changed: this was a dry run.")
+        report.say(DRY_RUN)
         return False
     if yes:
         return True

@@ -13,7 +13,7 @@ import click
 from linstor_un import recording
 from linstor_un.cli import rehearsal
 from linstor_un.cli.installation import interpreter, tree
-from linstor_un.cli.output import Report, reporting
+from linstor_un.cli.output import DRY_RUN, Report, reporting
 from linstor_un.errors import InvalidInput, NotFound
 from linstor_un.recording import Recorded
 
@@ -153,5 +153,7 @@ def _rehearse(report: Report, found: Found, root: str) -> None:
             sys.stdout.flush()
     if not report.is_for_people:
         report.rows(("kind", "what"), rows)
-    elif rows and rows[-1][0] == rehearsal.CHANGES:
+        return
+    if rows and rows[-1][0] == rehearsal.CHANGES:
         report.say("It stops here: what comes next depends on how that goes.")
+    report.say(DRY_RUN)

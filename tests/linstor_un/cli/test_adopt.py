@@ -18,6 +18,7 @@ from linstor_sandbox.opennebula.backup_server import BackupServer
 from linstor_sandbox.seeding import take
 from linstor_un.cli.checks.datastores import of_attributes
 from linstor_un.cli.checks.facts import Configured
+from linstor_un.cli.output import DRY_RUN
 from linstor_un.cli.verbs import command
 from linstor_un.opennebula import survey
 from linstor_un.settings import Settings
@@ -69,6 +70,7 @@ def test_it_shows_takes_over_once_and_gives_back_what_was(front_end: AddOn) -> N
     before = front_end.state()
     shown = done(front_end, "datastore", "100", "--dry-run")
     assert front_end.state() == before
+    assert shown.splitlines()[-1] == DRY_RUN
     for name in VOLUMES:
         assert name in shown
     assert 'TM_MAD "linstor" -> "linstor_un"' in shown and 'RESOURCE_GROUP="opennebula"' in shown

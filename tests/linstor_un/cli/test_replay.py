@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from linstor_un import recording
+from linstor_un.cli.output import DRY_RUN
 from linstor_un.cli.verbs import command
 from tests.linstor_un.bench import SECRETS, SYSDIR, TOKEN, Bench, bench, document
 from tests.linstor_un.cli.trees import Tree
@@ -197,7 +198,8 @@ def test_a_rehearsal_can_be_read(place: Bench) -> None:
     lines = result.output.splitlines()
     assert lines[0] == "datastore/rm 1"
     assert lines[1].startswith("  reads   GET /v1/resource-definitions?resource_definitions=one-image-1&")
-    assert lines[-2].startswith("  changes ") and lines[-1].startswith("It stops here")
+    assert lines[-3].startswith("  changes ") and lines[-2].startswith("It stops here")
+    assert lines[-1] == DRY_RUN
 
 
 def test_a_log_without_calls_and_numbers_that_are_not_there_are_refused(place: Bench) -> None:

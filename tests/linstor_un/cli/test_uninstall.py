@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from linstor_un.cli.output import DRY_RUN
 from tests.linstor_un.cli.trees import Tree
 
 
@@ -50,7 +51,8 @@ def test_a_script_that_was_changed_since_is_named(tree: Tree) -> None:
 
 def test_a_dry_run_changes_nothing(tree: Tree) -> None:
     before = tree.content()
-    assert "this was a dry run" in tree.done("uninstall", "--dry-run")
+    *shown, last = tree.done("uninstall", "--dry-run").splitlines()
+    assert (last, shown[0].startswith("Back to what was there")) == (DRY_RUN, True)
     changes = json.loads(tree.done("uninstall", "--dry-run", "--json"))
     assert {change["change"] for change in changes if "/lib/" in change["path"]} == {"removed"}
     assert tree.content() == before

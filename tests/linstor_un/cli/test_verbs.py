@@ -15,9 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from linstor_un import __version__
+from linstor_un.cli.output import DRY_RUN
 from linstor_un.cli.verbs import VERBS, command
 from tests.conftest import CHECKOUT
 from tests.linstor_un.cli.clouds import NODES, Estate
+from tests.linstor_un.cli.planted import D0, DEAD, make
 from tests.linstor_un.cli.trees import SCRIPT, script
 
 VERB_MODULES = {name: importlib.import_module(f"linstor_un.cli.{name}") for name in VERBS}
@@ -131,6 +133,30 @@ def test_a_package_has_the_command_and_the_configuration() -> None:
         [["share/linstor_un", ["etc/linstor_un.conf"]]],
         ["linstor-un = linstor_un.cli.__main__:main"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "would"),
+    [
+        (f"place {D0} --add node4", f"put a replica of {D0} on node4"),
+        (f"place {D0} --remove node1", f"make {D0} on node1 diskless"),
+        (f"replicas {D0} 3", f"place 1 replica more of {D0}"),
+        (f"replicas {D0} 1", f"take the replica of {D0} off node2"),
+        ("evacuate node2", f"{D0}"),
+        ("audit --repair", "delete volume one-image-78"),
+        ("datastore create new --pool data", "STORAGE_POOL"),
+        ("adopt image one-other --datastore 101 --name other", "/dev/drbd/by-res/one-other/0"),
+    ],
+)
+def test_a_dry_run_says_what_would_be_done_and_at_last_that_nothing_was(estate: Estate, line: str, would: str) -> None:
+    make("one-image-78", IMAGE_ID="78", INCOMPLETE=DEAD, MADE_BY=DEAD)(estate)
+    estate.volume("one-other", 0)
+    estate.sandbox.cluster.touch()
+    before = estate.sandbox.snapshot_of_state()
+    result = CliRunner().invoke(command, [*line.split(), "--dry-run"])
+    *shown, last = result.output.splitlines()
+    assert (last, any(would in item for item in shown)) == (DRY_RUN, True), result.output
+    assert estate.sandbox.snapshot_of_state() == before
 
 
 def lines_to_type(*verbs: str) -> list[str]:

@@ -24,15 +24,17 @@ class Told(NamedTuple):
 
 
 def is_agreed(report: Report, plan: Sequence[tuple[str, str]], dry_run: bool, yes: bool) -> bool:
-    """Tell whether a plan, steps with what follows from each, is to be done; a dry run shows it once, at the end."""
-    if not dry_run and not yes:
+    """Tell whether a plan, steps with what follows from each, is to be done; shows it, unless it was agreed to."""
+    if dry_run or not yes:
         for step, note in plan:
             report.say(f"This would {step}" + (f" ({note})" if note else ""))
     return output.is_agreed(report, "Do it?", dry_run, yes)
 
 
 def line(report: Report, told: Told) -> None:
-    """Print a line for people."""
+    """Print a line for people, who have been shown before what would be done."""
+    if told.outcome == WOULD:
+        return
     text = f"{told.outcome:<8} {told.step}" + (f": {told.note}" if told.note else "")
     report.say(text, _COLOURS.get(told.outcome))
 
