@@ -174,6 +174,21 @@ def test_pools_are_not_promised_twice(estate: Estate) -> None:
     assert sorted(outcomes) == ["refused"] * 4 + ["would"]
 
 
+def test_what_has_no_other_place_may_do_with_a_replica_fewer_where_one_is_left(
+    estate: Estate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(estate, "one-image-0", "replica", 0)
+    monkeypatch.setattr(estate.sandbox.cluster.groups[GROUP].filter, "node_name_list", ["node2"])
+    estate.sandbox.cluster.touch()
+    found = rows(run("evacuate", "node2", "--dry-run", "--json"))
+    assert "add a node with such a pool" in found["one-image-0"]["note"]
+    assert "or do with" not in found["one-image-0"]["note"], "it is the only one"
+    command = f"place {D0} --remove node2"
+    assert found[D0]["note"].endswith(f"; or do with 1 replica: `linstor-un {command}`")
+    assert run(*command.split(), "--yes").exit_code == 0
+    assert where(estate).get("node2") != "disk"
+
+
 def test_replicas_stay_as_different_as_the_group_asks(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estate.sandbox.cluster.groups[GROUP].filter, "replicas_on_different", ["rack"])
     for node, rack in zip(NODES, ("a", "b", "b", "a")):

@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 
 from linstor_un.cli.moving import notes, room, rules, steps
 from linstor_un.cli.moving.room import Promised
-from linstor_un.cli.moving.scene import Scene, listed
+from linstor_un.cli.moving.scene import Scene, listed, plural
 from linstor_un.cluster import snapshots
 from linstor_un.cluster.inventory import Placed
 from linstor_un.cluster.pools import Pool
@@ -78,22 +78,32 @@ def plan(scene: Scene, node: str, targets: Collection[str] = (), promised: Optio
     pool = None
     if len(others) < count:
         rules.check_copies(scene)
-        pool = _pool(scene, others, targets, promised or {})
+        pool = _pool(scene, node, targets, promised or {})
     # What would refuse the last step refuses the first.
     removal = rules.removal(scene.with_copy(pool.node if pool else ""), node)
     return Plan(scene, node, count, pool, removal)
 
 
-def _pool(scene: Scene, others: list[Placed], targets: Collection[str], promised: Promised) -> Pool:
+def _pool(scene: Scene, node: str, targets: Collection[str], promised: Promised) -> Pool:
+    others = [item for item in scene.holders if item.node.lower() != node.lower()]
     found = next(room.candidates(scene, others, promised, targets), None)
     if found is None:
         nobody = f"None of {listed(sorted(targets))}" if targets else "No other node"
         raise NoRoom(
-            f"{nobody} may have a replica of {scene.resource} and has room for it: free space, name nodes with "
-            f"--target that its resource group {scene.volume.group} allows, or put it on one with `linstor-un place "
-            f"{scene.resource} --add`"
+            f"{nobody} may have a replica of {scene.resource} and has room for it: free space, add a node with such a "
+            f"pool, name nodes with --target that its resource group {scene.volume.group} allows, or put it on one "
+            f"with `linstor-un place {scene.resource} --add`{_with_fewer(scene, node, len(others))}"
         )
     return found[0]
+
+
+def _with_fewer(scene: Scene, node: str, count: int) -> str:
+    """Return how the node is left with a replica fewer, where that loses nothing."""
+    try:
+        rules.removal(scene, node)
+    except DriverError:
+        return ""
+    return f"; or do with {plural(count, 'replica')}: `linstor-un place {scene.resource} --remove {node}`"
 
 
 def begin(known: Plan) -> list[str]:
