@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Optional
 
 import click
@@ -69,7 +70,13 @@ class Errand(NamedTuple):
 
 @click.command(help=_HELP)
 @click.argument("images", metavar="IMAGE...", nargs=-1)
-@click.option("--to", "target", required=True, metavar="DATASTORE", help="The image datastore, by id or name.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="DATASTORE",
+    help="The image datastore, by id or name.",
+)
 @click.option("--vm", default="", metavar="VM", help="The disks of this VM, by id or name.")
 @click.option("--disk", type=click.IntRange(0), metavar="N", help="Only this disk of the VM.")
 @click.option("--delete", is_flag=True, help="Delete the old images when the new ones are right.")
@@ -186,9 +193,10 @@ def _planned(move: Move, delete: bool) -> tuple[Cell, ...]:
 def _run(report: Report, configuration: Mapping[str, str], errand: Errand, delete: bool) -> list[Told]:
     """Move one after the other; what fails leaves the others as they are to be."""
     found = []
+    site = Site(configuration, lambda label: waiting.bar(report, label, 1), partial(waiting.clock, report))
     for wanted in errand.moves:
         try:
-            now = steps.move(Site(configuration, lambda label: waiting.bar(report, label, 1)), wanted, delete)
+            now = steps.move(site, wanted, delete)
             number = now.new.image.image_id if now.new is not None else None
             told = Told(DONE, wanted.label, now, f"it is image {number} in {wanted.target.label}", number)
         except DriverError as error:

@@ -1,11 +1,13 @@
-"""Waiting until replicas are up to date, with a bar where somebody watches."""
+"""Waiting until replicas are up to date, and for what else takes long, with a bar where somebody watches."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Callable, Optional
 
 import click
@@ -28,6 +30,24 @@ def bar(report: Report, label: str, count: int) -> Iterator[Callable[[float], No
         return
     with click.progressbar(length=_WHOLE * count, label=label, file=sys.stderr) as shown:
         yield lambda done: shown.update(max(0, int(done) - shown.pos))
+
+
+@contextmanager
+def clock(report: Report, label: str) -> Iterator[Callable[[], None]]:
+    """Show, on terminals only, how long something has taken of which nobody says how far it is; gives what goes on."""
+    if not _is_shown(report):
+        yield lambda: None
+        return
+    began = time.monotonic()
+    with click.progressbar(itertools.count(), label=label, file=sys.stderr) as shown:
+
+        def go_on() -> None:
+            shown.label = f"{label}, {timedelta(seconds=int(time.monotonic() - began))}"
+            shown.update(1)
+
+        yield go_on
+        shown.finish()
+        shown.render_progress()
 
 
 def _is_shown(report: Report) -> bool:

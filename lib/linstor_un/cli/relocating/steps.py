@@ -52,10 +52,15 @@ _NOT_KEPT = frozenset(
 
 
 class Site(NamedTuple):
-    """What moving needs beside oned; `bar` shows a part of it, and gives what is told how many per cent are done."""
+    """What moving needs beside oned.
+
+    `bar` shows a part of it, and gives what is told how many per cent are done; `clock` one of which only oned's driver
+    knows how far it is, and gives what is called as long as it is not done.
+    """
 
     configuration: Mapping[str, str]
     bar: Callable[[str], AbstractContextManager[Callable[[float], None]]]
+    clock: Callable[[str], AbstractContextManager[Callable[[], None]]]
 
     @property
     def common(self) -> Settings:
@@ -173,23 +178,29 @@ def _attach(now: Move, vm: Vm | None, new_id: int) -> None:
 
 def _made(site: Site, now: Move) -> tuple[Entry, str]:
     """Return the new image, filled, and the digest of what it was filled with, where that is known."""
-    new = _usable(now)
+    new = _usable(site, now)
     if new is not None:
         return new, ""
     if now.is_cloned:
         # oned clones nothing that is disabled, and nobody else has disabled it.
         _let_be_used(site, now)
         number = changes.clone_image(now.image_id, now.passing_name, now.target.datastore_id)
-        with site.bar(f"{now.label} cloned to {now.target.label}") as show:
+        with _cloning(site, now) as show:
             return _filled(now, number, None, show), ""
     origin = origins_of_images.of(now, site.common)
     now = _held(site, now)
     with served.offered(origin) as offer, site.bar(f"{now.label} to {now.target.label}") as show:
         number = _imported(now, offer)
-        return _filled(now, number, offer, show), offer.digest
+        new = _filled(now, number, offer, lambda: show(100 * offer.sent_bytes / max(1, origin.size_bytes)))
+        show(100)
+        return new, offer.digest
 
 
-def _usable(now: Move) -> Entry | None:
+def _cloning(site: Site, now: Move) -> AbstractContextManager[Callable[[], None]]:
+    return site.clock(f"{now.label} cloned to {now.target.label}")
+
+
+def _usable(site: Site, now: Move) -> Entry | None:
     """Return what another run has made of the new image, where it is good for anything; what is not goes."""
     new = now.new
     if new is None:
@@ -197,7 +208,8 @@ def _usable(now: Move) -> Entry | None:
     number = new.image.image_id
     if new.image.state == catalogue.LOCKED and now.is_cloned:
         # LINSTOR copies it, whoever has asked for that.
-        new = _wait(number)
+        with _cloning(site, now) as show:
+            new = _wait(number, show)
     if new.image.state == catalogue.DISABLED:
         changes.enable_image(number, True)
         new = _entry(number)
@@ -231,16 +243,10 @@ def _imported(now: Move, offer: Offer) -> int:
         raise
 
 
-def _filled(now: Move, number: int, offer: Offer | None, progress: Callable[[float], None]) -> Entry:
+def _filled(now: Move, number: int, offer: Offer | None, show: Callable[[], None]) -> Entry:
     """Wait until the new image is filled; raises UnusableImage."""
-
-    def show() -> None:
-        if offer is not None:
-            progress(100 * offer.sent_bytes / max(1, offer.origin.size_bytes))
-
     new = _wait(number, show)
     if new.image.state == catalogue.READY:
-        progress(100)
         return new
     if offer is not None and offer.failure is not None:
         raise offer.failure
