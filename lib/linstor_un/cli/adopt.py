@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import click
 
+from linstor_un.cli import completion
 from linstor_un.cli.adopting import attributes, takeover, volume
 from linstor_un.cli.adopting.scripts import Scripts
 from linstor_un.cli.adopting.takeover import Mark, Takeover
@@ -82,7 +83,7 @@ def command() -> None:
 
 
 @command.command("datastore", help=_DATASTORE_HELP)
-@click.argument("identifiers", metavar="ID...", type=click.IntRange(0), nargs=-1, required=True)
+@click.argument("identifiers", metavar="ID...", type=completion.IMAGE_DATASTORE, nargs=-1, required=True)
 @click.option("--undo", is_flag=True, help="Give the datastores back to the add-on.")
 @click.option("--root", default="", metavar="DIR", help="An OpenNebula in this folder.")
 @changing
@@ -164,8 +165,10 @@ def _give_back(report: Report, found: Takeover, marks: Sequence[Mark], scripts: 
 
 
 @command.command("image", help=_IMAGE_HELP)
-@click.argument("resource")
-@click.option("--datastore", "datastore_id", type=click.IntRange(0), required=True, metavar="ID", help="Its datastore.")
+@click.argument("resource", type=completion.VOLUME)
+@click.option(
+    "--datastore", "datastore_id", type=completion.IMAGE_DATASTORE, required=True, metavar="ID", help="Its datastore."
+)
 @click.option("--name", required=True, help="The name of the image.")
 @click.option("--type", "kind", type=click.Choice(["OS", "DATABLOCK", "CDROM"]), default="OS", help="Its type (OS).")
 @click.option("--persistent", is_flag=True, help="VMs write to it; otherwise they get copies.")

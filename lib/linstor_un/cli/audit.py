@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import click
 
-from linstor_un.cli import holding
+from linstor_un.cli import completion, holding
 from linstor_un.cli.auditing import examination
 from linstor_un.cli.auditing.examination import Examination
 from linstor_un.cli.auditing.finding import NAME, SAFE, Finding
@@ -39,11 +39,12 @@ Examples:
 
 
 @click.command(help=_HELP)
-@click.argument("volumes", nargs=-1, metavar="[VOLUME]...")
+@click.argument("volumes", type=completion.VOLUME, nargs=-1, metavar="[VOLUME]...")
 @click.option("--hosts", is_flag=True, help="Look at links and devices on the hosts too: one ssh connection each.")
 @click.option("--repair", is_flag=True, help="Mend what is safe to mend, and ask about the rest.")
 @click.option(
     "--delete",
+    type=completion.VOLUME,
     multiple=True,
     metavar="NAME",
     help="Delete this volume, which may be the last copy of data.",

@@ -9,6 +9,7 @@ from typing import Optional
 import click
 
 from linstor_un import settings as settings_room
+from linstor_un.cli import completion
 from linstor_un.cli.checks.finding import ERROR, Finding
 from linstor_un.cli.output import Cell, Report, changing, is_agreed, reporting
 from linstor_un.cli.provisioning import plan, questions
@@ -78,8 +79,20 @@ def _attribute(_: click.Context, __: click.Parameter, values: Sequence[str]) -> 
 
 @command.command("create", help=_CREATE_HELP)
 @click.argument("name")
-@click.option("--pool", multiple=True, metavar="POOL", help="A storage pool for the volumes; may be given again.")
-@click.option("--resource-group", default="", metavar="GROUP", help="A resource group of LINSTOR instead of a pool.")
+@click.option(
+    "--pool",
+    type=completion.POOL,
+    multiple=True,
+    metavar="POOL",
+    help="A storage pool for the volumes; may be given again.",
+)
+@click.option(
+    "--resource-group",
+    type=completion.GROUP,
+    default="",
+    metavar="GROUP",
+    help="A resource group of LINSTOR instead of a pool.",
+)
 @click.option("--replicas", default="", metavar="N", help="Replicas of each volume (2; of a group: as it says).")
 @click.option("--clone-mode", type=click.Choice([questions.SNAPSHOT, questions.COPY]), help="How VMs' disks are made.")
 @click.option("--checkpoint", default="", metavar="N", help="Replicas of a suspended VM's memory (as of the others).")

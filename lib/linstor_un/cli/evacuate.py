@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 import click
 
-from linstor_un.cli import holding
+from linstor_un.cli import completion, holding
 from linstor_un.cli import inventory as inventories
 from linstor_un.cli.inventory import Inventory
 from linstor_un.cli.moving import leaving, telling, waiting
@@ -55,8 +55,8 @@ Exit codes:
 
 
 @click.command(help=_HELP)
-@click.argument("node")
-@click.option("--target", multiple=True, metavar="NODE", help="Move to these nodes only.")
+@click.argument("node", type=completion.NODE)
+@click.option("--target", type=completion.NODE, multiple=True, metavar="NODE", help="Move to these nodes only.")
 @click.option("--all", "with_others", is_flag=True, help="Also volumes that are not this OpenNebula's.")
 @click.option(
     "--parallel", type=click.IntRange(1), default=_PARALLEL, show_default=True, help="So many volumes at a time."

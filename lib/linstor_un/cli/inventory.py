@@ -14,7 +14,7 @@ from linstor_un.cluster.inventory import Cluster
 from linstor_un.errors import DriverError, InvalidSetting
 from linstor_un.naming import Names, add_ons_image_id_of, resource_of, snapshot_vm_id_of
 from linstor_un.opennebula import pools
-from linstor_un.opennebula.model import Disk
+from linstor_un.opennebula.model import Datastore, Disk
 from linstor_un.opennebula.pools import Database, Image, KnownSnapshot, Machine
 from linstor_un.settings import Settings
 
@@ -88,14 +88,9 @@ def read(configuration: Mapping[str, str]) -> Inventory:
 
 def of(database: Database, configuration: Mapping[str, str]) -> Inventory:
     """Ask every LINSTOR cluster that a datastore of this database names; raises as `read`."""
-    settings = {
-        number: settings_room.for_datastore(configuration, datastore.attributes, datastore.label)
-        for number, datastore in database.datastores.items()
-    }
+    settings = _settings(configuration, database.datastores)
     sites: dict[object, Site] = {}
-    for numbers in _by_address(settings):
-        # A person waits: that no controller answers is said at once.
-        gateway = Gateway(settings[numbers[0]]._replace(failover_timeout_seconds=0))
+    for numbers, gateway in _gateways(settings):
         cluster = clusters.read(gateway)
         # Datastores may name the controllers of one cluster in different ways.
         key = cluster.identity or tuple(numbers)
@@ -126,6 +121,24 @@ def _image_id(wanted: Optional[Wanted]) -> Optional[int]:
 
 def _numbers(identifiers: set[Optional[int]]) -> list[int]:
     return sorted(number for number in identifiers if number is not None)
+
+
+def gateways(configuration: Mapping[str, str], datastores: Mapping[int, Datastore]) -> Iterator[Gateway]:
+    """Yield the ways to the LINSTOR clusters of these datastores; raises InvalidSetting."""
+    yield from (gateway for _, gateway in _gateways(_settings(configuration, datastores)))
+
+
+def _settings(configuration: Mapping[str, str], datastores: Mapping[int, Datastore]) -> dict[int, Settings]:
+    return {
+        number: settings_room.for_datastore(configuration, datastore.attributes, datastore.label)
+        for number, datastore in datastores.items()
+    }
+
+
+def _gateways(settings: Mapping[int, Settings]) -> Iterator[tuple[list[int], Gateway]]:
+    for numbers in _by_address(settings):
+        # A person waits: that no controller answers is said at once.
+        yield numbers, Gateway(settings[numbers[0]]._replace(failover_timeout_seconds=0))
 
 
 def _by_address(settings: Mapping[int, Settings]) -> list[list[int]]:

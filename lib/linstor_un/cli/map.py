@@ -7,6 +7,7 @@ from typing import IO, Optional
 
 import click
 
+from linstor_un.cli import completion
 from linstor_un.cli import inventory as inventories
 from linstor_un.cli.mapping import page, picture, text
 from linstor_un.cli.output import Cell, Report, reporting
@@ -30,10 +31,12 @@ Examples:
 
 @click.command(help=_HELP)
 @click.option("--html", type=click.File("w", "utf-8"), metavar="FILE", help="Write a page for a browser; - is stdout.")
-@click.option("--node", default="", metavar="NODE", help="Only what is on this node, or attached there.")
-@click.option("--datastore", type=int, metavar="ID", help="Only the volumes in this datastore.")
-@click.option("--vm", type=int, metavar="ID", help="Only the volumes of this VM.")
-@click.option("--image", type=int, metavar="ID", help="Only the volume of this image.")
+@click.option(
+    "--node", type=completion.NODE, default="", metavar="NODE", help="Only what is on this node, or attached there."
+)
+@click.option("--datastore", type=completion.DATASTORE, metavar="ID", help="Only the volumes in this datastore.")
+@click.option("--vm", type=completion.VM, metavar="ID", help="Only the volumes of this VM.")
+@click.option("--image", type=completion.IMAGE, metavar="ID", help="Only the volume of this image.")
 @reporting
 def command(
     report: Report,

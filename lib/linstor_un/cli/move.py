@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 import click
 
-from linstor_un.cli import holding
+from linstor_un.cli import completion, holding
 from linstor_un.cli.moving import waiting
 from linstor_un.cli.output import Cell, Report, changing, is_agreed, reporting
 from linstor_un.cli.relocating import notes, origin, plan, steps
@@ -69,15 +69,16 @@ class Errand(NamedTuple):
 
 
 @click.command(help=_HELP)
-@click.argument("images", metavar="IMAGE...", nargs=-1)
+@click.argument("images", type=completion.NAMED_IMAGE, metavar="IMAGE...", nargs=-1)
 @click.option(
     "--to",
     "target",
+    type=completion.TARGET,
     required=True,
     metavar="DATASTORE",
     help="The image datastore, by id or name.",
 )
-@click.option("--vm", default="", metavar="VM", help="The disks of this VM, by id or name.")
+@click.option("--vm", type=completion.NAMED_VM, default="", metavar="VM", help="The disks of this VM, by id or name.")
 @click.option("--disk", type=click.IntRange(0), metavar="N", help="Only this disk of the VM.")
 @click.option("--delete", is_flag=True, help="Delete the old images when the new ones are right.")
 @changing

@@ -6,7 +6,7 @@ from typing import Optional
 
 import click
 
-from linstor_un.cli import holding
+from linstor_un.cli import completion, holding
 from linstor_un.cli import inventory as inventories
 from linstor_un.cli.moving import notes, rules, steps, telling, waiting
 from linstor_un.cli.moving import scene as scenes
@@ -39,10 +39,16 @@ Exit codes:
 
 
 @click.command(help=_HELP)
-@click.argument("volume")
-@click.option("--add", default="", metavar="NODE", help="Put a replica there.")
-@click.option("--remove", default="", metavar="NODE", help="Take the replica from there.")
-@click.option("--pool", default="", metavar="POOL", help="In this pool; without it in one that the volume may be in.")
+@click.argument("volume", type=completion.VOLUME)
+@click.option("--add", type=completion.NODE, default="", metavar="NODE", help="Put a replica there.")
+@click.option("--remove", type=completion.NODE, default="", metavar="NODE", help="Take the replica from there.")
+@click.option(
+    "--pool",
+    type=completion.POOL,
+    default="",
+    metavar="POOL",
+    help="In this pool; without it in one that the volume may be in.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until the new replica is up to date (the default).")
 @changing
 @reporting

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from linstor_un.cli import holding
+from linstor_un.cli import completion, holding
 from linstor_un.cli import inventory as inventories
 from linstor_un.cli.moving import choosing, notes, room, rules, steps, telling, waiting
 from linstor_un.cli.moving import scene as scenes
@@ -38,7 +38,7 @@ Exit codes:
 
 
 @click.command(help=_HELP)
-@click.argument("volume")
+@click.argument("volume", type=completion.VOLUME)
 @click.argument("count", type=click.IntRange(1), metavar="N")
 @changing
 @reporting

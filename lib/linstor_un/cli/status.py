@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 
 import click
 
+from linstor_un.cli import completion
 from linstor_un.cli import inventory as inventories
 from linstor_un.cli.inventory import Inventory, Site, Wanted
 from linstor_un.cli.output import Cell, Report, repeatedly, reporting
@@ -72,10 +73,14 @@ class Table(NamedTuple):
 
 @click.command(help=_HELP)
 @click.argument("sections", nargs=-1, type=click.Choice(SECTIONS), metavar="[SECTION]...")
-@click.option("--node", default="", metavar="NODE", help="Only what is on this node, or attached there.")
-@click.option("--datastore", type=int, metavar="ID", help="Only this datastore, and the volumes in it.")
-@click.option("--vm", type=int, metavar="ID", help="Only the volumes of this VM.")
-@click.option("--image", type=int, metavar="ID", help="Only the volume of this image.")
+@click.option(
+    "--node", type=completion.NODE, default="", metavar="NODE", help="Only what is on this node, or attached there."
+)
+@click.option(
+    "--datastore", type=completion.DATASTORE, metavar="ID", help="Only this datastore, and the volumes in it."
+)
+@click.option("--vm", type=completion.VM, metavar="ID", help="Only the volumes of this VM.")
+@click.option("--image", type=completion.IMAGE, metavar="ID", help="Only the volume of this image.")
 @click.option("--syncing", is_flag=True, help="Only volumes that are syncing.")
 @click.option("--watch", type=click.FloatRange(0.1), metavar="SECONDS", help="Again and again, until Ctrl-C.")
 @reporting

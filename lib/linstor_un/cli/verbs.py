@@ -47,7 +47,9 @@ Exit codes:
   3  something was found that has to be mended
 
 \b
-Completion in the shell, for instance in ~/.bashrc (or zsh_source, fish_source):
+Completion in the shell, for instance in ~/.bashrc (or zsh_source, fish_source),
+of volumes, nodes, images and VMs too (before click 8 of verbs and options only,
+and with source_bash):
   eval "$(_LINSTOR_UN_COMPLETE=bash_source linstor-un)"
 """
 

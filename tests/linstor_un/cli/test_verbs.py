@@ -24,7 +24,7 @@ from tests.linstor_un.cli.trees import SCRIPT, script
 
 VERB_MODULES = {name: importlib.import_module(f"linstor_un.cli.{name}") for name in VERBS}
 # Modules of the room that are no verb.
-OTHERS = {"__init__", "__main__", "holding", "inventory", "output", "rehearsal", "verbs"}
+OTHERS = {"__init__", "__main__", "completion", "holding", "inventory", "output", "rehearsal", "verbs"}
 
 
 def commands() -> dict[str, click.Command]:
@@ -48,7 +48,7 @@ def test_verb_module_and_test_have_one_name() -> None:
     modules = {path.stem for path in (CHECKOUT / "lib/linstor_un/cli").glob("*.py")}
     tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
     assert set(VERBS) == modules - OTHERS
-    assert set(VERBS) | {"inventory", "output", "verbs"} == tests
+    assert set(VERBS) | {"completion", "inventory", "output", "verbs"} == tests
 
 
 @pytest.mark.parametrize("verb", dict.fromkeys([*VERBS, *COMMANDS]))
