@@ -69,6 +69,7 @@ def command(
     found = examination.examine(configuration, hosts)
     chosen = _chosen(found, {*volumes, *delete} if volumes else ())
     _check_names(found, delete)
+    _check_volumes(found, chosen, volumes)
     if not repair:
         _show(report, chosen)
         left = len(chosen)
@@ -90,6 +91,19 @@ def _check_names(found: Examination, delete: Sequence[str]) -> None:
         if name.lower() not in deletable:
             raise NotFound(
                 f"{name} is nothing that was found to be left over: `linstor-un audit` names what may be deleted"
+            )
+
+
+def _check_volumes(found: Examination, chosen: Sequence[Finding], volumes: Sequence[str]) -> None:
+    """Refuse the name of nothing, which would be found to be in order."""
+    known = {subject.lower() for item in chosen for subject in (item.resource, item.subject)}
+    for site in found.inventory.sites:
+        known |= {*site.cluster.volumes, *found.inventory.wanted(site)}
+    for name in volumes:
+        if name.lower() not in known:
+            raise NotFound(
+                f"{name} is no volume of LINSTOR's, OpenNebula asks for none of this name, and nothing was found to be "
+                "wrong with it: `linstor-un status volumes` shows their names"
             )
 
 

@@ -48,7 +48,9 @@ def command(
 ) -> None:
     """Draw the picture."""
     inventory = inventories.read(read_configuration(configuration_path()))
-    drawn = picture.of(inventory, Filter(node, datastore, vm, image))
+    wanted = Filter(node, datastore, vm, image)
+    wanted.check(inventory)
+    drawn = picture.of(inventory, wanted)
     if html is not None:
         html.write(page.page(drawn))
     elif report.form == "json":

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Callable, NamedTuple, Optional, TypeVar, Union
 
 import click
@@ -124,14 +125,17 @@ def repeatedly(
     report: Report, seconds: Optional[float], look: Callable[[], _Seen], show: Callable[[_Seen], object]
 ) -> None:
     """Look and show once, or again and again where there are `seconds` between; a terminal shows the last only."""
-    while True:
-        seen = look()
-        if seconds is not None and report.is_for_people:
-            click.clear()
-        show(seen)
-        if seconds is None:
-            return
-        time.sleep(seconds)
+    if seconds is None:
+        show(look())
+        return
+    # Ctrl-C is how this is meant to end.
+    with suppress(KeyboardInterrupt):
+        while True:
+            seen = look()
+            if report.is_for_people:
+                click.clear()
+            show(seen)
+            time.sleep(seconds)
 
 
 def is_agreed(report: Report, question: str, dry_run: bool, yes: bool) -> bool:

@@ -19,7 +19,7 @@ from linstor_un.cluster.inventory import Placed
 from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.cluster.volumes import Volume
 from linstor_un.driver import configuration_path
-from linstor_un.errors import DriverError
+from linstor_un.errors import DriverError, NotFound
 from linstor_un.naming import BASE_SNAPSHOT, backup_snapshot_of, snapshot_vm_id_of
 from linstor_un.settings import read_configuration
 from linstor_un.units import KIB_PER_GIB, KIB_PER_MIB
@@ -51,6 +51,20 @@ class Filter(NamedTuple):
     vm: Optional[int] = None
     image: Optional[int] = None
     only_syncing: bool = False
+
+    def check(self, inventory: Inventory) -> None:
+        """Refuse to look for what is not there; raises NotFound."""
+        database, sites = inventory.database, inventory.sites
+        if self.node and not any(self.node.lower() in site.cluster.nodes for site in sites):
+            names = ", ".join(sorted({node.name for site in sites for node in site.cluster.nodes.values()}))
+            raise NotFound(f"LINSTOR has no node {self.node}: there are {names or 'none yet'}")
+        if self.datastore is not None and self.datastore not in database.datastores:
+            names = ", ".join(item.label for item in database.datastores.values())
+            raise NotFound(f"Datastore {self.datastore} is not one of linstor_un: there are {names or 'none yet'}")
+        if self.vm is not None and self.vm not in database.machines:
+            raise NotFound(f"OpenNebula has no VM {self.vm}, or it is done: see `onevm list`")
+        if self.image is not None and self.image not in database.images:
+            raise NotFound(f"There is no image {self.image} in a datastore of linstor_un: see `oneimage list`")
 
     def passes(self, wanted: Wanted, placed: Sequence[Placed]) -> bool:
         """Tell whether a volume is one of them."""
@@ -105,6 +119,7 @@ def command(
 def look(sections: Sequence[str], wanted: Filter) -> dict[str, Table]:
     """Return the sections as they are now."""
     inventory = inventories.read(read_configuration(configuration_path()))
+    wanted.check(inventory)
     makers = {"datastores": _datastores, "nodes": _nodes, "volumes": _volumes, "snapshots": _snapshots}
     return {section: makers[section](inventory, wanted) for section in sections}
 
@@ -118,6 +133,8 @@ def _print(report: Report, tables: Mapping[str, Table]) -> None:
         if len(tables) > 1:
             report.say(("\n" if number else "") + name.capitalize(), bold=True)
         report.rows(table.columns, table.rows)
+        if not table.rows:
+            report.say(f"No {name} to show.")
 
 
 def gib(kib: float) -> float:
@@ -154,6 +171,8 @@ def _datastore(inventory: Inventory, site: Site, number: int, own: Sequence[Want
         return (*head, None, None, None, str(error), settings.clone_mode)
     where = settings.resource_group or " ".join(settings.storage_pools)
     count = placement.replica_count
+    if count is None and settings.resource_group.lower() in site.cluster.groups:
+        count = site.cluster.groups[settings.resource_group.lower()].place_count
     return (*head, gib(capacity.free_kib), gib(capacity.total_kib), count, where, settings.clone_mode)
 
 
@@ -188,7 +207,7 @@ def _node(inventory: Inventory, site: Site, key: str, name: str, connection: str
     on_node = [pool for pool in site.cluster.pools if pool.node.lower() == key]
     for pool in on_node:
         replicas = sum(not item.replica.is_diskless and item.replica.storage_pool == pool.name for item in here)
-        used = f"{100 - 100 * pool.free_kib // max(pool.total_kib, 1)}%"
+        used = f"{round(100 - 100 * pool.free_kib / max(pool.total_kib, 1))}%"
         sizes = (gib(pool.free_kib), gib(pool.total_kib), used)
         yield name, connection, pool.name, pool.provider, *sizes, replicas, attached, primary, vms
     if not on_node:

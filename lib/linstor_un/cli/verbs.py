@@ -74,11 +74,14 @@ class Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb; an error of the driver is its sentence on stderr and exit code 1."""
+        """Run the verb; an error of the driver, and Ctrl-C, is a sentence on stderr and exit code 1."""
         try:
             return super().invoke(ctx)
         except DriverError as error:
             raise click.ClickException(hiding.urls(str(error))) from None
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            raise click.ClickException("Interrupted: run it again, and what was begun goes on") from None
 
 
 @click.group(cls=Verbs, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})

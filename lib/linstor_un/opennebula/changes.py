@@ -22,7 +22,8 @@ def allocate_datastore(attributes: Mapping[str, str], cluster_id: int = DEFAULT_
 
     Raises OnedUnreachable, and OnedRefused for what oned does not take, for instance a NAME that is taken.
     """
-    return int(_change("one.datastore.allocate", template(attributes), cluster_id))
+    missing = f"there is no cluster {cluster_id}; see `onecluster list`"
+    return int(_change("one.datastore.allocate", template(attributes), cluster_id, missing=missing))
 
 
 def delete_datastore(datastore_id: int) -> None:
@@ -116,8 +117,13 @@ def elements(attributes: Mapping[str, str]) -> str:
     return "".join(f"<{key}>{escape(value)}</{key}>" for key, value in attributes.items())
 
 
-def _change(method: str, *parameters: Parameter, answer_seconds: int = ANSWER_SECONDS) -> bytes:
+def _change(
+    method: str,
+    *parameters: Parameter,
+    answer_seconds: int = ANSWER_SECONDS,
+    missing: str = "what it names does not exist; see /var/log/one/oned.log",
+) -> bytes:
     answer = Client(answer_seconds).call(method, *parameters)
     if answer is None:
-        raise OnedRefused(f"oned refused {method}: what it names does not exist; see /var/log/one/oned.log")
+        raise OnedRefused(f"oned refused {method}: {missing}")
     return answer

@@ -23,7 +23,7 @@ from linstor_sandbox.seeding import take
 from linstor_un import locks
 from linstor_un.cli import audit
 from linstor_un.cli.auditing import examination
-from linstor_un.errors import Busy, DriverError
+from linstor_un.errors import Busy, DriverError, NotFound
 from linstor_un.settings import read_configuration
 from tests.conftest import CHECKOUT, World
 from tests.linstor_un import living
@@ -293,6 +293,14 @@ def test_a_volume_that_is_open_is_not_deleted(estate: Estate) -> None:
     [finding] = look().findings
     assert finding.repair is None and "open on node1" in finding.text
     estate.sandbox.openings.drop_host("node1")
+
+
+def test_the_name_of_nothing_is_no_volume_that_is_in_order(estate: Estate) -> None:
+    assert (run(D0).exit_code, run("ONE-IMAGE-0", D0).output) == (0, "")
+    wrong = run(D0, "one-vm-00-disk-0")
+    assert isinstance(wrong.exception, NotFound) and "one-vm-00-disk-0 is no volume of LINSTOR's" in str(
+        wrong.exception
+    )
 
 
 def test_findings_of_one_volume_and_for_programs(estate: Estate) -> None:

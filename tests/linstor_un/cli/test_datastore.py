@@ -231,7 +231,7 @@ def test_where_the_first_cannot_be_taken_back_it_is_named(world: World, monkeypa
 def test_a_cluster_that_does_not_exist_is_oneds_to_refuse(world: World) -> None:
     before = state(world)
     result = run("new", "--pool", "data", "--cluster", "7", "--yes")
-    assert result.exit_code == 1 and "what it names does not exist" in result.output
+    assert result.exit_code == 1 and "there is no cluster 7; see `onecluster list`" in result.output
     assert state(world) == before
     assert run("new", "--pool", "data", "--cluster", "0", "--yes").exit_code == 0
     elsewhere = run("new", "--pool", "data", "--cluster", "7", "--yes")

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from linstor_sandbox.seeding import take
-from linstor_un.cli import status
-from tests.linstor_un.cli.clouds import MIB, Estate
+from linstor_un.cli import status, verbs
+from tests.linstor_un.cli.clouds import GROUP, MIB, Estate
 from tests.linstor_un.cli.planted import D0, know_snapshot, open_volume, outdated, snapshot
 
 
@@ -128,5 +128,36 @@ def test_it_is_shown_again_until_it_is_stopped(estate: Estate, monkeypatch: pyte
 
     monkeypatch.setattr(time, "sleep", wait)
     result = run("volumes", "--watch", "5", "--vm", "0")
-    assert (waited, result.exit_code) == ([5.0, 5.0], 1)
+    assert (waited, result.exit_code) == ([5.0, 5.0], 0)
     assert result.output.count(D0) == 1 and result.output.count("one-image-1") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--node node9", "LINSTOR has no node node9: there are node1, node2, node3, node4"),
+        (
+            "--datastore 1",
+            "Datastore 1 is not one of linstor_un: there are datastore 100 (linstor-system), datastore 101",
+        ),
+        ("--vm 99", "OpenNebula has no VM 99, or it is done: see `onevm list`"),
+        ("--image 99", "There is no image 99 in a datastore of linstor_un: see `oneimage list`"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["status", "map"])
+def test_what_is_asked_for_and_is_not_there_is_said(estate: Estate, verb: str, words: str, says: str) -> None:
+    result = CliRunner().invoke(verbs.command, [verb, *words.split()])
+    assert (result.exit_code, says in result.output) == (1, True), result.output
+
+
+def test_a_section_without_anything_says_so(estate: Estate) -> None:
+    assert run("volumes", "--syncing").output == "No volumes to show.\n"
+    assert (run("volumes", "--syncing", "--quiet").output, rows("volumes", "--syncing")) == ("", {"volumes": []})
+
+
+def test_a_resource_group_says_how_many_replicas(estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(estate.system.attributes, "STORAGE_POOL")
+    monkeypatch.delitem(estate.system.attributes, "AUTO_PLACE")
+    monkeypatch.setitem(estate.system.attributes, "RESOURCE_GROUP", GROUP)
+    found = one("datastores", "linstor-system")
+    assert (found["replicas"], found["placement"]) == (2, GROUP)
