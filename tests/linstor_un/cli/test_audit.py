@@ -28,6 +28,7 @@ from linstor_un.settings import read_configuration
 from tests.conftest import CHECKOUT, World
 from tests.linstor_un import living
 from tests.linstor_un.cli.clouds import MIB, NODES, Estate
+from tests.linstor_un.cli.everything import everything, touched
 from tests.linstor_un.cli.planted import (
     D0,
     ON_HOSTS,
@@ -55,12 +56,6 @@ def state(estate: Union[Estate, World]) -> dict[str, Any]:
     return estate.sandbox.snapshot_of_state()
 
 
-def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
-    """The volumes that are different."""
-    old, new = before["resource_definitions"], after["resource_definitions"]
-    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
-
-
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(audit.command, list(arguments))
 
@@ -72,27 +67,37 @@ def test_nothing_is_said_where_nothing_is_wrong(estate: Estate) -> None:
 
 @pytest.mark.parametrize("planted", ON_LINSTOR, ids=lambda planted: planted.title)
 def test_each_is_found_and_mended_as_far_as_it_may_be(estate: Estate, planted: Planted) -> None:
-    healthy = state(estate)
+    fill(estate)
+    healthy = everything(estate)
     planted.plant(estate)
     estate.sandbox.cluster.touch()
     found = look()
     finding = _of(found, planted)
     assert sorted(item.kind for item in found.findings) == sorted([planted.kind, *planted.also])
-    before = state(estate)
+    before = everything(estate)
     assert run("--repair", "--dry-run").exit_code == audit.FOUND
-    assert state(estate) == before
+    assert touched(before, everything(estate)) == set()
     run("--repair")
     volume = planted.subject.partition("/")[0]
     others = {item.resource for item in found.findings if item.repair and item.repair.consent == "safe"}
-    assert changed(before, state(estate)) <= ({volume} if planted.consent == "safe" else others)
+    mended = everything(estate)
+    assert touched(before, mended) <= ({volume} if planted.consent == "safe" else others)
     if planted.consent == "safe":
         assert examination.once(configuration()).findings == ()
     elif planted.consent == "ask":
         assert examination.mend(found.inventory, finding)
         assert not [item for item in examination.once(configuration()).findings if item.key == finding.key]
+        assert touched(mended, everything(estate)) <= {volume}
     elif planted.consent == "name":
         assert run("--repair", "--delete", planted.subject).exit_code == 0
-        assert state(estate) == healthy
+        assert touched(healthy, everything(estate)) == set()
+
+
+def fill(estate: Estate) -> None:
+    """Have links and devices on the hosts, and bytes of their own in all volumes."""
+    estate.lay_out()
+    for item in estate.sandbox.cluster.definitions:
+        estate.sandbox.write(item.name, item.name.encode().ljust(4096, b"."))
 
 
 def _of(found: examination.Examination, planted: Planted) -> Any:
@@ -118,13 +123,27 @@ def two_hosts(estate: Estate) -> Iterator[Estate]:
 
 @pytest.mark.parametrize("planted", ON_HOSTS, ids=lambda planted: planted.title)
 def test_each_is_found_on_the_hosts(two_hosts: Estate, planted: Planted) -> None:
+    healthy = everything(two_hosts)
     planted.plant(two_hosts)
+    before = everything(two_hosts)
     found = examination.once(configuration(), with_hosts=True)
     finding = _of(found, planted)
     assert [item.kind for item in found.findings] == [planted.kind]
-    if planted.consent == "safe":
+    assert touched(before, everything(two_hosts)) == set()
+    if planted.consent and planted.kind != "no-device":
         assert examination.mend(found.inventory, finding)
         assert examination.once(configuration(), with_hosts=True).findings == ()
+        assert touched(healthy, everything(two_hosts)) == set()
+
+
+def test_a_device_that_is_missing_after_its_repair_is_no_success(two_hosts: Estate) -> None:
+    [planted] = [item for item in ON_HOSTS if item.kind == "no-device"]
+    planted.plant(two_hosts)
+    before = everything(two_hosts)
+    result = run("--hosts", "--repair", "--yes")
+    assert (result.exit_code, result.output.startswith("failed ")) == (audit.FOUND, True)
+    assert f"LINSTOR has {D0} on node1 already" in result.output and "restart linstor-satellite there" in result.output
+    assert touched(before, everything(two_hosts)) == set()
 
 
 def test_hosts_as_they_should_be(two_hosts: Estate) -> None:

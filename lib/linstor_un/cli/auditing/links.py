@@ -11,7 +11,7 @@ from linstor_un.cli.auditing.finding import ASK, SAFE, Finding, Repair
 from linstor_un.cli.inventory import Inventory, Site, Wanted, own
 from linstor_un.cluster import replicas
 from linstor_un.cluster.gateway import Gateway
-from linstor_un.errors import DriverError
+from linstor_un.errors import DriverError, NotReady
 from linstor_un.hosts import devices, directories, links, restoring, runner
 from linstor_un.hosts.links import Findings
 from linstor_un.hosts.runner import Host
@@ -96,9 +96,17 @@ def _links(inventory: Inventory, host: Host, there: Findings) -> Iterator[Findin
             yield Finding("wrong-link", subject, host.name, text, resource)
         elif link.is_dangling:
             text = f"{subject} of {disk.machine.label} leads to {resource}, whose device is not there"
-            make = partial(replicas.attach, disk.gateway, resource, host.name)
+            make = partial(_attach, disk.gateway, resource, host.name)
             repair = Repair(f"attach {resource} on {host.name}", "the VM needs it there", ASK, make)
             yield Finding("no-device", subject, host.name, text, resource, repair)
+
+
+def _attach(gateway: Gateway, resource: str, host: str) -> None:
+    if not replicas.attach(gateway, resource, host):
+        raise NotReady(
+            f"LINSTOR has {resource} on {host} already, where its device is missing: restart linstor-satellite there, "
+            "which makes it"
+        )
 
 
 def _missing(host: Host, path: str, disk: Disk, has_device: bool) -> Finding:
