@@ -41,8 +41,8 @@ class Found(NamedTuple):
 
 @click.command()
 @click.argument("log", type=click.File("r", errors="replace"))
-@click.option("-n", "--number", type=int, metavar="N", help="Only the N-th call of the log; -1 is the last.")
-@click.option("--dry-run", is_flag=True, help="Show what the last call, or that one, would do now.")
+@click.option("-N", "--number", type=int, metavar="N", help="Only the N-th call of the log; -1 is the last.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what the last call, or that one, would do now.")
 @click.option("--root", default="", metavar="DIR", help="An OpenNebula in this folder.")
 @reporting
 def command(report: Report, log: TextIO, number: Optional[int], dry_run: bool, root: str) -> None:

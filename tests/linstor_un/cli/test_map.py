@@ -94,6 +94,7 @@ def test_in_a_browser(estate: Estate, tmp_path: Path) -> None:
     # Begun with that volume: its three places and its VM are marked, and the VM is linked to each place.
     assert len(re.findall(r'<button class="[^"]*\bhot\b', body)) == 4
     assert len(re.findall(r'<path d="[^"]*" class="hot"', body)) == 3
+    assert "9 of 9 volumes on 4 nodes, 3 VMs" in body and ">1 VM<" in body
     assert f"{D0}: disk 0 of VM 0" in body
 
 

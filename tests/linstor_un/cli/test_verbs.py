@@ -67,6 +67,14 @@ def test_every_verb_prints_for_people_and_for_programs(verb: str) -> None:
     assert (result.exit_code, "exclude each other" in result.output) == (2, True)
 
 
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_a_letter_means_the_same_to_every_verb(verb: str) -> None:
+    letters = {"-h": "help", "-j": "as_json", "-q": "quiet", "-n": "dry_run", "-y": "yes", "-N": "number"}
+    for parameter in parameters(verb).values():
+        for letter in (option for option in parameter.opts if re.fullmatch("-.", option)):
+            assert letters[letter] == parameter.name
+
+
 def arguments_of(verb: str) -> list[str]:
     """Return words for the arguments and options that a verb cannot do without."""
     words = []

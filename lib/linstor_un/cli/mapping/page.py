@@ -22,7 +22,7 @@ _PAGE = """<!DOCTYPE html>
   --line: #353d47; --image: #6aa5f0; --disk: #55c78c; --checkpoint: #b98ae6; --bad: #ff7070; --mark: #ffb143; } }
 * { box-sizing: border-box; }
 body { margin: 0; font: 14px/1.4 system-ui, sans-serif; color: var(--text); background: var(--back); }
-header { position: sticky; top: 0; z-index: 3; display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: center;
+header { position: sticky; top: 0; z-index: 4; display: flex; flex-wrap: wrap; gap: 6px 18px; align-items: center;
   padding: 10px 16px; background: var(--box); border-bottom: 1px solid var(--line); }
 h1 { margin: 0; font-size: 16px; }
 h2 { margin: 0; font-size: 15px; display: flex; justify-content: space-between; }
@@ -43,13 +43,13 @@ h3 { margin: 9px 0 3px; font-size: 12px; font-weight: normal; color: var(--soft)
 .bar { height: 7px; background: var(--line); border-radius: 4px; overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--soft); }
 .cells, .guests { display: flex; flex-wrap: wrap; gap: 3px; }
-button { font: inherit; padding: 0; cursor: pointer; }
+button { position: relative; z-index: 3; font: inherit; padding: 0; cursor: pointer; }
 .cell { width: 13px; height: 13px; border: 2px solid var(--kind); border-radius: 3px; background: var(--kind); }
 .image { --kind: var(--image); }
 .disk { --kind: var(--disk); }
 .checkpoint { --kind: var(--checkpoint); }
 .named { width: auto; height: 18px; padding: 0 5px; font-size: 11px; line-height: 14px; color: var(--box); }
-.attached { background: none; }
+.attached { background: var(--box); }
 .named.attached { color: var(--kind); }
 .tie-breaker { width: 7px; height: 7px; margin: 3px; border-radius: 4px; opacity: .55; }
 .primary { box-shadow: 0 0 0 2px var(--text); }
@@ -104,6 +104,10 @@ function make(parent, tag, classes, text) {
   if (text !== undefined) made.textContent = text;
   parent.append(made);
   return made;
+}
+
+function counted(number, what) {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
 }
 
 function note(map, key, element) {
@@ -168,7 +172,7 @@ function node(box) {
     const line = make(section, "div", "pool", `${pool.name} (${pool.kind}): ${free}`);
     make(make(line, "div", "bar"), "i").style.width = used + "%";
   }
-  if (box.guests.length) make(section, "h3", "", `${box.guests.length} VM${box.guests.length > 1 ? "s" : ""}`);
+  if (box.guests.length) make(section, "h3", "", counted(box.guests.length, "VM"));
   const group = make(section, "div", "guests");
   for (const guest of box.guests) {
     const label = box.guests.length > 40 ? guest.vm_id : guest.vm_id + " " + guest.name;
@@ -184,7 +188,7 @@ function fill(section, box) {
   const key = box.name.toLowerCase();
   const here = data.volumes.flatMap((volume) =>
     volume.spots.filter((spot) => spot.node.toLowerCase() === key).map((spot) => [volume, spot]));
-  make(section, "h3", "", `${here.filter((item) => item[1].role === "replica").length} replicas`);
+  make(section, "h3", "", counted(here.filter((item) => item[1].role === "replica").length, "replica"));
   const group = make(section, "div", "cells");
   for (const [volume, spot] of here) {
     const classes = ["cell", volume.kind, spot.role, spot.is_primary ? "primary" : "", spot.is_good ? "" : "bad"];
@@ -216,8 +220,8 @@ function search() {
     rows.get(volume.name).hidden = !found;
   }
   document.getElementById("count").textContent =
-    `${count} of ${data.volumes.length} volumes on ${data.boxes.length} nodes, ` +
-    `${data.boxes.reduce((sum, box) => sum + box.guests.length, 0)} VMs`;
+    `${count} of ${counted(data.volumes.length, "volume")} on ${counted(data.boxes.length, "node")}, ` +
+    counted(data.boxes.reduce((sum, box) => sum + box.guests.length, 0), "VM");
 }
 
 const sections = data.boxes.map(node);
