@@ -75,11 +75,11 @@ class World:
             self.cloud.scripts.remotes = remotes
         return remotes
 
-    def install_backups(self) -> tuple[Datastore, BackupServer]:
+    def install_backups(self, driver: str = "rsync") -> tuple[Datastore, BackupServer]:
         """Let the drivers run from a remotes folder of their own, which has a server of backups and a downloader."""
         if self._backups is None:
-            server = BackupServer(self.install_remotes(), self.folder.parent / "backups")
-            self._backups = self.cloud.create_datastore(backup_server.TEMPLATE), server
+            server = BackupServer(self.install_remotes(), self.folder.parent / "backups", driver)
+            self._backups = self.cloud.create_datastore(backup_server.TEMPLATES[driver]), server
         return self._backups
 
     def install_other_storages(self) -> None:

@@ -18,12 +18,12 @@ from tests.linstor_un.scenes import MIB, link, volumes
 class Site:
     """A world with a backup datastore, and a running VM."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, driver: str = "rsync") -> None:
         self.world = world
         self.cloud = world.cloud
         self.datastore: Datastore
         self.server: BackupServer
-        self.datastore, self.server = world.install_backups()
+        self.datastore, self.server = world.install_backups(driver)
 
     def write(self, vm: VirtualMachine, disk_id: int, data: bytes, offset: int = 0) -> None:
         """Have the guest write."""

@@ -1,4 +1,8 @@
-"""What the scripts of a BackupServer do: arguments, input and output are those of OpenNebula's rsync datastore."""
+"""What the scripts of a BackupServer do: arguments, input and output are those of OpenNebula's backup datastores.
+
+rsync keeps each backup's files in a directory of the server, by whose path they are asked for. restic keeps them in a
+repository for each VM or job, by the paths that they had on their host, and asks for them by those.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +30,9 @@ class ScriptFailed(Exception):
     """What a script writes to stderr before it exits with 255."""
 
 
-def main(verb: str, folder: str) -> None:
-    """Run one verb for the server in a folder."""
-    server = Server(Path(folder))
+def main(driver: str, verb: str, folder: str) -> None:
+    """Run one verb of a datastore's driver, `rsync` or `restic`, for the server in a folder."""
+    server = {"rsync": Server, "restic": Repositories}[driver](Path(folder))
     try:
         server.check(verb)
         getattr(server, verb)(sys.argv[1:])
@@ -42,6 +46,9 @@ def main(verb: str, folder: str) -> None:
 
 class Server:
     """The files below one folder, and what the verbs do with them."""
+
+    scheme = "rsync"
+    _source_bytes = 3
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,27 +67,47 @@ class Server:
     def _at(self, path: str) -> Path:
         return self.folder / os.path.normpath(path).lstrip("/")
 
+    def _top(self, base: str, vm: str, _job: str) -> Path:
+        """Where the backups of a VM are."""
+        return self._at(f"{base}/{vm}")
+
+    def _path(self, file: Path) -> str:
+        """By which path a file is asked for."""
+        return f"/{file.relative_to(self.folder)}"
+
+    def _files(self, url: str) -> list[Path]:
+        """The files that a URL stands for, from the oldest increment."""
+        _, _, chain, path = _parts(url)
+        file = self._at(path)
+        disk = file.name.split(".")[1]
+        chained = [file.parent.with_name(source) / f"disk.{disk}.{number}" for number, source in chain]
+        return chained if len(chain) > 1 else [file]
+
     # --- backup -----------------------------------------------------------------------------------------------------
 
     def backup(self, arguments: Sequence[str]) -> None:
         """HOST:DIRECTORY DISKS UUID JOB VM DATASTORE; the datastore and the VM on stdin: `ID MIB FORMAT`."""
-        given, _disks, uuid, _job, vm, _system = arguments
+        given, _disks, uuid, job, vm, _system = arguments
         document = ElementTree.fromstring(sys.stdin.read())
         datastore = document if document.tag == "DATASTORE" else _found(document, "DATASTORE")
         host, directory = given.split(":", 1)
         host = document.findtext("VM/BACKUPS/BACKUP_CONFIG/LAST_BRIDGE") or host
-        source = secrets.token_hex(3)
-        target = self._at(f"{datastore.findtext('BASE_PATH')}/{vm}/{source}")
+        source = secrets.token_hex(self._source_bytes)
+        target = self._top(datastore.findtext("BASE_PATH", ""), vm, job.strip("-")) / source
         pid = self.folder / "running" / uuid
         self._on_cancel(target, source, pid)
         pid.write_text(str(os.getpid()), encoding="utf-8")
         target.mkdir(parents=True)
         try:
-            size = _fetch(host, _backup_directory(directory, vm), target)
+            size = self._fetch(host, _backup_directory(directory, vm), target)
             self._trouble(pid)
         finally:
             pid.unlink()
         print(source, size, "raw")
+
+    def _fetch(self, host: str, directory: str, target: Path) -> int:
+        """Copy a directory of a host; its size in MiB."""
+        return _fetch(host, directory, target)
 
     @staticmethod
     def _on_cancel(target: Path, source: str, pid: Path) -> None:
@@ -120,21 +147,19 @@ class Server:
         chain = image.chain(None if wanted < 0 else wanted)
         urls = {}
         for path in self._disks(document, image):
-            urls[path.name.split(".")[1]] = f"{image.url(chain)}/{path.relative_to(self.folder)}"
+            urls[path.name.split(".")[1]] = image.url(self.scheme, chain) + self._path(path)
         print(json.dumps(urls))
 
     def _disks(self, document: Element, image: Backup) -> list[Path]:
-        folder = self._at(f"{document.findtext('DATASTORE/BASE_PATH')}/{image.vm}/{image.selected}")
+        folder = self._increment(document, image, image.selected)
         if not folder.is_dir():
             raise ScriptFailed(f"Error listing backups: find: '{folder}': No such file or directory")
         return sorted(folder.glob("disk.*"))
 
     def stat(self, _arguments: Sequence[str]) -> None:
         """A request's id; DS_DRIVER_ACTION_DATA with IMAGE/PATH in base64 on stdin: MiB."""
-        _, _, chain, path = _parts(_decoded().findtext("IMAGE/PATH", ""))
-        file = self._at(path)
-        description = file.parent.with_name(chain[-1][1]) / "vm.xml"
-        vm = ElementTree.fromstring(base64.b64decode(description.read_bytes()))
+        file = self._files(_decoded().findtext("IMAGE/PATH", ""))[-1]
+        vm = ElementTree.fromstring(base64.b64decode(file.with_name("vm.xml").read_bytes()))
         disk = next(disk for disk in vm.iter("DISK") if disk.findtext("DISK_ID") == file.name.split(".")[1])
         print(disk.findtext("SIZE"))
 
@@ -154,7 +179,7 @@ class Server:
             shutil.rmtree(self._increment(document, image, source), ignore_errors=True)
 
     def _increment(self, document: Element, image: Backup, source: str) -> Path:
-        return self._at(f"{document.findtext('DATASTORE/BASE_PATH')}/{image.vm}/{source}")
+        return self._top(document.findtext("DATASTORE/BASE_PATH", ""), image.vm, image.job) / source
 
     def increment_flatten(self, _arguments: Sequence[str]) -> None:
         """An image's id; DS_DRIVER_ACTION_DATA with EXTRA_DATA/KEEP_LAST in base64 on stdin: `MIB ID:SOURCE,...`."""
@@ -169,7 +194,12 @@ class Server:
         for folder in folders[:-1]:
             shutil.rmtree(folder)
         left = list(image.sources)[-keep:]
+        image.sources[left[0]] = self._merged(folders[-1])
         print(size >> 20, image.chain(None, left))
+
+    def _merged(self, folder: Path) -> str:
+        """The SOURCE of a backup that others have been merged into."""
+        return folder.name
 
     # --- restoring --------------------------------------------------------------------------------------------------
 
@@ -184,24 +214,21 @@ class Server:
         for path in self._disks(document, image):
             disk = path.name.split(".")[1]
             if wanted in (None, disk):
-                url = f"{image.url(chain)}/{path.relative_to(self.folder)}"
+                url = image.url(self.scheme, chain) + self._path(path)
                 made.append(_allocate(document, f"{name}-disk-{disk}", "OS" if disk == "0" else "DATABLOCK", url))
         # Without the template of a VM, as for a single disk.
         print(-1, *made)
 
     def download(self, arguments: Sequence[str]) -> None:
-        """`[--nodecomp] URL -`: the image of an rsync:// URL to stdout, its increments in one."""
+        """`[--nodecomp] URL -`: the image of a URL of this server's to stdout, its increments in one."""
         url = next(word for word in arguments if "://" in word)
-        if not url.startswith("rsync://"):
-            raise ScriptFailed(f"Error copying: this downloader brings only rsync://, not {url}")
-        _, _, chain, path = _parts(url)
-        file = self._at(path)
-        if len(chain) > 1:
-            disk = file.name.split(".")[1]
-            files = [file.parent.with_name(source) / f"disk.{disk}.{number}" for number, source in chain]
-            _rebase(files)
-            file = self.folder / f"{secrets.token_hex(8)}.tmp"
-            _run("qemu-img", "convert", "-O", "qcow2", str(files[-1]), str(file))
+        if not url.startswith(f"{self.scheme}://"):
+            raise ScriptFailed(f"Error copying: this downloader brings only {self.scheme}://, not {url}")
+        *earlier, file = self._files(url)
+        if earlier:
+            _rebase([*earlier, file])
+            last, file = file, self.folder / f"{secrets.token_hex(8)}.tmp"
+            _run("qemu-img", "convert", "-O", "qcow2", str(last), str(file))
         try:
             with file.open("rb") as source:
                 shutil.copyfileobj(source, sys.stdout.buffer)
@@ -210,6 +237,40 @@ class Server:
         finally:
             if file.suffix == ".tmp":
                 file.unlink()
+
+
+class Repositories(Server):
+    """The same for restic: a snapshot's files lie beside the path of the directory that they were in on their host."""
+
+    scheme = "restic"
+    _source_bytes = 4
+
+    def _top(self, base: str, vm: str, job: str) -> Path:
+        return self._at(f"{base}/job_{job}" if job else f"{base}/{vm}")
+
+    def _path(self, file: Path) -> str:
+        return f"{file.with_name('path').read_text(encoding='utf-8')}/{file.name}"
+
+    def _files(self, url: str) -> list[Path]:
+        datastore, job, chain, path = _parts(url)
+        named = re.fullmatch(r".*/(\d+)/backup/disk\.(\d+)\.\d+", path)
+        if named is None:
+            raise ScriptFailed(f"Wrong format for disk filename: {path}")
+        top = self._top(f"/var/lib/one/datastores/{datastore}", named.group(1), job)
+        found = [next((top / source).glob(f"disk.{named.group(2)}.*"), None) for _, source in chain]
+        files = [file for file in found if file is not None]
+        if len(files) < len(chain) or self._path(files[-1]) != path:
+            raise ScriptFailed(f"no matching ID found in {top.name}, or no {path} in it")
+        return files
+
+    def _fetch(self, host: str, directory: str, target: Path) -> int:
+        _fetch(host, directory, target)
+        size = sum(file.stat().st_size for file in target.iterdir())
+        (target / "path").write_text(directory, encoding="utf-8")
+        return size >> 20
+
+    def _merged(self, folder: Path) -> str:
+        return folder.rename(folder.with_name(secrets.token_hex(self._source_bytes))).name
 
 
 class Backup:
@@ -231,9 +292,9 @@ class Backup:
         wanted = chosen or [number for number in self.sources if last is None or number <= last]
         return ",".join(f"{number}:{self.sources[number]}" for number in wanted)
 
-    def url(self, chain: str) -> str:
+    def url(self, scheme: str, chain: str) -> str:
         """What a disk's path is put behind."""
-        return f"rsync://{self.datastore}/{self.job}/{chain}"
+        return f"{scheme}://{self.datastore}/{self.job}/{chain}"
 
 
 def _found(document: Element, name: str) -> Element:

@@ -14,7 +14,7 @@ import pytest
 
 from linstor_sandbox import Sandbox
 from linstor_sandbox.opennebula import ActionFailed, Cloud, Datastore, Image, LcmState, Refused, VirtualMachine, VmState
-from linstor_sandbox.opennebula.backup_server import TEMPLATE, BackupServer
+from linstor_sandbox.opennebula.backup_server import TEMPLATE, TEMPLATES, BackupServer
 from linstor_sandbox.opennebula.markup import element
 from tests.linstor_sandbox.opennebula.captured import (
     CAPTURED_CONF,
@@ -93,7 +93,7 @@ def listed(cloud: Cloud, vm: VirtualMachine, image: Image, increment: int = -1, 
     """What the scripts of a transfer driver are told by `ls`."""
     datastore = cloud.datastore(image.datastore_id)
     document = element("DS_DRIVER_ACTION_DATA", datastore.xml(), vm.xml(), image.xml(cloud.release), template)
-    call = cloud.scripts.datastore("rsync", "ls", ["-i", str(increment)], document)
+    call = cloud.scripts.datastore(datastore.ds_mad, "ls", ["-i", str(increment)], document)
     assert call.succeeded, call.stderr
     found: dict[str, str] = json.loads(call.stdout)
     return found
@@ -142,6 +142,29 @@ def test_increments_beyond_keep_last_are_merged(
     assert len(server.files) == 4
     assert downloaded(cloud, tmp_path, listed(cloud, vm, image)["0"]) == [1, 2, 3, 4]
     assert image.state.name == "READY"
+
+
+def test_restic_has_the_paths_of_the_host_and_names_what_it_merges_anew(
+    cloud: Cloud, driver: StubDriver, vm: VirtualMachine, tmp_path: Path
+) -> None:
+    server = BackupServer(driver.remotes, tmp_path / "backups", "restic")
+    datastore = cloud.create_datastore(TEMPLATES["restic"])
+    for _ in range(3):
+        image = cloud.backup(vm, datastore)
+    sources = [increment.source for increment in image.increments]
+    chain = ",".join(f"{number}:{source}" for number, source in enumerate(sources))
+    folder = f"/var/lib/one/datastores/101/{vm.identifier}/backup"
+    assert listed(cloud, vm, image) == {"0": f"restic://104//{chain}{folder}/disk.0.2"}
+    named = "<TEMPLATE><INCREMENT_ID>1</INCREMENT_ID></TEMPLATE>"
+    assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 1, named)["0"]) == [1, 2, 0, 0]
+    # As OpenNebula's own: of an increment that the message does not name the path is the newest one's.
+    assert listed(cloud, vm, image, 1)["0"].endswith("disk.0.2")
+    image = cloud.backup(vm, datastore, keep_last=2)
+    assert [increment.identifier for increment in image.increments] == [2, 3]
+    assert image.increments[0].source not in sources
+    assert downloaded(cloud, tmp_path, listed(cloud, vm, image)["0"]) == [1, 2, 3, 4]
+    cloud.delete_image(image)
+    assert server.files == []
 
 
 def test_full_backups_beyond_keep_last_are_deleted(

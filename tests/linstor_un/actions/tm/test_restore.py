@@ -72,6 +72,25 @@ def test_all_disks_come_back_as_of_any_increment(site: Site) -> None:
     site.write(vm, 0, b"it runs")
 
 
+def test_a_chain_in_a_repository_of_restic_comes_back_in_place_and_as_images(world: World) -> None:
+    site = Site(world, "restic")
+    vm, image, moments = backed_up(site, 3)
+    for number, moment in enumerate(moments):
+        site.cloud.restore_in_place(vm, image, number)
+        assert contents(site, vm) == moment
+        assert [site.brought_back(image, disk_id, number) for disk_id in (0, 1)] == moment
+    site.cloud.resume(vm)
+    for number in range(3):
+        site.write(vm, 0, b"%d" % number * 1000, number * 400_000)
+        image = site.cloud.backup(vm, site.datastore, keep_last=2)
+    now = contents(site, vm)
+    site.cloud.poweroff(vm)
+    site.cloud.restore_in_place(vm, image, image.increments[0].identifier)
+    assert [increment.type for increment in image.increments] == ["FULL", "INCREMENT"] and contents(site, vm) != now
+    site.cloud.restore_in_place(vm, image)
+    assert contents(site, vm) == now
+
+
 def test_one_disk_comes_back_and_the_other_stays(site: Site) -> None:
     vm, image, (moment,) = backed_up(site)
     now = contents(site, vm)
