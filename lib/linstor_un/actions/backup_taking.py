@@ -158,18 +158,19 @@ def _make_increment(wanted: Backup, undo: Undo, part: _Part) -> None:
         )
         backup_files.changes(wanted.host, target, wanted.manner, [(0, target.size_bytes)])
         return
-    earlier_bytes = part.base.says.size_mib * MIB
+    earlier_bytes, cluster_bytes = part.base.says.size_mib * MIB, backup_files.LARGEST_CLUSTER_BYTES
     try:
         pool = _pool(wanted, holder)
+        cluster_bytes = changes.least_bytes(pool.provider)
         found = changes.within(_told(wanted, part, part.base, holder, pool), earlier_bytes, target.size_bytes)
-        backup_files.changes(wanted.host, target, wanted.manner, found, changes.least_bytes(pool.provider))
+        backup_files.changes(wanted.host, target, wanted.manner, found, cluster_bytes)
     except ChangesUnknown as error:
         if not wanted.action.settings.backup_compare:
             raise
         log.warning(f"{error}; comparing disk {part.disk.disk_id} of VM {wanted.place.vm_id} with its kept snapshot")
         earlier = wanted.action.names.older_backup_copy(wanted.place.vm_id, part.disk.disk_id)
         device = _offer(wanted, undo, part, part.base.snapshot, earlier)
-        step = backup_files.comparison(wanted.host, target, wanted.manner, device, earlier_bytes)
+        step = backup_files.comparison(wanted.host, target, wanted.manner, (device, earlier_bytes), cluster_bytes)
         wanted.host.run(f"Comparing {part.resource} with its kept snapshot", step)
 
 

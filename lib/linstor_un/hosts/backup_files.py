@@ -93,7 +93,7 @@ _COMPARISON = (
     WAIT_FOR_DEVICE
     + _SLOWLY
     + """
-device=$1 bytes=$2 seconds=$3 file=$4 earlier=$7 earlier_bytes=$8
+device=$1 bytes=$2 seconds=$3 file=$4 cluster=$7 earlier=$8 earlier_bytes=$9
 slowly "$5" "$6"
 wait_for_device "$device" "$bytes" "$seconds"
 wait_for_device "$earlier" "$earlier_bytes" "$seconds"
@@ -102,7 +102,7 @@ trap 'rm -f "$file.earlier"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 # Behind its end the earlier disk had zeroes, whatever its device has there.
 qemu-img create -q -f qcow2 -b "$earlier" -F raw "$file.earlier" "$earlier_bytes"
-qemu-img create -q -f qcow2 -b "$device" -F raw "$file" "$bytes"
+qemu-img create -q -f qcow2 -o "cluster_size=$cluster" -b "$device" -F raw "$file" "$bytes"
 qemu-img rebase -f qcow2 -b "$file.earlier" -F qcow2 "$file"
 qemu-img rebase -u -b '' "$file"
 """
@@ -193,9 +193,14 @@ def _together(reads: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]
         yield found
 
 
-def comparison(host: Host, target: Target, manner: Manner, earlier: str, earlier_bytes: int) -> Step:
-    """Return the step that makes a file of what differs from an earlier disk, whose device is `earlier`."""
-    return Step(_COMPARISON, (*_common(host, target, manner), earlier, earlier_bytes), is_long=True)
+def comparison(
+    host: Host, target: Target, manner: Manner, earlier: tuple[str, int], cluster_bytes: int = LARGEST_CLUSTER_BYTES
+) -> Step:
+    """Return the step that makes a file of what differs from an earlier disk: its device and its size in bytes.
+
+    It grows by `cluster_bytes` at a time, a power of two.
+    """
+    return Step(_COMPARISON, (*_common(host, target, manner), cluster_bytes, *earlier), is_long=True)
 
 
 def _common(host: Host, target: Target, manner: Manner) -> tuple[object, ...]:

@@ -154,7 +154,7 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "backup remove": lambda s: backup_files.remove(s.host, f"{s.directory}/backup"),
     "backup full": lambda s: s.host.run("", backup_files.full(s.host, target(s), MANNER)),
     "backup changes": lambda s: backup_files.changes(s.host, target(s), MANNER, [(0, 1)]),
-    "backup comparison": lambda s: s.host.run("", backup_files.comparison(s.host, target(s), MANNER, s.device, 1)),
+    "backup comparison": lambda s: s.host.run("", backup_files.comparison(s.host, target(s), MANNER, (s.device, 1))),
     # The names are of LINSTOR's volumes and snapshots, which have letters, digits, dashes and underscores alone.
     "changes of LVM": lambda s: refused(
         "has not come to its end", lambda: list(changes.of_thin_pool(s.host, "volume_00000", "older", "newer"))

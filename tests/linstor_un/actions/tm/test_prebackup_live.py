@@ -219,10 +219,14 @@ OVERHEAD = 8 * KIB64
 
 @pytest.mark.parametrize(("provider", "block"), [("LVM_THIN", KIB64), ("ZFS", 8192), ("ZFS_THIN", 8192)])
 @pytest.mark.parametrize("blocks", [64, 400], ids=["few", "many"])
+@pytest.mark.parametrize("is_compared", [False, True], ids=["told", "compared"])
 def test_an_increment_is_no_larger_than_the_blocks_that_have_changed(
-    make_world: MakeWorld, provider: str, block: int, blocks: int
+    make_world: MakeWorld, provider: str, block: int, blocks: int, is_compared: bool
 ) -> None:
-    site = Site(make_world(pools=(Pool("data", provider, 20480),)))
+    configuration = 'BACKUP_COMPARE="yes"\n' if is_compared else ""
+    site = Site(make_world(pools=(Pool("data", provider, 20480),), configuration=configuration))
+    for node in site.world.cloud.hosts if is_compared else ():
+        site.world.sandbox.refuse_sudo(node, "ALL")
     add_image(site.world, mib=64)
     vm = site.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", site.world.system)
     site.cloud.backup(vm, site.datastore, "INCREMENT")
@@ -230,6 +234,7 @@ def test_an_increment_is_no_larger_than_the_blocks_that_have_changed(
     for number in range(blocks):
         site.write(vm, 0, b"%d" % number, number * 2 * KIB64)
     image = site.cloud.backup(vm, site.datastore)
+    assert ("comparing disk 0" in last(site.world, "prebackup_live").stderr) == is_compared
     assert blocks * block <= site.stored(vm, image, 0).stat().st_size <= 1.1 * blocks * block + OVERHEAD
     assert site.brought_back(image, 0) == site.content(vm, 0)
 
