@@ -12,7 +12,7 @@ from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.images import Image
 from tests.conftest import World
 from tests.linstor_un.living import guest
-from tests.linstor_un.scenes import MIB, link, volumes
+from tests.linstor_un.scenes import MIB, homes, link, post, volumes
 
 
 class Site:
@@ -70,3 +70,13 @@ def is_qcow2(path: Path) -> bool:
 def passing(world: World) -> set[str]:
     """The volumes that backups make to read, which none leaves."""
     return {name for name in volumes(world) if name.endswith(("-backup", "-earlier"))}
+
+
+def toggle(world: World, resource: str, node: str, what: str) -> None:
+    """Have an operator give a volume a replica on a node (`diskful/POOL`), or take it away (`diskless`)."""
+    path = f"/v1/resource-definitions/{resource}/resources/{node}"
+    if node not in homes(world, resource):
+        post(world, f"{path}/make-available", {"diskful": False})
+    post(world, f"{path}/toggle-disk/{what}", None, "PUT")
+    while (homes(world, resource).get(node) == "replica") != what.startswith("diskful"):
+        pass

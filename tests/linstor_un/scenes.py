@@ -39,9 +39,9 @@ def cdrom_at(world: World) -> tuple[Image, str, str]:
     return cdrom, stranger(world, volume(cdrom)), sorted(replicas(world, volume(cdrom)))[0]
 
 
-def post(world: World, path: str, body: Mapping[str, Any], method: str = "POST") -> None:
+def post(world: World, path: str, body: Optional[Mapping[str, Any]], method: str = "POST") -> None:
     """POST to the controller, as an operator's `linstor` client does."""
-    data = json.dumps(body).encode()
+    data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(world.sandbox.uri + path, data, headers, method=method)
     urllib.request.urlopen(request).read()

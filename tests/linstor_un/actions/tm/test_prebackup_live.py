@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +14,7 @@ from linstor_sandbox.opennebula import ActionFailed
 from linstor_sandbox.opennebula.backup_server import TEMPLATE as BACKUPS
 from linstor_un.hosts import changes
 from tests.conftest import SYSTEM_TEMPLATE, World
-from tests.linstor_un.backing_up import Site, is_qcow2, passing
+from tests.linstor_un.backing_up import Site, is_qcow2, passing, toggle
 from tests.linstor_un.hosts.hosts_in_a_box import host, replace_tool
 from tests.linstor_un.living import EVERY_KIND, guest, held_for_one_request, holds, snapshots, start
 from tests.linstor_un.scenes import MIB, add_image, attached, last, link, own, post, replicas, requests, volume, volumes
@@ -30,6 +30,15 @@ def site(world: World) -> Site:
 
 def kept(site: Site, resource: str) -> list[str]:
     return sorted(name for name in snapshots(site.world, resource) if name.startswith("backup-"))
+
+
+def spied(site: Site, node: str, name: str, told: str, first: str = ":") -> Path:
+    """The file in which a tool of a host says from now on what it is told to."""
+    tool = site.world.sandbox.host(node) / "bin" / name
+    said = tool.with_name(f"{name}.said")
+    own_tool = tool.rename(tool.with_name(f".{name}"))
+    replace_tool(site.world.sandbox, node, name, f'{first}\n({told}) >>{said}\nexec {own_tool} "$@"')
+    return said
 
 
 # --- full -------------------------------------------------------------------------------------------------------------
@@ -115,17 +124,30 @@ def test_a_guest_whose_agent_hangs_delays_a_backup_by_its_bound_and_no_more(make
 def test_it_works_no_harder_than_the_backup_datastore_allows(site: Site, help: str) -> None:
     vm = start(site.world, "DISK=[IMAGE_ID=0]")
     site.datastore.attributes.update(RSYNC_NICE="7", RSYNC_IONICE="5", RSYNC_BWLIMIT="4096")
-    tool = site.world.sandbox.host(vm.host) / "bin" / "qemu-img"
-    said = tool.with_name("said")
-    own_tool = tool.rename(tool.with_name(".qemu-img"))
-    script = (
-        f'[ "$2" != --help ] || {{ echo "{help}"; exit; }}\n(nice; ionice; echo "$@") >>{said}\nexec {own_tool} "$@"'
+    said = spied(
+        site, vm.host, "qemu-img", "nice; ionice; echo $*", f'[ "$2" != --help ] || {{ echo "{help}"; exit; }}'
     )
-    replace_tool(site.world.sandbox, vm.host, "qemu-img", script)
     site.cloud.backup(vm, site.datastore)
     nice, io_nice, convert = said.read_text().splitlines()[:3]
     assert (nice, io_nice) == ("7", "best-effort: prio 5")
     assert ("-r 4194304" in convert) == ("rate" in help)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "tool"),
+    [("", "qemu-io"), ('BACKUP_COMPARE="yes"\n', "qemu-img")],
+    ids=["told", "compared"],
+)
+def test_increments_work_no_harder_either(make_world: MakeWorld, configuration: str, tool: str) -> None:
+    site = Site(make_world(configuration=configuration), "restic")
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.datastore.attributes.update(RESTIC_NICE="7", RESTIC_IONICE="5")
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    for node in site.world.cloud.hosts if configuration else ():
+        site.world.sandbox.refuse_sudo(node, "ALL")
+    said = spied(site, vm.host, tool, "nice; ionice")
+    image = site.cloud.backup(vm, site.datastore)
+    assert len(image.increments) == 2 and set(said.read_text().splitlines()) == {"7", "best-effort: prio 5"}
 
 
 def test_a_host_without_a_replica_reads_over_the_network(site: Site) -> None:
@@ -174,14 +196,28 @@ def test_replicas_that_may_differ_are_no_backup(site: Site) -> None:
     site.cloud.backup(vm, site.datastore)
 
 
-def test_a_full_file_system_is_a_sentence_and_nothing_is_left(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("release", "mode", "is_compared"),
+    [("6.6", "FULL", False), ("7.4", "FULL", False), ("7.4", "INCREMENT", False), ("7.4", "INCREMENT", True)],
+    ids=["full, as of 6.6", "full", "increment", "compared"],
+)
+def test_a_full_file_system_is_a_sentence_and_nothing_is_left(
+    make_world: MakeWorld, release: str, mode: str, is_compared: bool
+) -> None:
+    # The first does not call postbackup then.
+    site = Site(make_world(release=release, configuration='BACKUP_COMPARE="yes"\n' if is_compared else ""))
     vm = start(site.world)
-    before = volumes(site.world)
+    if mode == "INCREMENT":
+        site.cloud.backup(vm, site.datastore, mode)
+    for node in site.world.cloud.hosts if is_compared else ():
+        site.world.sandbox.refuse_sudo(node, "ALL")
+    before = volumes(site.world), kept(site, own(vm)), kept(site, volume(site.world.cloud.images[1]))
     site.write(vm, 0, bytes(range(1, 251)) * 8000)
     site.world.sandbox.fill_directory(vm.host, str(vm.directory), MIB)
     with pytest.raises(ActionFailed, match="No space left|cannot be written|failed"):
-        site.cloud.backup(vm, site.datastore, "INCREMENT", fs_freeze="AGENT")
-    assert volumes(site.world) == before and not site.staged(vm).exists() and not kept(site, own(vm))
+        site.cloud.backup(vm, site.datastore, mode, fs_freeze="AGENT")
+    assert (volumes(site.world), kept(site, own(vm)), kept(site, volume(site.world.cloud.images[1]))) == before
+    assert not site.staged(vm).exists()
     site.write(vm, 0, b"it runs")
 
 
@@ -282,12 +318,32 @@ def test_a_base_that_is_gone_makes_an_increment_of_all_and_says_so(site: Site) -
     site.write(vm, 0, b"old", 2 * MIB)
     site.cloud.backup(vm, site.datastore, "INCREMENT")
     (base,) = kept(site, own(vm))
-    address = f"{site.world.sandbox.uri}/v1/resource-definitions/{own(vm)}/snapshots/{base}"
-    urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).read()
+    post(site.world, f"/v1/resource-definitions/{own(vm)}/snapshots/{base}", None, "DELETE")
     site.discard(vm, 0, 2 * MIB, KIB64)
     image = site.cloud.backup(vm, site.datastore)
     assert "this increment has all of the disk" in last(site.world, "prebackup_live").stderr
     assert len(image.increments) == 2 and site.brought_back(image, 0) == site.content(vm, 0)
+
+
+@pytest.mark.parametrize("moved", [1, 2], ids=["one", "all"])
+def test_replicas_that_were_made_anew_on_other_nodes_make_no_wrong_increment(make_world: MakeWorld, moved: int) -> None:
+    site = Site(make_world(nodes=("node1", "node2", "node3", "node4")))
+    vm = start(site.world, "DISK=[IMAGE_ID=0]")
+    site.write(vm, 0, b"old", 2 * MIB)
+    site.cloud.backup(vm, site.datastore, "INCREMENT")
+    before = replicas(site.world, own(vm))
+    for went, came in list(zip(sorted(before), sorted({*site.cloud.hosts} - before)))[:moved]:
+        toggle(site.world, own(vm), came, "diskful/data")
+        toggle(site.world, own(vm), went, "diskless")
+    assert len(replicas(site.world, own(vm)) & before) == 2 - moved
+    site.write(vm, 0, b"new", 3 * MIB)
+    site.discard(vm, 0, 2 * MIB, KIB64)
+    for number in (1, 2):
+        image = site.cloud.backup(vm, site.datastore)
+        is_of_all = "this increment has all of the disk" in last(site.world, "prebackup_live").stderr
+        assert is_of_all == (moved == 2 and number == 1)
+        assert len(image.increments) == number + 1 and site.brought_back(image, 0) == site.content(vm, 0)
+        site.write(vm, 0, b"newer")
 
 
 @pytest.mark.parametrize("unknown", ["of the VM", "of the image"])
@@ -402,8 +458,7 @@ def test_a_base_in_another_pool_of_the_node_is_compared_with_nothing(make_world:
     site.cloud.backup(vm, site.datastore, "INCREMENT")
     node = max(replicas(site.world, own(vm)) - {vm.host})
     path = f"/v1/resource-definitions/{own(vm)}/resources/{node}"
-    address = f"{site.world.sandbox.uri}{path}"
-    urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).read()
+    post(site.world, path, None, "DELETE")
     post(site.world, path, {"resource": {"props": {"StorPoolName": "fast"}}})
     site.cloud.migrate_live(vm, node)
     with pytest.raises(ActionFailed, match=r"No increment can be made: .*as thin volumes of one pool"):
