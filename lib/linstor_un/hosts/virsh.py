@@ -51,8 +51,9 @@ trap release EXIT
 trap 'exit 1' HUP INT TERM PIPE
 freeze || {
     [ "$?" -ne 124 ] || late=yes
-    # One that is frozen already was left so by a session that was killed.
-    [ "$how" = SUSPEND ] || timeout "$seconds" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
+    # One that is frozen already was left so by a session that was killed. One that hangs does nothing else now.
+    [ "$how" = SUSPEND ] || [ -n "$late" ] ||
+        timeout "$seconds" virsh --connect "$uri" domfsthaw "$domain" >/dev/null 2>&1 || true
     held=
     # The agent may have taken its time: the driver makes ready again before the VM stands still.
     echo unfrozen
