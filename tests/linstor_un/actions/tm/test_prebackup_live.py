@@ -176,6 +176,24 @@ def test_the_files_are_made_on_the_bridge_of_the_backup_datastore(site: Site) ->
     assert site.brought_back(image, 0) == site.content(vm, 0) and not site.staged(vm, "node3").exists()
 
 
+@pytest.mark.parametrize("driver", ["rsync", "restic"])
+def test_the_files_are_made_where_the_administrator_wants_all_of_them(world: World, driver: str) -> None:
+    site = Site(world, driver)
+    vm = start(world)
+    settings = world.install_remotes() / "etc" / "datastore" / "datastore.conf"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("# BACKUP_BASE_PATH=/nowhere\nBACKUP_BASE_PATH=backups\n")
+    with pytest.raises(ActionFailed, match='BACKUP_BASE_PATH="backups" of .* is not valid'):
+        site.cloud.backup(vm, site.datastore, "INCREMENT")
+    settings.write_text('# BACKUP_BASE_PATH=/nowhere\nexport BACKUP_BASE_PATH="/var/tmp/backups/"\n')
+    for number in range(2):
+        site.write(vm, 0, b"%d" % number, number * MIB)
+        image = site.cloud.backup(vm, site.datastore, "INCREMENT")
+    below = world.sandbox.host(vm.host) / "var/tmp/backups" / str(vm.identifier)
+    assert below.is_dir() and not (below / "backup").exists() and not site.staged(vm).exists()
+    assert site.brought_back(image, 0) == site.content(vm, 0)
+
+
 def test_a_pool_without_snapshots_is_a_sentence_and_nothing_is_left(make_world: MakeWorld) -> None:
     site = Site(make_world(pools=(Pool("data", "LVM", 20480),)))
     vm = start(site.world)
