@@ -205,6 +205,8 @@ def undeploy_and_resume(stage: Stage) -> None:
 def cold_migration(stage: Stage) -> None:
     vm = stage.machine(stage.disks())
     stage.write(vm, 0, "before")
+    if stage.row.can_snapshot:
+        stage.cloud.snapshot_create(vm, vm.disk(0))
     for host, system, poff in (("node2", None, True), ("node3", None, False), ("node3", stage.other, True)):
         stage.cloud.migrate_cold(vm, host, system, poff)
         assert stage.text(vm, 0) == "before"
@@ -230,6 +232,7 @@ def live_migration(stage: Stage) -> None:
 @flow("live to another datastore")
 def live_to_another_datastore(stage: Stage) -> None:
     vm = stage.machine()
+    stage.cloud.snapshot_create(vm, vm.disk(0))
     if not stage.release.moves_live_between_datastores:
         with pytest.raises(Refused, match="cannot be performed live"):
             stage.cloud.migrate_live(vm, "node1", stage.other)

@@ -23,10 +23,12 @@ TM_MAD_CONF = {
     "ALLOW_ORPHANS": "YES",
     "DS_LIVE_MIGRATE": "YES",
     "DS_MIGRATE_SNAP": "YES",
-    "PERSISTENT_SNAPSHOTS": "YES",
 }
 
 DATASTORE_LOCATION = "/var/lib/one//datastores"
+
+# What oned takes for what a stanza does not say.
+_DEFAULTS = {"DS_MIGRATE": "YES", "DS_LIVE_MIGRATE": "NO", "DS_MIGRATE_SNAP": "NO", "PERSISTENT_SNAPSHOTS": "YES"}
 
 _TYPES = {"IMAGE_DS": 0, "SYSTEM_DS": 1, "BACKUP_DS": 3}
 _DISK_TYPES = {"FILE": 0, "CD_ROM": 1, "BLOCK": 2, "RBD": 3}
@@ -176,7 +178,8 @@ def _copied(kind: str, release: Release, tm_mad_conf: Mapping[str, str]) -> dict
         names += _of_modes(tm_mad_conf)
     names += ["ALLOW_ORPHANS"]
     names += ["PERSISTENT_SNAPSHOTS"] if release.version >= (7, 0) else []
-    return {name: tm_mad_conf[name] for name in names if name in tm_mad_conf}
+    said = {**_DEFAULTS, **tm_mad_conf}
+    return {name: said[name] for name in names if name in said}
 
 
 def _of_modes(tm_mad_conf: Mapping[str, str]) -> list[str]:

@@ -23,6 +23,7 @@ class LiveOperations(SnapshotOperations):
             raise Refused("[one.vm.migrate] Cannot live migrate host and datastore at the same time.")
         if target is not before.datastore and not self._moves_live(target):
             raise Refused("[one.vm.migrate] A migration to a different system datastore cannot be performed live.")
+        self._check_snapshots(vm, target)
         vm.place(host, self.host_id(host), target)
         self._adopt(vm, target)
         vm.become(VmState.ACTIVE, LcmState.MIGRATE)

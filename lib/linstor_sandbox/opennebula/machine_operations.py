@@ -177,6 +177,7 @@ class MachineOperations(ImageOperations):
         """
         before, unknown = vm.state, vm.lcm_state == LcmState.UNKNOWN
         target, back = system or vm.current.datastore, vm.current
+        self._check_snapshots(vm, target)
         vm.place(host, self.host_id(host), target)
         if poff or before != VmState.ACTIVE:
             self.hypervisor.end(vm)
@@ -188,6 +189,13 @@ class MachineOperations(ImageOperations):
                 raise
         self._adopt(vm, target)
         self._move(vm, before, unknown)
+
+    def _check_snapshots(self, vm: VirtualMachine, target: Datastore) -> None:
+        """Let no VM with snapshots of disks into another system datastore that does not say that it may."""
+        is_another = target is not vm.current.datastore and self.release.asks_for_snapshots_that_move
+        is_refused = is_another and target.attributes.get("DS_MIGRATE_SNAP") != "YES"
+        if is_refused and any(vm.snapshots_of(disk).all for disk in vm.disks):
+            raise Refused("[one.vm.migrate] System datastore migration with disk snapshots not supported by driver")
 
     def _move(self, vm: VirtualMachine, before: VmState, unknown: bool) -> None:
         step, failure = _MIGRATIONS[before]

@@ -148,6 +148,11 @@ class Release:
         return self.version >= (7, 2)
 
     @property
+    def asks_for_snapshots_that_move(self) -> bool:
+        """DS_MIGRATE_SNAP: a VM with snapshots of disks goes to another system datastore only where it is YES."""
+        return self.version >= (7, 2)
+
+    @property
     def knows_linear_snapshots(self) -> bool:
         """ALLOW_ORPHANS = LINEAR: what is younger than the snapshot that a revert goes back to is forgotten."""
         return self.version >= (7, 0)

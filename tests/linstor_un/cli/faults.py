@@ -469,7 +469,7 @@ FAULTS = (
     ),
     Fault("tm-mad-conf", "no TM_MAD_CONF", oned('NAME = "linstor_un", LN', 'NAME = "other", LN')),
     Fault("ds-mad-conf", "no DS_MAD_CONF", oned('NAME = "linstor_un", REQ', 'NAME = "other", REQ')),
-    Fault("stanza-incomplete", 'lacks DS_LIVE_MIGRATE="YES"', oned(', DS_LIVE_MIGRATE = "YES"\n]', "\n]")),
+    Fault("stanza-incomplete", 'lacks DS_LIVE_MIGRATE="YES"', oned(', DS_LIVE_MIGRATE = "YES"', "")),
     Fault(
         "tm-mad-conf-value",
         'SHARED="NO"',
@@ -601,6 +601,8 @@ FAULTS = (
     Fault("disk-type", 'DISK_TYPE="FILE"', images(DISK_TYPE="FILE")),
     Fault("datastore-stale", 'LN_TARGET was "SYSTEM"', images(LN_TARGET="SYSTEM")),
     Fault("datastore-stale", 'DRIVER was "" and not "raw"', images(DRIVER=None)),
+    # As OpenNebula 7.2 finds the datastores of drivers that are not its own, once it is upgraded to.
+    Fault("datastore-stale", 'DS_MIGRATE_SNAP was "" and not "YES"', system(DS_MIGRATE_SNAP=None)),
     Fault("mixed-stale", "was made when TM_MAD_SYSTEM, LN_TARGET_SSH", lambda p: mixed(p, is_copied=False)),
     Fault("mixed-increments", "VM 7 (vm-7) has MODE=INCREMENT", mixed_increments),
     Fault("token-not-encrypted", "LS_TOKEN of datastore 101", secret_in_template),

@@ -64,7 +64,8 @@ def test_the_bash_driver_is_replaced_and_comes_back(bash: Tree) -> None:
     changed = [line for line in said.splitlines() if line.startswith(("+ ", "- "))]
     assert changed == [
         '-    DS_MIGRATE = "YES", ALLOW_ORPHANS="yes"',
-        '+    DS_MIGRATE = "YES", ALLOW_ORPHANS="yes", DRIVER = "raw", DISK_TYPE = "BLOCK", DS_LIVE_MIGRATE = "YES"',
+        '+    DS_MIGRATE = "YES", ALLOW_ORPHANS="yes", DRIVER = "raw", DISK_TYPE = "BLOCK", DS_LIVE_MIGRATE = "YES", '
+        'DS_MIGRATE_SNAP = "YES"',
     ]
     scripts = [path for kind in ("datastore", "tm") for path in (bash.remotes / kind / "linstor_un").iterdir()]
     assert {path.read_bytes().split(b"\n")[2] for path in scripts} == {b"import sys"}

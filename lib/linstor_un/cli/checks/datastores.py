@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from linstor_un.cli.checks.facts import Configured, Facts
@@ -22,9 +22,11 @@ _LEAST_FREE = 0.1
 _OPENNEBULAS = frozenset({"SHARED", "DRIVER", "TYPE", "NAME", "DISK_TYPE", "DS_MAD", "TM_MAD", "LIMIT_MB"})
 # What oned copies from TM_MAD_CONF when a datastore is made, and only then.
 _COPIED = {
-    True: ("SHARED", "DS_MIGRATE", "ALLOW_ORPHANS"),
+    True: ("SHARED", "DS_MIGRATE", "DS_LIVE_MIGRATE", "DS_MIGRATE_SNAP", "ALLOW_ORPHANS"),
     False: ("LN_TARGET", "CLONE_TARGET", "DRIVER", "ALLOW_ORPHANS"),
 }
+# What datastores lack that an older OpenNebula has made: an upgrade adds it to those of its own drivers alone.
+_COPIED_SINCE: Mapping[str, tuple[int, ...]] = {"DRIVER": (), "DS_LIVE_MIGRATE": (7, 2), "DS_MIGRATE_SNAP": (7, 2)}
 
 
 class Wanted(NamedTuple):
@@ -119,7 +121,8 @@ def copied(facts: Facts) -> Iterator[Finding]:
         own = configured.store.datastore.attributes
         for name in _COPIED[configured.store.is_system]:
             wanted = stanza.text(name) if stanza else ""
-            is_other = own.get(name, "").upper() != wanted.upper() and (name in own or name == "DRIVER")
+            is_copied = name in own or (name in _COPIED_SINCE and facts.release >= _COPIED_SINCE[name])
+            is_other = is_copied and own.get(name, "").upper() != wanted.upper()
             # Of a value that is wrong itself another check says so.
             if wanted and is_other and wanted.upper() in NEEDED_VALUES.get(name, (wanted.upper(),)):
                 what = f'{configured.label} was made when {name} was "{own.get(name, "")}" and not "{wanted}"'

@@ -104,6 +104,11 @@ class Facts(NamedTuple):
     left_out: tuple[str, ...]
 
     @property
+    def release(self) -> tuple[int, ...]:
+        """Return the first two numbers of OpenNebula's release, empty where it does not say."""
+        return tuple(int(part) for part in self.tree.release().split(".")[:2] if part.isdigit())
+
+    @property
     def is_installed(self) -> bool:
         """Tell whether there is a driver of this name at all."""
         return os.path.isdir(self.tree.here(f"{self.tree.remotes}/datastore/{DRIVER}"))

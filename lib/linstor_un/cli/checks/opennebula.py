@@ -21,10 +21,8 @@ _SAFE_CACHES = ("NONE", "DIRECTSYNC", "DEFAULT", "")
 
 def release(facts: Facts) -> Iterator[Finding]:
     """Is OpenNebula new enough?"""
-    found = facts.tree.release()
-    numbers = tuple(int(part) for part in found.split(".")[:2] if part.isdigit())
-    if numbers and numbers < _OLDEST_RELEASE:
-        what = f"OpenNebula {found} is too old for {DRIVER}"
+    if facts.release and facts.release < _OLDEST_RELEASE:
+        what = f"OpenNebula {facts.tree.release()} is too old for {DRIVER}"
         yield error("opennebula-too-old", what, "upgrade it to 5.12 or newer")
 
 

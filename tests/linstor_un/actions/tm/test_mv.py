@@ -316,6 +316,7 @@ def test_another_system_datastore_on_the_same_host_is_only_relinked(world: World
     other = second_system(world)
     before = {name: homes(world, name) for name in (own(vm), "one-image-1")}
     world.cloud.poweroff(vm)
+    world.cloud.snapshot_create(vm, vm.disks[0])
     world.cloud.migrate_cold(vm, "node1", other)
     assert {name: homes(world, name) for name in before} == before
     assert set(links(world)) == {"node1:102/0/disk.0", "node1:102/0/disk.1"}
@@ -323,6 +324,7 @@ def test_another_system_datastore_on_the_same_host_is_only_relinked(world: World
     assert definition(world, own(vm))["props"]["Aux/one/DS_ID"] == str(other.identifier)
     assert definition(world, own(vm))["props"]["Aux/one/VM_ID"] == "0"
     assert "Aux/one/DS_ID" not in definition(world, "one-image-1")["props"]
+    world.cloud.snapshot_revert(vm, vm.disks[0], vm.snapshots_of(vm.disks[0]).get(0))
     world.cloud.resume(vm)
     world.cloud.migrate_cold(vm, "node1", world.system)
     assert definition(world, own(vm))["props"]["Aux/one/DS_ID"] == str(world.system.identifier)

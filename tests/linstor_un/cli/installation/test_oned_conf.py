@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linstor_sandbox.opennebula import datastores
 from linstor_un.cli.installation import oned_conf
 from linstor_un.cli.installation.oned_conf import DS_MAD_CONF, TM_MAD_CONF, Listed, Option
 from linstor_un.cli.installation.oned_syntax import attributes
@@ -114,6 +115,11 @@ def test_the_readme_says_what_is_written() -> None:
         assert {pair.name: pair.value for pair in shown[kind].pairs} == dict(pairs(stanza))
 
 
+def test_the_tests_have_what_is_written() -> None:
+    # A value of theirs alone would hide that oned refuses what the installed lines do not allow.
+    assert dict(pairs(TM_MAD_CONF)) == datastores.TM_MAD_CONF
+
+
 def pairs(stanza: str) -> list[tuple[str, str]]:
     return [(pair.name, pair.value) for pair in attributes(stanza)[0].pairs]
 
@@ -189,7 +195,8 @@ def test_what_an_admin_has_decided_stays() -> None:
     )
     after = edited(HOSTILE["the stanza of 2019"])
     assert 'SHARED = "yes"' in after
-    assert 'ALLOW_ORPHANS="yes", DRIVER = "raw", DISK_TYPE = "BLOCK", DS_LIVE_MIGRATE = "YES"\n]' in after
+    added = 'DRIVER = "raw", DISK_TYPE = "BLOCK", DS_LIVE_MIGRATE = "YES", DS_MIGRATE_SNAP = "YES"'
+    assert f'ALLOW_ORPHANS="yes", {added}\n]' in after
 
 
 def test_other_hypervisors_are_left_alone() -> None:
