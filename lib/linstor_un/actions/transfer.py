@@ -10,11 +10,11 @@ from linstor_un import locks, log
 from linstor_un import settings as settings_room
 from linstor_un.actions import attachment, backup_chain, new_volume
 from linstor_un.actions.own_volume import OwnVolumes
-from linstor_un.cluster import primaries, replicas, snapshots
+from linstor_un.cluster import primaries, replicas, snapshots, volumes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.cluster.snapshots import Snapshot
 from linstor_un.driver import Call
-from linstor_un.errors import HostUnreachable, InvalidInput, NotFound, NotReady
+from linstor_un.errors import HostUnreachable, InvalidInput, InvalidSetting, NotFound, NotReady
 from linstor_un.hosts import devices, restoring, runner
 from linstor_un.hosts.devices import Unlinked
 from linstor_un.hosts.runner import Host, Step
@@ -186,6 +186,21 @@ def not_its_image(transfer: Transfer, disk: Disk, source: str) -> InvalidInput:
     return InvalidInput(
         f"Disk {disk.disk_id} of VM {transfer.vm_id} has SOURCE {disk.source[:200]!r} and CLONE={mode}, and the action "
         f"is called for {source[:200]!r}: a VM gets no image but its own"
+    )
+
+
+def check_has_image(transfer: Transfer, call: Call, datastore_id: int, resource: str) -> None:
+    """Check that the LINSTOR of the VM's disks has an image of this datastore; raises InvalidSetting.
+
+    It is asked only where the two datastores name other controllers, which may be one LINSTOR's all the same.
+    """
+    theirs = transfer.settings_of(call, datastore_id)
+    if theirs.controllers == transfer.settings.controllers or volumes.find(transfer.gateway, resource):
+        return
+    raise InvalidSetting(
+        f"{resource} is an image of {transfer.datastores[datastore_id].label}, whose LS_CONTROLLERS are another "
+        f"LINSTOR's than those of {transfer.datastore.label}: deploy VM {transfer.vm_id} in a system datastore of the "
+        "image's LINSTOR; COMPATIBLE_SYS_DS of the image's datastore keeps the scheduler from others"
     )
 
 

@@ -30,6 +30,7 @@ def run(call: Call) -> None:
     action = transfer.begin(call, place, image_datastore)
     disk = _disk(action, place, named)
     mixed_mode.check(action, disk)
+    transfer.check_has_image(action, call, image_datastore, source)
     placement = placements.of(action.settings, action.datastore.label)
     target = action.names.disk(place.vm_id, place.disk_id)
     owner = action.owner(place.disk_id, place.datastore_id)

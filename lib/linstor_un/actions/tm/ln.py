@@ -20,12 +20,14 @@ def run(call: Call) -> None:
     arguments.expect(call.arguments, "SOURCE", "HOST:PATH", "VMID", "DSID")
     source = arguments.source(call.arguments[0])
     place = arguments.disk_place(call.arguments[1], arguments.identifier(call.arguments[2], "VMID"))
-    action = transfer.begin(call, place, arguments.identifier(call.arguments[3], "DSID"))
+    image_datastore = arguments.identifier(call.arguments[3], "DSID")
+    action = transfer.begin(call, place, image_datastore)
     disk = action.need_disk(place.disk_id)
     if not disk.is_image or disk.source != source:
         raise transfer.not_its_image(action, disk, source)
     mixed_mode.check(action, disk)
     resource = action.resource(disk)
+    transfer.check_has_image(action, call, image_datastore, resource)
     with action.lock_to_make(resource), Undo() as undo:
         if disk.is_shareable and disk.is_writable:
             _check_is_on_one_host(action, place, resource)
