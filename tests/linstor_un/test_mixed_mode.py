@@ -167,6 +167,20 @@ def test_a_mode_that_is_not_done_is_refused_before_anything_is_made(
     assert state(world) == before
 
 
+def test_no_disk_is_made_where_another_of_the_vm_cannot_be(world: World) -> None:
+    system = mixed(world)
+    add_image(world)
+    # Made, or updated, when oned.conf said otherwise: each datastore has its own copy of the values.
+    world.cloud.tm_mad_confs["linstor_un"]["DISK_TYPE_SSH"] = "FILE"
+    world.images = world.cloud.create_datastore(IMAGE_TEMPLATE.replace("linstor-images", "stale"))
+    add_image(world, 2)
+    before = state(world)
+    said = failure(lambda: world.cloud.instantiate(TWO, "node1", system))
+    assert "Disk 1 of VM 0 has DISK_TYPE 'FILE' by DISK_TYPE_SSH of its image datastore" in said
+    assert f"onedatastore update {world.images.identifier}`" in said
+    assert state(world) == before
+
+
 def test_a_driver_that_nobody_knows_is_refused_before_anything_is_made(world: World) -> None:
     values = {"LN_TARGET_FS_LVM_SSH": "NONE", "CLONE_TARGET_FS_LVM_SSH": "SELF", "DISK_TYPE_FS_LVM_SSH": "BLOCK"}
     mixed(world, TM_MAD_SYSTEM="ssh,fs_lvm_ssh", **values)

@@ -27,8 +27,9 @@ SYSTEM_DRIVERS = ("ssh", "local", "shared", "qcow2")
 def check(action: Transfer, disk: Disk) -> None:
     """Check, before anything is made, that the VM can live there with this disk: nobody asks this driver later.
 
-    Raises InvalidSetting where the system datastore is of a driver that is not known, where the image's datastore says
-    that disks become files, or that an image is copied, and InvalidInput where backups would turn the disk into a file.
+    A VM that is about to be made is looked at whole, so that none of its disks is made where another cannot be. Raises
+    InvalidSetting where the system datastore is of a driver that is not known, where the image's datastore says that
+    disks become files, or that an image is copied, and InvalidInput where backups would turn the disk into a file.
     """
     if not action.is_mixed:
         return
@@ -39,6 +40,22 @@ def check(action: Transfer, disk: Disk) -> None:
             f"knows it to leave volumes of LINSTOR alone; take {driver[:40]!r} out of TM_MAD_SYSTEM in oned.conf, and "
             f"instantiate the VM in a system datastore of linstor_un or of {', '.join(SYSTEM_DRIVERS)}"
         )
+    for own in _looked_at(action, disk):
+        _check_mode(action, own)
+    if action.vm is not None and action.vm.has_increments:
+        raise InvalidInput(
+            f"VM {action.vm_id} has MODE=INCREMENT in BACKUP_CONFIG, and {driver}, which backs up the VMs in its "
+            "system datastores, cannot make increments of volumes: use MODE=FULL, or a system datastore of linstor_un"
+        )
+
+
+def _looked_at(action: Transfer, disk: Disk) -> list[Disk]:
+    disks = action.vm.disks if action.vm is not None and action.state in lifecycle.STARTING else ()
+    return [disk, *(other for other in disks if other != disk and other.transfer_driver in transfer.OWN_DRIVERS)]
+
+
+def _check_mode(action: Transfer, disk: Disk) -> None:
+    driver = action.system_driver
     wanted = {"DISK_TYPE": (disk.disk_type, "BLOCK")}
     if disk.is_image:
         wanted["LN_TARGET"] = (disk.link_target, "NONE")
@@ -51,11 +68,6 @@ def check(action: Transfer, disk: Disk) -> None:
                 f'{driver}`, which sets {key}="{right}" in oned.conf, restart oned, run `onedatastore update '
                 f"{disk.datastore_id}`, and instantiate the VM anew"
             )
-    if action.vm is not None and action.vm.has_increments:
-        raise InvalidInput(
-            f"VM {action.vm_id} has MODE=INCREMENT in BACKUP_CONFIG, and {driver}, which backs up the VMs in its "
-            "system datastores, cannot make increments of volumes: use MODE=FULL, or a system datastore of linstor_un"
-        )
 
 
 def move(action: Transfer, source: Place, target: Place) -> None:

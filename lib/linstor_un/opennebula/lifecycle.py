@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# PROLOG, PROLOG_FAILURE: none of the VM's disks is in use yet.
+STARTING = frozenset({1, 39})
 # stop and undeploy: the VM leaves its host and is parked, known only to the front-end.
 PARKING = frozenset({10, 30, 41, 42})
 # resume of a stopped or undeployed VM: it comes from the front-end.
