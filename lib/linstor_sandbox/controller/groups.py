@@ -104,6 +104,9 @@ def modify(controller: Controller, request: Request) -> Response:
         properties.modify(answer, answers.RSC_DFN, group.props, body)
         if body.get("select_filter") is not None:
             group.filter = Filter.parse(body["select_filter"]).merged(group.filter)
+            for key, value in body["select_filter"].items():
+                if value == []:
+                    setattr(group.filter, key, None)
         if body.get("description") is not None:
             group.description = body["description"]
         if body.get("peer_slots") is not None:

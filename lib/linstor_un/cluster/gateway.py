@@ -221,6 +221,10 @@ class Gateway:
         """Create a resource group with its placement."""
         return self._send(f"Creating resource group {body['name']}", "POST", ("resource-groups",), body, True)
 
+    def modify_resource_group(self, name: str, body: Mapping[str, Any]) -> list[Entry]:
+        """Change what a resource group says; a list of its filter that is given empty is empty from then on."""
+        return self._send(f"Changing resource group {name}", "PUT", ("resource-groups", name), body, True)
+
     def create_resource_definition(
         self, name: str, group: str, properties: Mapping[str, str], layers: Sequence[str] = ()
     ) -> list[Entry]:

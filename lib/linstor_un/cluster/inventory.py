@@ -97,7 +97,7 @@ def read(gateway: Gateway) -> Cluster:
     nodes = survey.nodes(gateway)
     return Cluster(
         nodes={node.name.lower(): node for node in nodes},
-        groups={group.name.lower(): group for group in survey.groups(gateway)},
+        groups=_groups(gateway),
         properties=survey.properties(gateway),
         pools=tuple(pools.of(gateway)),
         volumes={volume.resource.lower(): volume for volume in volumes.of_all(gateway)},
@@ -115,6 +115,15 @@ def again(gateway: Gateway, known: Cluster, resources: Sequence[str]) -> Cluster
         resources=placed(gateway, resources),
         snapshots={name.lower(): tuple(snapshots.of(gateway, name)) for name in resources},
     )
+
+
+def with_groups(gateway: Gateway, known: Cluster) -> Cluster:
+    """Return the cluster with the resource groups that it has by now."""
+    return known._replace(groups=_groups(gateway))
+
+
+def _groups(gateway: Gateway) -> dict[str, Group]:
+    return {group.name.lower(): group for group in survey.groups(gateway)}
 
 
 def placed(gateway: Gateway, names: Sequence[str]) -> dict[str, tuple[Placed, ...]]:

@@ -6,10 +6,12 @@ import time
 from typing import Callable, NamedTuple
 
 from linstor_sandbox.drbd import diskless_pool, new_resource
-from linstor_sandbox.model import Resource, ResourceDefinition
+from linstor_sandbox.model import Filter, Resource, ResourceDefinition, ResourceGroup
 from linstor_sandbox.opennebula import LcmState, VmState
 from linstor_sandbox.seeding import take
 from linstor_un.actions import new_volume
+from linstor_un.cluster import placement as placements
+from linstor_un.settings import Settings
 from tests.linstor_un.cli.clouds import MIB, Estate
 
 TWO_PRIMARIES = {"DrbdOptions/Net/allow-two-primaries": "yes", "DrbdOptions/Net/protocol": "C"}
@@ -155,6 +157,15 @@ def move(estate: Estate) -> None:
 
 
 D0 = "one-vm-0-disk-0"
+# The group of both of the estate's datastores.
+_PLACED = placements.of(Settings(storage_pools=("data",), replica_count=2), "its datastores")
+
+
+def narrow(estate: Estate) -> None:
+    said = Filter.parse({**_PLACED.select_filter, "node_name_list": ["node1", "node2"]})
+    estate.sandbox.cluster.groups[_PLACED.group] = ResourceGroup(_PLACED.group, "", said)
+
+
 ON_LINSTOR = (
     Planted(
         "an image's volume without image", "orphan-image", "one-image-77", "name", make("one-image-77", IMAGE_ID="77")
@@ -253,6 +264,7 @@ ON_LINSTOR = (
         ("not-attached",),
     ),
     Planted("one replica of two", "few-replicas", D0, "safe", lambda e: drop(e, D0, "replica", 1)),
+    Planted("a group for a few nodes", "narrow-group", _PLACED.group, "ask", narrow),
     Planted("no tie-breaker", "no-tie-breaker", D0, "safe", lambda e: drop(e, D0, "tie-breaker")),
     Planted(
         "a tie-breaker deleted by hand",

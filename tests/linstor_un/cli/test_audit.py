@@ -18,13 +18,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from linstor_sandbox.faults import Fault
+from linstor_sandbox.model import Filter, ResourceGroup
 from linstor_sandbox.opennebula import ActionFailed, ImageState, VmState
 from linstor_sandbox.seeding import take
 from linstor_un import locks
 from linstor_un.cli import audit
 from linstor_un.cli.auditing import examination
+from linstor_un.cluster import placement as placements
 from linstor_un.errors import Busy, DriverError, NotFound
-from linstor_un.settings import read_configuration
+from linstor_un.settings import for_datastore, read_configuration
 from tests.conftest import CHECKOUT, World
 from tests.linstor_un import living
 from tests.linstor_un.cli.clouds import MIB, NODES, Estate
@@ -36,6 +38,7 @@ from tests.linstor_un.cli.planted import (
     Planted,
     attach,
     make,
+    narrow,
     not_wrong,
     open_volume,
     props,
@@ -98,6 +101,28 @@ def fill(estate: Estate) -> None:
     estate.lay_out()
     for item in estate.sandbox.cluster.definitions:
         estate.sandbox.write(item.name, item.name.encode().ljust(4096, b"."))
+
+
+def test_a_group_that_an_early_version_has_kept_on_a_few_nodes_says_again_what_its_datastore_does(
+    estate: Estate,
+) -> None:
+    wanted = placements.of(for_datastore(configuration(), estate.images.attributes, "it"), "it")
+    narrow(estate)
+    assert run("--repair", wanted.group).exit_code == audit.FOUND, "nobody has said yes"
+    assert "mended" in run("--repair", "--yes", wanted.group).output
+    mended = estate.sandbox.cluster.groups[wanted.group]
+    assert mended.filter.to_json() == Filter.parse(dict(wanted.select_filter)).to_json()
+
+
+def test_a_group_may_keep_volumes_on_the_nodes_that_its_datastore_names(estate: Estate) -> None:
+    named = {**estate.images.attributes, "NODE_LIST": "node1 node2"}
+    wanted = placements.of(for_datastore(configuration(), named, "its datastore"), "its datastore")
+    estate.sandbox.cluster.groups[wanted.group] = ResourceGroup(
+        wanted.group, "", Filter.parse(dict(wanted.select_filter))
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estate.images, "attributes", named)
+        assert look().findings == ()
 
 
 def _of(found: examination.Examination, planted: Planted) -> Any:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from linstor_un import locks
 from linstor_un import settings as settings_room
 from linstor_un.cli import inventory as inventories
-from linstor_un.cli.auditing import links, replicas, snapshots, volumes
+from linstor_un.cli.auditing import groups, links, replicas, snapshots, volumes
 from linstor_un.cli.auditing.finding import Finding, View
 from linstor_un.cli.inventory import Inventory, Site
+from linstor_un.cluster import inventory as clusters
 from linstor_un.cluster import primaries
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.opennebula import pools
@@ -69,6 +70,7 @@ def _rules(view: View, allowed: Pairs) -> Iterator[Finding]:
     yield from volumes.examine(view)
     yield from replicas.examine(view)
     yield from snapshots.examine(view)
+    yield from groups.examine(view)
     for resource, pairs in allowed.items():
         yield from replicas.pairs(view, view.wanted[resource.lower()], pairs)
 
@@ -105,14 +107,22 @@ def mend(known: Inventory, finding: Finding) -> bool:
 
 
 def _again(known: Inventory, finding: Finding, held: frozenset[str]) -> Iterator[Finding]:
-    """Yield what is wrong by now with the volume or the host that a finding is about."""
+    """Yield what is wrong by now with the volume, the host or the resource group that a finding is about."""
     vm_id = links.vm_of(finding)
+    if vm_id is None and not finding.resource:
+        return _of_groups(known)
     if vm_id is None:
         inventory, site = inventories.again(known, _site_of(known, finding.resource), finding.resource)
         return _of_site(inventory, site, held)
     inventory = known._replace(database=pools.again(known.database, [], [vm_id]))
     there = {finding.node, *(machine.host for machine in inventory.database.machines.values() if machine.host)}
     return links.examine(inventory, links.look(inventory, sorted(there)))
+
+
+def _of_groups(known: Inventory) -> Iterator[Finding]:
+    for site in known.sites:
+        there = site._replace(cluster=clusters.with_groups(site.gateway, site.cluster))
+        yield from groups.examine(View(known, there, {}, frozenset()))
 
 
 def _make(found: Iterable[Finding], finding: Finding) -> bool:
