@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from development import sentences
 from linstor_un.settings import ALIASES, ATTRIBUTES, CONFIGURATION_ONLY, OBSOLETE, Settings
 from tests.conftest import CHECKOUT
 
@@ -41,6 +43,17 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere(tmp_path: Path
     assert fetched == []
 
 
+def test_every_sentence_of_the_driver_is_below_its_kind(tmp_path: Path) -> None:
+    assert build(CHECKOUT, tmp_path / "site").returncode == 0
+    page = html.unescape((tmp_path / "site/trouble.html").read_text())
+    entries = {
+        found.group(1): found.group(2) for found in re.finditer(r"\((\w+)\)<a.*?</h3>(.*?)(?=<h[23]|$)", page, re.S)
+    }
+    said = sentences.of_kinds()
+    assert len(said["InvalidInput"]) > 50 and "DRBD lets one host write at a time" in " ".join(said["InUse"])
+    assert [text for kind, texts in said.items() for text in texts if f"<li>{text}</li>" not in entries[kind]] == []
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -51,6 +64,7 @@ def test_every_page_is_in_the_site_and_every_link_leads_somewhere(tmp_path: Path
 def test_a_link_that_leads_nowhere_fails_the_build(text: str, complaint: str, tmp_path: Path) -> None:
     shutil.copytree(CHECKOUT / "docs", tmp_path / "docs")
     shutil.copy(CHECKOUT / "mkdocs.yml", tmp_path)
+    (tmp_path / "lib").symlink_to(CHECKOUT / "lib")
     with (tmp_path / "docs/audit.md").open("a", encoding="utf-8") as page:
         page.write(f"\n{text}\n")
     done = build(tmp_path, tmp_path / "site")
