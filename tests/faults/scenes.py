@@ -21,6 +21,7 @@ from tests.conftest import CHECKOUT, SYSTEM_TEMPLATE, World
 from tests.faults.source import Source
 from tests.linstor_un.hosts.hosts_in_a_box import replace_tool
 from tests.linstor_un.living import write
+from tests.linstor_un.mixed import mixed
 from tests.linstor_un.scenes import add_image, content, volume
 
 Counterpart = Optional[Callable[[World, Call], object]]
@@ -435,6 +436,47 @@ def mv_return_directory(world: World) -> Iterator[Counterpart]:
     world.cloud.undeploy(vm)
     yield delete_vm
     world.cloud.deploy(vm, "node3", world.system)
+
+
+# --- in system datastores of another driver ---------------------------------------------------------------------------
+
+
+@scene("tm/clone.ssh", **TWO_HOLDERS)
+def clone_mixed(world: World) -> Iterator[Counterpart]:
+    system = mixed(world)
+    add_image(world)
+    yield delete_vm
+    world.cloud.instantiate(CLONED, "node3", system)
+
+
+@scene("tm/ln.ssh", **TWO_HOLDERS)
+def ln_mixed(world: World) -> Iterator[Counterpart]:
+    system = mixed(world)
+    add_image(world, persistent=True)
+    yield None
+    world.cloud.instantiate(CLONED, "node3", system)
+
+
+@scene("tm/mv.ssh/move", nodes=("node1", "node2", "node3", "node4"), **TWO_HOLDERS)
+def mv_mixed(world: World) -> Iterator[Counterpart]:
+    system = mixed(world)
+    add_image(world, persistent=True)
+    vm = world.cloud.instantiate(CLONED, "node3", system)
+    world.cloud.poweroff(vm)
+    yield None
+    world.cloud.migrate_cold(vm, "node4")
+
+
+@scene("tm/mv.ssh/park", **TWO_HOLDERS)
+def park_mixed(world: World) -> Iterator[Counterpart]:
+    system = mixed(world)
+    add_image(world)
+    vm = world.cloud.instantiate(CLONED, "node3", system)
+    yield None
+    world.cloud.undeploy(vm)
+
+
+# --- moving while it runs ---------------------------------------------------------------------------------------------
 
 
 @scene("tm/premigrate/replicas")

@@ -19,6 +19,7 @@ from linstor_sandbox.opennebula.images import Image, ImageState
 from linstor_sandbox.opennebula.machines import VmState
 from tests.linstor_un.backing_up import Site
 from tests.linstor_un.living import text, two_primaries
+from tests.linstor_un.mixed import mixed
 from tests.linstor_un.scenes import (
     MIB,
     content,
@@ -260,6 +261,56 @@ def attach_and_detach(stage: Stage) -> None:
         stage.cloud.detach(vm, stage.cloud.attach(vm, wanted))
         stage.cloud.resume(vm)
     assert text(stage.world, volume(stage.cloud.images[3])) == "plugged"
+
+
+@flow("shareable images", since(6, 0))
+def shareable_images(stage: Stage) -> None:
+    """Several VMs of one host write to one; whoever would on another is refused by a sentence."""
+    image = stage.image(2, persistent=True)
+    image.attributes["PERSISTENT_TYPE"] = "SHAREABLE"
+    template = f"DISK=[IMAGE_ID={image.identifier}]"
+    one, two = stage.machine(template), stage.machine(template)
+    stage.write(one, 0, "of both")
+    assert stage.text(two, 0) == "of both"
+    other = stage.cloud.create_vm(template, stage.system)
+    refusals = [lambda: stage.cloud.deploy(other, "node2", stage.system)]
+    if stage.row.can_move:
+        refusals.append(lambda: stage.cloud.migrate_live(one, "node2"))
+    for number, refusal in enumerate(refusals):
+        reason = stage.reason(refusal)
+        assert ("shareable" if stage.row.can_move else "no DRBD layer") in reason, (number, reason)
+    stage.cloud.recover_delete(other)
+    stage.cloud.enable_image(image)
+    stage.cloud.terminate(two)
+    stage.write(one, 0, "of one")
+    if stage.row.can_move:
+        stage.cloud.migrate_live(one, "node2")
+    assert stage.text(one, 0) == "of one"
+
+
+@flow("another system datastore", moves)
+def another_system_datastore(stage: Stage) -> None:
+    """Mixed mode: the VM's directory is that of OpenNebula's own driver, the disks are volumes."""
+    system = mixed(stage.world)
+    made = stage.cloud.create_image(stage.world.images, stage.world.file("mixed.raw", content(1)))
+    kept = stage.cloud.create_datablock(stage.world.images, 4, persistent=True)
+    template = f'DISK=[IMAGE_ID={made.identifier}] DISK=[IMAGE_ID={kept.identifier}] CONTEXT=[NETWORK="YES"]'
+    vm = stage.cloud.instantiate(template, "node1", system)
+    stage.write(vm, 1, "before")
+    stage.cloud.migrate_cold(vm, "node2")
+    stage.cloud.migrate_live(vm, "node3")
+    stage.cloud.snapshot_create(vm, vm.disk(0))
+    stage.write(vm, 0, "late")
+    saved = stage.cloud.disk_saveas(vm, vm.disk(0), "mixed")
+    assert text(stage.world, volume(saved)) == "late"
+    stage.cloud.undeploy(vm)
+    assert links(stage.world) == {}
+    stage.cloud.deploy(vm, "node1", system)
+    assert (stage.text(vm, 0), stage.text(vm, 1)) == ("late", "before")
+    verbs = [call.verb for call in stage.cloud.calls if call.verb.endswith(".ssh")]
+    assert set(verbs) >= {"clone.ssh", "ln.ssh", "mv.ssh", "cpds.ssh", "snap_create_live.ssh"}
+    stage.cloud.terminate(vm)
+    assert volumes(stage.world) == {volume(image) for image in (made, kept, saved)}
 
 
 # --- disks ----------------------------------------------------------------------------------------------------------

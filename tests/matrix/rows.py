@@ -18,6 +18,7 @@ _OF_OPENNEBULA = (
     "poweroff, resume",
     "what users read",
     "live to another datastore",
+    "another system datastore",
 )
 
 

@@ -197,9 +197,10 @@ class ImageOperations(Registry):
             return image
 
     def use_image(self, image: Image, vm_id: int) -> None:
-        """A VM takes the image; a persistent one only when nobody has it."""
+        """A VM takes the image; a persistent one only when nobody has it, unless it is shareable."""
         with self.lock:
-            if image.state not in (ImageState.READY, ImageState.USED) or (image.persistent and image.vms):
+            free = (ImageState.READY, ImageState.USED, *([ImageState.USED_PERS] if image.shareable else []))
+            if image.state not in free or (image.persistent and image.vms and not image.shareable):
                 raise Refused(f"Cannot acquire image {image.identifier}: its state is {image.state.name}.")
             image.vms.append(vm_id)
             image.become(ImageState.USED_PERS if image.persistent else ImageState.USED)

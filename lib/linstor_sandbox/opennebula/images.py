@@ -86,6 +86,11 @@ class Image:
         """It is linked, never cloned, although it is not persistent: a CDROM."""
         return self.type == "CDROM" or self.attributes.get("PERSISTENT_TYPE") == "IMMUTABLE"
 
+    @property
+    def shareable(self) -> bool:
+        """It is persistent, and several VMs may have it at once; OpenNebula has this since 6.0."""
+        return self.persistent and self.attributes.get("PERSISTENT_TYPE") == "SHAREABLE"
+
     def xml(self, release: Release) -> str:
         """The IMAGE element with the element names of a release."""
         return markup.element(

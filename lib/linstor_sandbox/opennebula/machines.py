@@ -323,6 +323,7 @@ def image_disk(wanted: Vector, image: Image, datastore: Datastore) -> Vector:
         "TYPE": "CDROM" if image.type == "CDROM" else image.disk_type,
         **({"DRIVER": image.format, "FORMAT": image.format} if image.format else {}),
         **({"PERSISTENT": "YES"} if image.persistent and not image.immutable else {}),
+        **({"SHAREABLE": "YES"} if image.shareable else {}),
     }
     targets = {name: datastore.attributes[name] for name in ("CLONE_TARGET", "LN_TARGET")}
     return {**attributes, **targets, **_from_datastore(datastore)}
