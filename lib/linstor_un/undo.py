@@ -68,7 +68,8 @@ class Undo:
     def push(self, description: str, step: Callable[[], object]) -> None:
         """Remember `step`, which removes something this action makes; `description` is for the log.
 
-        Pushed before the thing is made, since an answer can get lost: the step must do nothing where there is nothing.
+        Pushed before the thing is made, since an answer can get lost: the step must do nothing where there is nothing,
+        and may return False then.
         """
         self._steps.append((description, step))
 
@@ -94,7 +95,7 @@ class Undo:
         while self._steps:
             description, step = self._steps.pop()
             try:
-                step()
-                log.info(f"took back: {description}")
+                if step() is not False:
+                    log.info(f"took back: {description}")
             except Exception as failure:  # the reason for undoing must reach the user, not the failure to undo
                 log.error(f"could not take back {description}: {failure}")

@@ -228,11 +228,13 @@ def device_among(known: Sequence[Replica], resource: str, node: str = "") -> str
     raise ControllerFailed(f"LINSTOR reports no device for {resource}{where}: see `linstor volume list -r {resource}`")
 
 
-def remove_made(gateway: Gateway, resource: str, token: str) -> None:
-    """Remove the volume if this very run has made it, as its properties say by the run's `token`."""
+def remove_made(gateway: Gateway, resource: str, token: str) -> bool:
+    """Remove the volume if this very run has made it, as its properties say by the run's `token`, and tell so."""
     existing = volumes.find(gateway, resource)
-    if existing is not None and existing.properties.get(gateway.settings.names.run) == token:
+    is_ours = existing is not None and existing.properties.get(gateway.settings.names.run) == token
+    if is_ours:
         volumes.remove(gateway, resource)
+    return is_ours
 
 
 def choose_copier(settings: Settings, holders: Sequence[str], resource: str, preferred: Sequence[str]) -> str:
