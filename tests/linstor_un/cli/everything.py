@@ -29,7 +29,7 @@ def everything(estate: Estate) -> dict[str, Any]:
 
 
 def touched(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
-    """The volumes of which anything is different, and whatever else is."""
+    """The volumes and resource groups of which anything is different, and whatever else is."""
     places = {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
     return {place.partition(": ")[0] for place in places}
 
@@ -37,7 +37,7 @@ def touched(before: Mapping[str, Any], after: Mapping[str, Any]) -> set[str]:
 def _of_linstor(estate: Estate) -> _Found:
     cluster = estate.sandbox.cluster
     yield "controller", plain([cluster.props, cluster.pool_props, cluster.passphrase])
-    yield from ((f"group {group.name}", fields(group)) for group in cluster.groups)
+    yield from ((f"{group.name}: a resource group", fields(group)) for group in cluster.groups)
     yield from ((f"key values {item.name}", plain(item)) for item in cluster.key_values)
     names = {item.uuid: item.name for definition in cluster.definitions for item in (definition, *definition.snapshots)}
     owners = {item.uuid: definition.name for definition in cluster.definitions for item in definition.snapshots}
