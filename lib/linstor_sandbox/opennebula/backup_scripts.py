@@ -139,7 +139,7 @@ class Server:
     def ls(self, arguments: Sequence[str]) -> None:
         """`-i INCREMENT`; DS_DRIVER_ACTION_DATA in plain XML on stdin: {"DISK": "URL"}.
 
-        The files are those of the last increment, whichever was asked for, unless TEMPLATE/INCREMENT_ID names it.
+        The paths are those of increment 0, or of the last where that is merged, unless TEMPLATE/INCREMENT_ID names one.
         """
         wanted = int(arguments[1]) if arguments[:1] in (["-i"], ["--increment"]) else -1
         document = ElementTree.fromstring(sys.stdin.read())
@@ -258,10 +258,9 @@ class Repositories(Server):
             raise ScriptFailed(f"Wrong format for disk filename: {path}")
         top = self._top(f"/var/lib/one/datastores/{datastore}", named.group(1), job)
         found = [next((top / source).glob(f"disk.{named.group(2)}.*"), None) for _, source in chain]
-        files = [file for file in found if file is not None]
-        if len(files) < len(chain) or self._path(files[-1]) != path:
-            raise ScriptFailed(f"no matching ID found in {top.name}, or no {path} in it")
-        return files
+        if None in found:
+            raise ScriptFailed(f"no matching ID found in {top.name} for one of {chain}")
+        return [file for file in found if file is not None]
 
     def _fetch(self, host: str, directory: str, target: Path) -> int:
         _fetch(host, directory, target)
@@ -284,8 +283,9 @@ class Backup:
         self.vm = image.findtext("VMS/ID", "")
         self.datastore = document.findtext("DATASTORE/ID", "")
         self.job = image.findtext("TEMPLATE/BACKUP_JOB_ID") or ""
-        named = document.findtext("TEMPLATE/INCREMENT_ID")
-        self.selected = self.sources[max(self.sources) if named is None else int(named)]
+        # As OpenNebula's own, for which no id is 0.
+        named = int(document.findtext("TEMPLATE/INCREMENT_ID", "0"))
+        self.selected = self.sources.get(named, self.sources[max(self.sources)])
 
     def chain(self, last: Optional[int], chosen: Sequence[int] = ()) -> str:
         """`ID:SOURCE,...`, up to an increment or of the chosen."""

@@ -115,18 +115,18 @@ def test_increments_are_stored_listed_brought_and_removed(
 ) -> None:
     for _ in range(3):
         image = cloud.backup(vm, datastore)
-    first, _, last = (increment.source for increment in image.increments)
+    first = image.increments[0].source
     folder = f"var/lib/one/datastores/{datastore.identifier}/{vm.identifier}"
     assert server.files[0].startswith(folder) and len(server.files) == 6
     assert (server.stored(104, vm.identifier, first) / "disk.0.0").exists()
     chain = ",".join(f"{one.identifier}:{one.source}" for one in image.increments)
-    assert listed(cloud, vm, image) == {"0": f"rsync://104//{chain}/{folder}/{last}/disk.0.2"}
-    # As OpenNebula's own: the first alone is found only where the increment is named in the message too.
-    assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 0)["0"]) == [0, 0, 3, 0]
+    # As OpenNebula's own: where the message names no increment the paths are those of the first.
+    assert listed(cloud, vm, image) == {"0": f"rsync://104//{chain}/{folder}/{first}/disk.0.0"}
+    assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 0)["0"]) == [1, 0, 0, 0]
     assert downloaded(cloud, tmp_path, listed(cloud, vm, image)["0"]) == [1, 2, 3, 0]
     assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 1)["0"]) == [1, 2, 0, 0]
-    named = "<TEMPLATE><INCREMENT_ID>0</INCREMENT_ID></TEMPLATE>"
-    assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 0, named)["0"]) == [1, 0, 0, 0]
+    named = "<TEMPLATE><INCREMENT_ID>1</INCREMENT_ID></TEMPLATE>"
+    assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 1, named)["0"]) == [1, 2, 0, 0]
     cloud.delete_image(image)
     assert server.files == [] and vm.backups.ids == [] and vm.backups.image_id == -1
 
@@ -141,6 +141,10 @@ def test_increments_beyond_keep_last_are_merged(
     assert "ERROR" not in image.attributes and vm.backups.config["ACTIVE_FLATTEN"] == "NO"
     assert len(server.files) == 4
     assert downloaded(cloud, tmp_path, listed(cloud, vm, image)["0"]) == [1, 2, 3, 4]
+    # The first is no longer 0, and found only where the message names it.
+    assert listed(cloud, vm, image, 2)["0"].endswith("disk.0.3")
+    named = "<TEMPLATE><INCREMENT_ID>2</INCREMENT_ID></TEMPLATE>"
+    assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 2, named)["0"]) == [1, 2, 3, 0]
     assert image.state.name == "READY"
 
 
@@ -154,11 +158,10 @@ def test_restic_has_the_paths_of_the_host_and_names_what_it_merges_anew(
     sources = [increment.source for increment in image.increments]
     chain = ",".join(f"{number}:{source}" for number, source in enumerate(sources))
     folder = f"/var/lib/one/datastores/101/{vm.identifier}/backup"
-    assert listed(cloud, vm, image) == {"0": f"restic://104//{chain}{folder}/disk.0.2"}
+    assert listed(cloud, vm, image) == {"0": f"restic://104//{chain}{folder}/disk.0.0"}
     named = "<TEMPLATE><INCREMENT_ID>1</INCREMENT_ID></TEMPLATE>"
+    assert listed(cloud, vm, image, 1, named)["0"].endswith("disk.0.1")
     assert downloaded(cloud, tmp_path, listed(cloud, vm, image, 1, named)["0"]) == [1, 2, 0, 0]
-    # As OpenNebula's own: of an increment that the message does not name the path is the newest one's.
-    assert listed(cloud, vm, image, 1)["0"].endswith("disk.0.2")
     image = cloud.backup(vm, datastore, keep_last=2)
     assert [increment.identifier for increment in image.increments] == [2, 3]
     assert image.increments[0].source not in sources
