@@ -40,6 +40,11 @@ IMAGE_TEMPLATE = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let whoever has more time than a test run try more."""
+    parser.addoption("--chains", type=int, default=2, metavar="COUNT", help="chains of backups per kind of pool (2)")
+
+
 def commit() -> str:
     """The commit that is tested, for tests that are others after each."""
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
