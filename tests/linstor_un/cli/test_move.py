@@ -24,6 +24,7 @@ from linstor_sandbox.opennebula import Image, ImageState, VirtualMachine, VmStat
 from linstor_un import locks
 from linstor_un.cli.output import DRY_RUN
 from tests.conftest import CHECKOUT, IMAGE_TEMPLATE, World, build_world, commit
+from tests.linstor_un.cli.test_verbs import lines_to_type
 from tests.linstor_un.cli.trees import SCRIPT
 from tests.linstor_un.scenes import add_image, content, volume
 from tests.linstor_un.test_driver import until
@@ -260,6 +261,20 @@ def test_a_dry_run_shows_all_of_it_and_does_nothing(stage: Stage) -> None:
     assert stage.state() == before
     unsaid = stage.run("0", "--to", "101")
     assert (unsaid.returncode, "--dry-run to look only" in unsaid.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("line", lines_to_type("move"))
+def test_what_the_documentation_types_works(stage: Stage, line: str) -> None:
+    stage.images.name = "fast-images"
+    stage.image("debian-12")
+    for number in (17, 23):
+        stage.cloud.next_image_id = number
+        stage.image(f"image-{number}")
+    stage.machine(stage.image("root", persistent=True), stage.image("data", content(9), persistent=True)).name = "web1"
+    names = {image.name for image in stage.cloud.images}
+    done = stage.run(*line.split()[2:], "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (names == {image.name for image in stage.cloud.images}) == ("--dry-run" in line or "--delete" in line)
 
 
 def test_what_cannot_be_moved_is_refused_and_nothing_happens(stage: Stage) -> None:

@@ -181,7 +181,14 @@ def test_a_dry_run_says_what_would_be_done_and_at_last_that_nothing_was(estate: 
 
 def lines_to_type(*verbs: str) -> list[str]:
     """The lines of the README, and of the pages that operators begin with, that call these verbs."""
-    pages = ("README.md", "docs/index.md", "docs/datastores.md", "docs/operations.md", "docs/upgrade.md")
+    pages = (
+        "README.md",
+        "docs/index.md",
+        "docs/datastores.md",
+        "docs/operations.md",
+        "docs/upgrade.md",
+        "docs/move.md",
+    )
     text = "\n".join((CHECKOUT / page).read_text(encoding="utf-8") for page in pages)
     found = re.findall(
         rf"^(?: {{4}}| {{8}})(linstor-un (?:{'|'.join(verbs)})\b[^#\n]*?) *(?:#.*)?$", text, re.MULTILINE
