@@ -15,9 +15,12 @@ def main() -> NoReturn:
             f"Error: The Python package click is missing for {sys.executable}: install it with "
             f"`{sys.executable} -m pip install click`, or from the distribution's packages"
         )
-    from linstor_un.cli.verbs import command
+    try:
+        from linstor_un.cli.verbs import command
 
-    command(prog_name="linstor-un")
+        command(prog_name="linstor-un")
+    except KeyboardInterrupt:
+        sys.exit("Error: Interrupted before it had begun")
     raise AssertionError("click exits")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from typing import Any, Optional
 
@@ -79,6 +80,13 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except DriverError as error:
             raise click.ClickException(hiding.urls(str(error))) from None
+        except OSError as error:
+            # Who reads no further wants to hear no more, and click says nothing.
+            if error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(
+                f"The system refused an operation ({error}): mend that, and run it again"
+            ) from None
         except KeyboardInterrupt:
             click.echo(err=True)
             raise click.ClickException("Interrupted: run it again, and what was begun goes on") from None

@@ -107,6 +107,23 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.usefixtures("estate")
+@pytest.mark.parametrize(
+    "line", ["status", "status volumes --json", "map", "map --html /dev/full", "evacuate node2 --dry-run"]
+)
+def test_what_cannot_be_written_is_a_sentence_and_whoever_reads_no_further_hears_nothing(line: str) -> None:
+    words = [sys.executable, str(SCRIPT), *line.split()]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[1:]) == (1, [])
+    assert done.stderr.startswith("Error: The system refused an operation ([Errno 28] No space left on device")
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert closed.stderr == "" or "/dev/full" in line
+
+
 def test_help_loads_no_verb_and_nothing_of_linstor() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(SCRIPT), "--help"], capture_output=True, text=True, check=True
