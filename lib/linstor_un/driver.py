@@ -62,7 +62,7 @@ def main(kind: str, verb: str) -> NoReturn:
     except (DriverError, Stopped) as error:
         status = _fail(str(error))
     except ModuleNotFoundError as error:
-        status = _fail(str(_missing(error)))
+        status = _fail(str(missing(error)))
     except Exception as error:  # whatever it is, a person gets a sentence and the log the trace
         status = _fail(_unexpected(error))
     sys.exit(status)
@@ -113,7 +113,8 @@ def _stop(number: int, _: Optional[FrameType]) -> NoReturn:
     )
 
 
-def _missing(error: ModuleNotFoundError) -> MissingDependency:
+def missing(error: ModuleNotFoundError) -> MissingDependency:
+    """Return what to install, for a package that is not there."""
     name = (error.name or "").split(".")[0]
     if name == "linstor_un":
         return MissingDependency(

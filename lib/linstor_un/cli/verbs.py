@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import click
 
-from linstor_un import __version__, hiding
+from linstor_un import __version__, driver, hiding
 from linstor_un.errors import DriverError
 
 # Verb, module and test have the same name; the words are what --help says of each.
@@ -62,11 +62,16 @@ class Verbs(click.Group):
         """Return the verbs."""
         return list(VERBS)
 
-    def get_command(self, _ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
-        """Return a verb's command, None where there is no such verb."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Optional[click.Command]:
+        """Return a verb's command, None where there is no such verb, or a shell asks for one that cannot be loaded."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"linstor_un.cli.{cmd_name}").command
+        try:
+            command: click.Command = importlib.import_module(f"linstor_un.cli.{cmd_name}").command
+        except ModuleNotFoundError:
+            if ctx.resilient_parsing:
+                return None
+            raise
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -80,6 +85,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except DriverError as error:
             raise click.ClickException(hiding.urls(str(error))) from None
+        except ModuleNotFoundError as error:
+            raise click.ClickException(str(driver.missing(error))) from None
         except OSError as error:
             # Who reads no further wants to hear no more, and click says nothing.
             if error.errno == errno.EPIPE:

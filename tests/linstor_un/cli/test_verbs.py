@@ -159,6 +159,20 @@ def test_without_click_it_is_said_how_to_get_it() -> None:
     assert done.stderr.startswith(f"Error: The Python package click is missing for {sys.executable}: install it with ")
 
 
+@pytest.mark.parametrize("package", ["lxml", "linstor"])
+@pytest.mark.usefixtures("estate")
+def test_without_what_the_driver_needs_it_is_said_how_to_get_it(tmp_path: Path, package: str) -> None:
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError({package!r}, name={package!r})")
+    name = {"linstor": "python-linstor"}.get(package, package)
+    done = script("status", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: The Python package {name} is missing for {sys.executable}")
+    assert len(done.stderr.splitlines()) == 1
+    asked = {"_LINSTOR_UN_COMPLETE": "bash_complete", "COMP_CWORD": "2", "COMP_WORDS": "linstor-un replay "}
+    completed = script(PYTHONPATH=str(tmp_path), **asked)
+    assert (completed.returncode, completed.stderr) == (0, "")
+
+
 def test_a_package_has_the_command_and_the_configuration() -> None:
     code = (
         "import json, setuptools; from distutils.core import run_setup;"
