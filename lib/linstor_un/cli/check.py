@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -50,6 +51,9 @@ def command(report: Report, root: str) -> None:
     log.start("check")
     found = tree.find(root)
     interpreter.owner(found.here(found.remotes)).become()
+    if found.is_self_contained:
+        # As oned starts the driver there, whatever this shell has.
+        os.environ["ONE_LOCATION"] = os.path.dirname(found.var)
     seen = facts.gather(found)
     # What two datastores share would else be found twice.
     findings = list(dict.fromkeys(judge(seen)))
