@@ -54,7 +54,7 @@ button { position: relative; z-index: 3; font: inherit; padding: 0; cursor: poin
 .tie-breaker { width: 7px; height: 7px; margin: 3px; border-radius: 4px; opacity: .55; }
 .primary { box-shadow: 0 0 0 2px var(--text); }
 .bad { background: repeating-linear-gradient(45deg, var(--bad) 0 3px, transparent 3px 6px); border-color: var(--bad); }
-.named.bad { color: var(--text); background: none; border-style: dashed; }
+.named.bad { color: var(--text); background: var(--box); border-style: dashed; }
 .guest { padding: 0 5px; font-size: 12px; color: inherit; background: var(--back);
   border: 1px solid var(--line); border-radius: 9px; }
 .dim { opacity: .12; }
