@@ -35,6 +35,12 @@ Examples:
   linstor-un audit --hosts                     the hosts too
   linstor-un audit --repair --dry-run          what would be mended
   linstor-un audit --repair --delete one-vm-12-disk-0
+
+\b
+Exit codes:
+  0  nothing is wrong, or is left so
+  1  failed: the sentence on stderr says why
+  3  something is wrong, or was not mended
 """
 
 
