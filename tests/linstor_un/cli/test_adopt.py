@@ -224,7 +224,11 @@ IN_THE_WAY = [
     (uninstalled, 1, "run `linstor-un install` first"),
     (become(VmState.ACTIVE, LcmState.HOTPLUG), 3, "An action works on VM 0"),
     (become(VmState.ACTIVE, LcmState.PROLOG_FAILURE), 3, "An action works on VM 0 (vm-0), or has failed"),
-    (elsewhere, 3, "lies in system datastore 102 of another driver"),
+    (
+        elsewhere,
+        3,
+        "system datastore 102 of another driver, in which VMs are not adopted: `onevm undeploy` it, and `onevm",
+    ),
     (locked, 3, "An action works on image 0"),
     (qcow2, 3, "image 0 (image-0) has FORMAT qcow2"),
     (lost, 3, "LINSTOR has no volume one-vm-0-disk-3 of disk 3"),

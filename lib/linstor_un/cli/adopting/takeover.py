@@ -162,8 +162,8 @@ def _of_machine(takeover: Takeover, machine: Machine) -> Iterator[str]:
         yield _unsettled(machine)
     elif machine.is_on_host and machine.datastore_id not in takeover.identifiers:
         yield (
-            f"{machine.label} lies in system datastore {machine.datastore_id} of another driver, which this driver "
-            "does not work with: migrate it to a system datastore of the add-on"
+            f"{machine.label} lies in system datastore {machine.datastore_id} of another driver, in which VMs are not "
+            "adopted: `onevm undeploy` it, and `onevm deploy` it in a system datastore of the add-on"
         )
 
 
