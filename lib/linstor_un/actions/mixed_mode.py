@@ -51,7 +51,7 @@ def check(action: Transfer, disk: Disk) -> None:
 
 def _looked_at(action: Transfer, disk: Disk) -> list[Disk]:
     disks = action.vm.disks if action.vm is not None and action.state in lifecycle.STARTING else ()
-    return [disk, *(other for other in disks if other != disk and other.transfer_driver in transfer.OWN_DRIVERS)]
+    return [disk, *(other for other in disks if other != disk and other.transfer_driver == transfer.DRIVER)]
 
 
 def _check_mode(action: Transfer, disk: Disk) -> None:
