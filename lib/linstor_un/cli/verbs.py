@@ -72,6 +72,8 @@ class Verbs(click.Group):
             if ctx.resilient_parsing:
                 return None
             raise
+        # By which click 7 completes.
+        command.name = cmd_name
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

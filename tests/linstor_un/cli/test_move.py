@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
+import click
 import pytest
 
 from linstor_sandbox import Pool
@@ -417,9 +418,15 @@ def test_somebody_who_watches_sees_how_far_each_part_is(stage: Stage, is_cloned:
     assert process.returncode == 0, shown
     bars = re.findall(r"image ([0-9]+) \([^)]*\) ([a-z]+)[^\r\n]* 100%", shown)
     number, new = str(old.identifier), str(stage.there(old.name.removesuffix("-moved")).identifier)
-    assert list(dict.fromkeys(bars)) == [(number, "compared" if is_cloned else "to"), (new, "compared")]
+    wanted = [(number, "compared" if is_cloned else "to"), (new, "compared")]
+    drawn = list(dict.fromkeys(bars))
+    # Click 7 draws nothing for what takes less than half a second.
+    draws_all = hasattr(click.Command, "shell_complete")
+    assert drawn == (wanted if draws_all else wanted[: len(drawn)])
     # Nobody knows how much oned's driver has cloned, but how long it takes is known.
-    assert bool(re.search(r"cloned to datastore 103 \(fast\), \d:\d\d:\d\d +\[#+\]", shown)) == is_cloned
+    assert not draws_all or is_cloned == bool(
+        re.search(r"cloned to datastore 103 \(fast\), \d:\d\d:\d\d +\[#+\]", shown)
+    )
     assert not re.search(r"cloned to [^\r\n]*%", shown)
 
 
