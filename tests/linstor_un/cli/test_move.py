@@ -105,7 +105,8 @@ class Stage:
             self.command(*words),
             env=dict(self.cloud.scripts.environment),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as process:
             first = len(self.cloud.rpc.requests)
 
@@ -117,9 +118,10 @@ class Stage:
                 return not is_over
 
             self.cloud.rpc.set_watch(watch)
-            process.wait(timeout=120)
+            said = process.communicate(timeout=120)[1]
             self.cloud.rpc.set_watch(lambda _: True)
         self.cloud.wait_for_requests()
+        assert process.returncode in (0, -signal.SIGKILL), said
         return process.returncode == -signal.SIGKILL
 
     def move(self, *words: object) -> Row:
