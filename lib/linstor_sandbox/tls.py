@@ -42,9 +42,8 @@ class Authority:
         extensions = f"subjectAltName={alternative}\n" + ("" if self._plain else "authorityKeyIdentifier=keyid\n")
         (self.folder / f"{name}.ext").write_text(extensions, encoding="ascii")
         signed_by = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext"]
-        self._openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", "-days", str(days), "-sha256", *signed_by
-        )
+        valid = ["-days", str(days)] if days > 0 else _in_the_past()
+        self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *valid, "-sha256", *signed_by)
         return self.folder / f"{name}.crt", self.folder / f"{name}.key"
 
     def of_kind(self, kind: str) -> Files:
@@ -55,6 +54,14 @@ class Authority:
             return self.folder / f"{kind}.crt", self.folder / f"{kind}.key"
         where = "DNS:controller.example.org" if kind == "wrong-host" else HERE
         return self.sign(kind, where, -1 if kind == "expired" else 30)
+
+
+def _in_the_past() -> list[str]:
+    """How openssl is told that a certificate has expired: newer ones take no negative days, older ones no dates."""
+    shown = subprocess.run(["openssl", "x509", "-help"], check=False, capture_output=True, text=True)
+    if "-not_after" in shown.stdout + shown.stderr:
+        return ["-not_before", "20200101000000Z", "-not_after", "20200102000000Z"]
+    return ["-days", "-1"]
 
 
 def serving(certificate: Files, clients: Optional[Authority] = None) -> ssl.SSLContext:
