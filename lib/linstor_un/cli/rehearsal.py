@@ -1,6 +1,7 @@
-"""Running an action without letting it change anything: what it reads is read, and its first change ends it.
+"""Running an action without letting it change anything: what it reads is read, and its changes are only noted.
 
-No more than that is honest: what an action does after a change depends on the answer, and nobody knows it.
+Each is taken for done, without a word of what came of it, until something depends on that: another look at LINSTOR, a
+program on a host, or the answer itself. To go on there would be to guess.
 """
 
 from __future__ import annotations
@@ -18,39 +19,42 @@ from typing import Any, Callable, NoReturn, Optional
 
 from linstor_un import settings
 from linstor_un.cli.installation.tree import Tree
+from linstor_un.cluster.codes import Entry
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.driver import Call
-from linstor_un.errors import DriverError, NotReady
+from linstor_un.errors import DriverError
 from linstor_un.recording import Recorded
-from linstor_un.undo import STOPPING_SIGNALS
+from linstor_un.undo import STOPPING_SIGNALS, Undo
 
 READS, CHANGES, ANSWERS, FAILS, ENDS = "reads", "changes", "answers", "fails", "ends"
 Step = tuple[str, str]
 
 
 class _Stopped(BaseException):
-    """The action would now change something; not an Exception, so that no action takes it for a failure of its own."""
+    """What comes next is not known; not an Exception, so that no action takes it for a failure of its own."""
 
 
 class _Rehearsal:
-    """What an action has done so far; the first change is the last step."""
+    """What an action has done so far."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self.is_over = False
+        self._is_over = False
+
+    @property
+    def has_changed(self) -> bool:
+        """Tell whether something would be different by now."""
+        return any(kind == CHANGES for kind, _ in self.steps)
 
     def note(self, kind: str, text: str) -> None:
-        """Note a step, unless the action is only taking back what it believes to have done."""
-        if not self.is_over:
-            self.steps.append((kind, text))
+        """Note a step, unless the action is only putting away what it believes to have."""
+        if self._is_over:
+            raise _Stopped
+        self.steps.append((kind, text))
 
-    def stop(self, text: str) -> NoReturn:
-        """Note the change and end the action; what it would take back then is refused."""
-        was_over = self.is_over
-        self.note(CHANGES, text)
-        self.is_over = True
-        if was_over:
-            raise NotReady("Nothing was done that has to be taken back: this is a rehearsal")
+    def stop(self) -> NoReturn:
+        """End the action."""
+        self._is_over = True
         raise _Stopped
 
 
@@ -82,7 +86,7 @@ _current: Optional[_Rehearsal] = None
 
 
 def steps(tree: Tree, kind: str, verb: str, recorded: Recorded) -> Iterator[Step]:
-    """Return what the action does until its first change, its answer where there is none, or why it would fail."""
+    """Return what the action does as far as that is known, with its answer, or why it would fail."""
     global _current
     found = _current = _Rehearsal()
     with tempfile.TemporaryDirectory(prefix="linstor_un-rehearsal-") as locks, _watched(found):
@@ -93,11 +97,14 @@ def steps(tree: Tree, kind: str, verb: str, recorded: Recorded) -> Iterator[Step
             action = importlib.import_module(f"linstor_un.actions.{kind}.{verb}")
             action.run(_Call(recorded.arguments, _standard_input(recorded), configuration))
             if not any(kind == ANSWERS for kind, _ in found.steps):
-                found.note(ENDS, "with success, and nothing to change")
+                found.note(ENDS, "with success" if found.has_changed else "with success, and nothing to change")
         except _Stopped:
             pass
-        except DriverError as error:
-            found.note(FAILS, str(error))
+        except Exception as error:  # whatever an action makes of an answer that says nothing
+            if not found.has_changed:
+                if not isinstance(error, DriverError):
+                    raise
+                found.note(FAILS, str(error))
     yield from found.steps
 
 
@@ -109,27 +116,36 @@ def _standard_input(recorded: Recorded) -> bytes:
 
 @contextmanager
 def _watched(found: _Rehearsal) -> Iterator[None]:
-    """Let reads of LINSTOR be noted, and every request that changes it and every program be the end."""
-    get, ask, popen = Gateway.get, Gateway._ask, subprocess.Popen
+    """Let reads and changes of LINSTOR be noted, and end where more than that is needed."""
+    get, ask, popen, take_back = Gateway.get, Gateway._ask, subprocess.Popen, Undo.run
     handlers = {number: signal.getsignal(number) for number in STOPPING_SIGNALS}
 
     def noted_get(self: Gateway, what: str, path: Sequence[str], query: Sequence[tuple[str, str]] = ()) -> Any:
+        if found.has_changed:
+            found.stop()
         asked = "&".join(f"{key}={value}" for key, value in query)
         found.note(READS, f"GET /v1/{'/'.join(path)}{'?' if asked else ''}{asked}")
         return get(self, what, path, query)
 
-    def stopped_ask(_: Gateway, what: str, call: Callable[[Any], Any], repeatable: bool = False) -> NoReturn:
+    def noted_ask(_: Gateway, what: str, call: Callable[[Any], Any], repeatable: bool = False) -> list[Entry]:
         del repeatable
-        found.stop(f"{what}: {call(_Asked())}")
+        found.note(CHANGES, f"{what}: {call(_Asked())}")
+        return []
 
-    def stopped_program(command: Sequence[str], *_: Any, **__: Any) -> NoReturn:
-        found.stop(_program(command))
+    def noted_program(command: Sequence[str], *_: Any, **__: Any) -> NoReturn:
+        found.note(CHANGES, _program(command))
+        found.stop()
 
-    Gateway.get, Gateway._ask, subprocess.Popen = noted_get, stopped_ask, stopped_program  # type: ignore[assignment,method-assign,misc]
+    def nothing_taken_back(self: Undo) -> None:
+        """Nothing was made."""
+
+    Gateway.get, Gateway._ask, subprocess.Popen = noted_get, noted_ask, noted_program  # type: ignore[assignment,method-assign,misc]
+    Undo.run = nothing_taken_back  # type: ignore[method-assign]
     try:
         yield
     finally:
         Gateway.get, Gateway._ask, subprocess.Popen = get, ask, popen  # type: ignore[method-assign,misc]
+        Undo.run = take_back  # type: ignore[method-assign]
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

@@ -51,9 +51,9 @@ def command(report: Report, log: TextIO, number: Optional[int], dry_run: bool, r
     Takes the system log, where each action leaves the line that it can be shown from, and oned.log and the log of a VM,
     where oned leaves the command lines of what has failed. Nothing secret is in them.
 
-    With --dry-run the action runs now, with the settings of now: what it asks LINSTOR and oned is asked and shown, and
-    it is stopped at the first thing that it would change. What it would do after that depends on the answer, and is not
-    guessed.
+    With --dry-run the action runs now, with the settings of now, and changes nothing: what it asks LINSTOR and oned is
+    asked and shown, and what it would change is shown as if it went well. It stops where what comes next depends on
+    what came of that: a look at the changed volume, what a program on a host says.
 
     \b
     Examples:

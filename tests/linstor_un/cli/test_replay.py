@@ -159,11 +159,11 @@ def test_what_oned_writes_of_a_failure_is_taken_too(line: str, action: str, argu
 
 
 @pytest.mark.parametrize("verb", IMAGE_CALLS)
-def test_an_image_action_is_rehearsed_up_to_its_first_change(place: Bench, verb: str) -> None:
+def test_an_image_action_is_rehearsed_as_far_as_what_it_does_is_known(place: Bench, verb: str) -> None:
     steps = rehearse(place, image_call(place, verb))
     # There is no image 7 to be removed.
     last = {"stat": "answers", "monitor": "answers", "rm": "ends"}.get(verb, "changes")
-    assert [kind for kind, _ in steps if kind != "reads"] == [last] and steps[-1][0] == last
+    assert {kind for kind, _ in steps if kind != "reads"} == {last} and steps[-1][0] == last
     if verb == "cp":
         assert steps[-1][1].startswith("Creating one-image-7: POST /v1/resource-groups/one-data-x2-")
     if verb == "rm":
@@ -171,17 +171,31 @@ def test_an_image_action_is_rehearsed_up_to_its_first_change(place: Bench, verb:
 
 
 @pytest.mark.parametrize("verb", TRANSFER_CALLS)
-def test_a_transfer_action_is_rehearsed_up_to_its_first_change(place: Bench, verb: str) -> None:
+def test_a_transfer_action_is_rehearsed_as_far_as_what_it_does_is_known(place: Bench, verb: str) -> None:
     steps = rehearse(place, logged("tm", verb, place.filled(TRANSFER_CALLS[verb]).split()))
     # The disk has the size that is asked for.
     last = "ends" if verb == "resize" else "changes"
-    assert [kind for kind, _ in steps if kind != "reads"] == [last] and steps[-1][0] == last
+    assert {kind for kind, _ in steps if kind != "reads"} == {last} and steps[-1][0] == last
     says = {
         "ln": "Deleting snapshot linstor_un-base of one-image-1: snapshot_delete('one-image-1', 'linstor_un-base')",
         "mkimage": "Creating one-vm-0-disk-2: POST /v1/resource-groups/",
         "context": f"runs a script on node1 with {SYSDIR.replace('//', '/')}/0 ",
     }
-    assert steps[-1][1].startswith(says.get(verb, ""))
+    first = next(text for kind, text in steps if kind == last)
+    assert first.startswith(says.get(verb, ""))
+
+
+def test_a_rehearsal_goes_on_behind_changes_until_what_comes_depends_on_them(place: Bench) -> None:
+    steps = rehearse(place, logged("tm", "clone", place.filled(TRANSFER_CALLS["clone"]).split()))
+    changes = [text for kind, text in steps if kind == "changes"]
+    begun = (
+        "Creating one-vm-0-disk-0: ",
+        "Restoring",
+        "Restoring",
+        "runs a script on node1 with ",
+    )
+    assert len(changes) == len(begun)
+    assert all(text.startswith(words) for text, words in zip(changes, begun)), changes
 
 
 def test_an_action_that_would_fail_says_so(place: Bench) -> None:
