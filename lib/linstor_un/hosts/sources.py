@@ -21,6 +21,8 @@ from linstor_un.hosts.pipes import Pace, widen
 
 SILENCE_SECONDS = 600
 _BLOCK_BYTES = 4 << 20
+# Of what a host was told beforehand: what comes in smaller pieces is written while the next is read.
+_PIECE_BYTES = 1 << 20
 _ZEROES = bytes(_BLOCK_BYTES)
 # What downloader.sh understands; everything else is a path of the front-end.
 SCHEMES = frozenset(
@@ -46,9 +48,9 @@ _OWN_SCHEMES = frozenset({"http", "https"})
 AS_IT_IS = "#raw"
 _OF_BACKUPS = frozenset({"restic", "restic+rbd", "rsync", "rsync+rbd"})
 # downloader.sh puts the URL into a line of shell: quoted for http, between double quotes or bare for others.
-_HTTP_URL = re.compile(r"[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]+")
-_SSH_URL = re.compile(r"ssh://[A-Za-z0-9_][A-Za-z0-9._@-]*:[A-Za-z0-9._~:/@+,=%-]+")
-_OTHER_URL = re.compile(r"[a-z0-9+]+://[A-Za-z0-9._~:/][A-Za-z0-9._~:/?#@&+,=%-]*")
+_HTTP_URL = r"[A-Za-z0-9._~:/?#@!$&'()*+,;=%\[\]-]+"
+_SSH_URL = r"ssh://[A-Za-z0-9_][A-Za-z0-9._@-]*:[A-Za-z0-9._~:/@+,=%-]+"
+_OTHER_URL = r"[a-z0-9+]+://[A-Za-z0-9._~:/][A-Za-z0-9._~:/?#@&+,=%-]*"
 
 
 class Reader(Protocol):
@@ -115,9 +117,11 @@ class ImageSource:
         """Yield the (decompressed) bytes; raises UnusableImage where they are cut short or not what was promised."""
         if self._decompressor:
             yield self._head
-        yield from blocks(self._decompressor or self._meter)
-        if self._decompressor:
+            yield from blocks(self._decompressor)
             self._decompressor.finish()
+        else:
+            while block := self._meter.read(_PIECE_BYTES if self.sure_bytes else _BLOCK_BYTES):
+                yield block
         self._meter.finish()
 
     def close(self) -> None:
@@ -262,6 +266,7 @@ class File:
         self._file: BinaryIO = os.fdopen(descriptor, "rb", 0)
         self._position = 0
         self._data_from = 0
+        self._hole_from = 0
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes, empty at the end."""
@@ -276,11 +281,17 @@ class File:
 
     @property
     def data_bytes(self) -> int:
-        """How many bytes there are before the next hole."""
+        """How many bytes there are before the next hole, as the file was when this was first asked of them."""
+        if self._position >= self._hole_from:
+            # Some file systems look at each page on the way.
+            self._hole_from = self._next_hole()
+        return self._hole_from - self._position
+
+    def _next_hole(self) -> int:
         try:
-            return os.lseek(self._file.fileno(), self._position, os.SEEK_HOLE) - self._position
+            return os.lseek(self._file.fileno(), self._position, os.SEEK_HOLE)
         except OSError:
-            return 0
+            return self._position
 
     def _next_data(self) -> int:
         try:
@@ -351,7 +362,7 @@ def is_plain_url(url: str) -> bool:
     """Tell whether no shell and no option parser can take any part of the URL for something else."""
     scheme = url.partition("://")[0]
     pattern = _HTTP_URL if scheme in _OWN_SCHEMES else _SSH_URL if scheme == "ssh" else _OTHER_URL
-    return pattern.fullmatch(url) is not None
+    return re.fullmatch(pattern, url) is not None
 
 
 def from_file(

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from linstor_un.errors import InvalidInput
 from linstor_un.opennebula.model import LARGEST_MIB
 
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_DIRECTORY = re.compile(r"/(?:[\w.+@-]+/)*(\d{1,10})/(\d{1,10})", re.ASCII)
+_HOST = r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}"
+_DOMAIN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_DIRECTORY = r"(?a)/(?:[\w.+@-]+/)*(\d{1,10})/(\d{1,10})"
 NO_DISK = -1
-_DISK = re.compile(r"disk\.(\d{1,6})", re.ASCII)
+_DISK = r"(?a)disk\.(\d{1,6})"
 
 
 class Place(NamedTuple):
@@ -76,14 +76,14 @@ def size_mib(value: str) -> int:
 
 def hostname(value: str) -> str:
     """Return the name of a host; raises InvalidInput for what ssh could take for anything else."""
-    if not _HOST.fullmatch(value):
+    if not re.fullmatch(_HOST, value):
         raise InvalidInput(f"{value[:80]!r} is not the name of a host: use letters, digits, '.', '_' and '-'")
     return value
 
 
 def domain(value: str) -> str:
     """Return the name of a domain; raises InvalidInput for what virsh could take for anything else."""
-    if not _DOMAIN.fullmatch(value):
+    if not re.fullmatch(_DOMAIN, value):
         raise InvalidInput(f"{value[:80]!r} is not the name of a domain: call the action as OpenNebula does")
     return value
 
@@ -98,8 +98,8 @@ def place(argument: str, vm_id: int) -> Place:
         raise InvalidInput(f"{argument[:200]!r} is not HOST:/path of a VM's directory or disk")
     path = "/" + posixpath.normpath(path).lstrip("/")
     directory, name = posixpath.split(path)
-    disk = _DISK.fullmatch(name)
-    match = _DIRECTORY.fullmatch(directory if disk else path)
+    disk = re.fullmatch(_DISK, name)
+    match = re.fullmatch(_DIRECTORY, directory if disk else path)
     if not match:
         raise InvalidInput(f"{argument[:200]!r} is not below a datastore: it must end in <datastore>/<VM>[/disk.<id>]")
     if int(match.group(2)) != vm_id:
@@ -124,4 +124,4 @@ def disk_place(argument: str, vm_id: int) -> Place:
 def source(argument: str) -> str:
     """Return the SOURCE of `FE:SOURCE`; a source that has a colon itself comes without the front-end's name."""
     host, separator, path = argument.partition(":")
-    return path if separator and _HOST.fullmatch(host) else argument
+    return path if separator and re.fullmatch(_HOST, host) else argument
