@@ -29,7 +29,8 @@ def check(action: Transfer, disk: Disk) -> None:
 
     A VM that is about to be made is looked at whole, so that none of its disks is made where another cannot be. Raises
     InvalidSetting where the system datastore is of a driver that is not known, where the image's datastore says that
-    disks become files, or that an image is copied, and InvalidInput where backups would turn the disk into a file.
+    disks become files, or that an image is copied, and InvalidInput where backups are to be increments, which
+    that driver cannot make of volumes.
     """
     if not action.is_mixed:
         return

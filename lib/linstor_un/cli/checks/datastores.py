@@ -147,7 +147,7 @@ def modes(facts: Facts) -> Iterator[Finding]:
 def increments(facts: Facts) -> Iterator[Finding]:
     """Is no VM backed up by increments that another driver would make of its volumes?"""
     for label in facts.mixed_increments:
-        what = f"{label} has MODE=INCREMENT in a system datastore of another driver, which makes files of its disks"
+        what = f"{label} has MODE=INCREMENT in a system datastore of another driver, which cannot make them of volumes"
         yield error("mixed-increments", what, "set MODE=FULL with `onevm updateconf`")
 
 
