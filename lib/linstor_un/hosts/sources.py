@@ -98,6 +98,11 @@ class ImageSource:
             raise
         self.is_compressed = self._decompressor is not None
 
+    @property
+    def is_of_backup(self) -> bool:
+        """Tell whether it comes from a backup: another driver's has the whole device, which is longer than its SIZE."""
+        return self.name.partition("://")[0] in _OF_BACKUPS
+
     def _look(self, decompress: bool) -> formats.ImageFormat:
         head = self._meter.peek(formats.FIRST_BYTES)
         program = formats.compression(head) if decompress else None

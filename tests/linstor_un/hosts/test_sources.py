@@ -111,6 +111,21 @@ def install(world: World, tmp_path: Path) -> Installation:
     return Installation(world, remotes, offered)
 
 
+def test_a_backup_of_a_whole_device_comes_back_into_a_volume_whose_device_is_as_long(
+    installation: Installation,
+) -> None:
+    world = installation.world
+    # In the box, as with LVM, the device of a volume of 4 MiB has nearly 8.
+    content = disk(1, 6 * MIB)
+    for name, data in (("longer", content), ("too-long", disk(2, 9 * MIB))):
+        installation.offer(name, in_form(Path(world.file("disk", data)), "qcow2").read_bytes())
+    succeeded(cp(world, "rsync://100//0:abc/longer", 4), f"{source(7)} raw\n")
+    assert world.sandbox.read("one-image-7", 0, len(content)) == content
+    before = world.sandbox.snapshot_of_state()
+    refused(cp(world, "rsync://100//0:abc/too-long", 4, 8), "smaller than input file")
+    assert world.sandbox.snapshot_of_state() == before
+
+
 @pytest.mark.parametrize("manner", ["whole", "moved", "chunked"])
 def test_an_image_comes_over_http(manner: str, world: World, web: Web) -> None:
     content = disk(1, 5 * MIB + 99)
