@@ -62,12 +62,7 @@ def _send(source: ImageSource, feed: Feed, limit_mib: int = 0) -> int:
 
 
 def check_fits(source: ImageSource, size_mib: int) -> None:
-    """Check that the disk in the image fits into `size_mib` as far as its format says; raises UnusableImage.
-
-    What comes from a backup may need what its volume is longer: whether that is enough is seen when it is filled.
-    """
-    if source.is_of_backup and not source.format.is_raw:
-        return
+    """Check that the disk in the image fits into `size_mib` as far as its format says; raises UnusableImage."""
     known = source.format.virtual_bytes
     if known is None and source.format.is_raw and not source.is_compressed:
         known = source.size_bytes

@@ -23,7 +23,7 @@ class Offer:
     """A disk at a URL that nobody can guess.
 
     `was_asked_for` says whether anybody has found it, `sent_bytes` is how far its present reader is, `digest` the
-    SHA-256 of what one reader has got whole, `failure` why the disk could not be read.
+    SHA-256 of what one reader gets whole, `failure` why the disk could not be read.
     """
 
     def __init__(self, origin: Origin) -> None:
@@ -105,15 +105,18 @@ class _Handler(BaseHTTPRequestHandler):
         return there in (0, os.geteuid())
 
     def _send(self, offer: Offer) -> None:
-        found, sent = hashlib.sha256(), 0
+        found, read, last = hashlib.sha256(), 0, b""
         with closing(offer.origin.open()) as reader:
             for block in sources.blocks(reader):
                 found.update(block)
-                self.wfile.write(block)
-                sent += len(block)
-                offer.sent_bytes = sent
-        if sent == offer.origin.size_bytes:
+                self.wfile.write(last)
+                offer.sent_bytes = read
+                read, last = read + len(block), block
+        # Before the last bytes are sent: whoever has them may ask at once.
+        if read == offer.origin.size_bytes:
             offer.digest = found.hexdigest()
+        self.wfile.write(last)
+        offer.sent_bytes = read
 
 
 def user_of_connection(port: int, to_port: int) -> Optional[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from linstor_un.cli.relocating import served
 from linstor_un.errors import UnusableImage
 from linstor_un.hosts import origins, sources
+from linstor_un.units import MIB
 from tests.linstor_un.scenes import content
 
 
@@ -44,6 +46,35 @@ def test_only_what_was_sent_whole_has_a_digest(origin: origins.Origin) -> None:
         with urllib.request.urlopen(offer.url) as answer:
             answer.read()
         assert offer.digest == hashlib.sha256(content(2)).hexdigest()
+
+
+class _EndsLate:
+    """A disk whose end is told some time after its last byte, as that of a program on a host is."""
+
+    size_bytes = MIB
+
+    def __init__(self) -> None:
+        self._left = MIB
+
+    def open(self) -> sources.Reader:
+        return self
+
+    def read(self, size: int) -> bytes:
+        if not self._left:
+            threading.Event().wait(0.3)
+        block = bytes(min(size, self._left))
+        self._left -= len(block)
+        return block
+
+    def close(self) -> None:
+        pass
+
+
+def test_whoever_has_the_last_byte_finds_the_digest() -> None:
+    with served.offered(_EndsLate()) as offer:
+        with urllib.request.urlopen(offer.url) as answer:
+            answer.read()
+        assert offer.digest == hashlib.sha256(bytes(MIB)).hexdigest()
 
 
 def test_other_paths_and_other_users_get_nothing(origin: origins.Origin, monkeypatch: pytest.MonkeyPatch) -> None:
