@@ -40,7 +40,9 @@ _DIGEST = (
 wait_for_device "$1" "$2" "$3"
 watch
 exec 4>&1 </dev/null
-dd if="$1" bs=4M count="$2" iflag=fullblock,count_bytes status=progress 2>&4 | sha256sum
+# dd has its last words when its output has ended: the digest is not to stand among them.
+sum=$(dd if="$1" bs=4M count="$2" iflag=fullblock,count_bytes status=progress 2>&4 | sha256sum)
+printf '\\n%s\\n' "$sum"
 """
 )
 _MOST_BYTES = 64 << 10

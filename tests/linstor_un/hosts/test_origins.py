@@ -15,6 +15,7 @@ from linstor_un.hosts import origins
 from linstor_un.hosts.devices import WAIT_FOR_DEVICE
 from linstor_un.hosts.runner import Host
 from linstor_un.settings import Settings
+from tests.linstor_un.hosts.hosts_in_a_box import say_size
 from tests.linstor_un.scenes import content
 
 HERE = Host("onefe", Settings(), is_frontend=True)
@@ -115,3 +116,16 @@ def test_a_ceph_that_says_nothing_of_the_size_is_not_read(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     with pytest.raises(CommandFailed, match="The size of pool/one-1 is not known"):
         origins.of_rbd(HERE, "pool/one-1", ())
+
+
+def test_the_last_words_of_dd_do_not_stand_around_the_digest(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    say_size(monkeypatch, programs, raw.stat().st_size)
+    (programs / "dd").write_text(
+        '#!/bin/sh\n/bin/dd "$@" status=none\nexec >&-\nprintf "512 bytes copied" >&2\nsleep 0.3\necho ", 1 s" >&2\n'
+    )
+    (programs / "dd").chmod(0o755)
+    size = raw.stat().st_size
+    assert origins.digest_of_device(HERE, str(raw), size) == hashlib.sha256(raw.read_bytes()).hexdigest()
