@@ -29,34 +29,33 @@ Found = tuple[str, str]
 Source = Callable[[], Iterable[Found]]
 
 
-class Word(click.types.StringParamType):
+class _Completed:
+    """A value that is completed."""
+
+    source: Source
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return what begins so; click 7 does not ask."""
+        del ctx, param
+        from click.shell_completion import CompletionItem
+
+        found = _in_time(self.source)
+        return [CompletionItem(word, help=text) for word, text in found if word.startswith(incomplete)]
+
+
+class Word(_Completed, click.types.StringParamType):
     """A name that is completed."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return what begins so; click 7 does not ask."""
-        del ctx, param
-        return _items(self._source, incomplete)
+        self.source = source
 
 
-class Number(click.types.IntParamType):
+class Number(_Completed, click.IntRange):
     """A number of OpenNebula's that is completed."""
 
     def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return what begins so; click 7 does not ask."""
-        del ctx, param
-        return _items(self._source, incomplete)
-
-
-def _items(source: Source, incomplete: str) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(word, help=text) for word, text in _in_time(source) if word.startswith(incomplete)]
+        super().__init__(0)
+        self.source = source
 
 
 def _in_time(source: Source) -> list[Found]:

@@ -101,7 +101,7 @@ class ImageSource:
     @property
     def is_of_backup(self) -> bool:
         """Tell whether it comes from a backup: another driver's has the whole device, which is longer than its SIZE."""
-        return self.name.partition("://")[0] in _OF_BACKUPS
+        return _is_of_backup(self.name)
 
     def _look(self, decompress: bool) -> formats.ImageFormat:
         head = self._meter.peek(formats.FIRST_BYTES)
@@ -319,7 +319,7 @@ class _Program:
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], silence_seconds: int) -> None:
         self._name = name
         self._silence_seconds = silence_seconds
-        self._has_begun = name.partition("://")[0] not in _OF_BACKUPS
+        self._has_begun = not _is_of_backup(name)
         # A file, since a pipe that nobody reads stops whoever has much to say; and a group, to end all that it started.
         self._errors = os.memfd_create("downloader.sh")
         self._process = subprocess.Popen(
@@ -361,6 +361,10 @@ class _Program:
             raise UnusableImage(
                 f"Image {self._name} cannot be fetched ({reason or 'downloader.sh failed'}): correct PATH"
             )
+
+
+def _is_of_backup(url: str) -> bool:
+    return url.partition("://")[0] in _OF_BACKUPS
 
 
 def is_plain_url(url: str) -> bool:

@@ -78,14 +78,13 @@ def plan(scene: Scene, node: str, targets: Collection[str] = (), promised: Optio
     pool = None
     if len(others) < count:
         rules.check_copies(scene)
-        pool = _pool(scene, node, targets, promised or {})
+        pool = _pool(scene, others, node, targets, promised or {})
     # What would refuse the last step refuses the first.
     removal = rules.removal(scene.with_copy(pool.node if pool else ""), node)
     return Plan(scene, node, count, pool, removal)
 
 
-def _pool(scene: Scene, node: str, targets: Collection[str], promised: Promised) -> Pool:
-    others = [item for item in scene.holders if item.node.lower() != node.lower()]
+def _pool(scene: Scene, others: list[Placed], node: str, targets: Collection[str], promised: Promised) -> Pool:
     found = next(room.candidates(scene, others, promised, targets), None)
     if found is None:
         nobody = f"None of {listed(sorted(targets))}" if targets else "No other node"
