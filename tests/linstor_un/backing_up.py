@@ -12,7 +12,7 @@ from linstor_sandbox.opennebula.datastores import Datastore
 from linstor_sandbox.opennebula.images import Image
 from tests.conftest import World
 from tests.linstor_un.living import guest
-from tests.linstor_un.scenes import MIB, homes, link, post, volumes
+from tests.linstor_un.scenes import homes, link, post, volumes
 
 
 class Site:
@@ -34,15 +34,13 @@ class Site:
         guest(self.world, vm).discard(str(vm.disk(disk_id).attributes["TARGET"]), offset, length)
 
     def content(self, vm: VirtualMachine, disk_id: int) -> bytes:
-        """What a disk has now, as far as OpenNebula knows it."""
-        size = int(vm.disk(disk_id).attributes["SIZE"]) * MIB
-        return self.world.sandbox.read(link(self.world, vm, disk_id), 0, size)
+        """What a disk has now: all of its device, which is longer than OpenNebula knows."""
+        return self.world.sandbox.read(link(self.world, vm, disk_id))
 
     def brought_back(self, image: Image, disk_id: int, increment: int = -1) -> bytes:
         """What a new image has that is made of a disk of a backup, as of an increment; the image goes again."""
         (made,) = self.cloud.restore_to_new_images(image, self.world.images, increment, disk_id)
-        name = f"one-image-{made.identifier}"
-        data = self.world.sandbox.read(name, 0, made.size * MIB)
+        data = self.world.sandbox.read(f"one-image-{made.identifier}")
         self.cloud.delete_image(made)
         return data
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from linstor_sandbox import OLD_DATA
 from linstor_sandbox.opennebula import ActionFailed, VirtualMachine
 from linstor_sandbox.opennebula.images import Image
 from linstor_sandbox.opennebula.scripts import Call
@@ -59,8 +60,17 @@ def add_image(world: World, seed: int = 1, persistent: bool = False, type: str =
     body = {"resource_definition_name": volume(image), "volume_sizes": [mib * 1024]}
     post(world, "/v1/resource-groups/images/spawn", {**body, "resource_definition_props": properties})
     world.images.images.append(image.identifier)
-    world.sandbox.write(volume(image), content(seed, mib))
+    # As the driver leaves it: nothing of what a thick pool had before shows behind it.
+    rest = world.sandbox.device_size(volume(image)) - mib * MIB
+    has_old_data = OLD_DATA in world.sandbox.read(volume(image), mib * MIB)
+    world.sandbox.write(volume(image), content(seed, mib) + bytes(rest if has_old_data else 0))
     return image
+
+
+def write_behind(world: World, resource: str) -> bytes:
+    """Have somebody write at the end of a volume's device, behind what OpenNebula knows of; return all that it has."""
+    world.sandbox.write(resource, b"the last sector".ljust(512, b"."), world.sandbox.device_size(resource) - 512)
+    return world.sandbox.read(resource)
 
 
 def own(vm: VirtualMachine, disk_id: int = 0) -> str:

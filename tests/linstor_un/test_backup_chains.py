@@ -27,7 +27,7 @@ from linstor_sandbox.opennebula.images import Image
 from tests.conftest import build_world, commit
 from tests.linstor_un.backing_up import Site, toggle
 from tests.linstor_un.living import snapshots
-from tests.linstor_un.scenes import MIB, add_image, own, post, replicas, stranger
+from tests.linstor_un.scenes import add_image, own, post, replicas, stranger
 
 BLOCK = 4096
 INCREMENTS = 10
@@ -42,7 +42,8 @@ SIZES = st.lists(st.integers(2, 9) | st.integers(10, 40), min_size=1, max_size=2
 def write(site: Site, vm: VirtualMachine, disk_id: int, wanted: tuple[str, float, int, int]) -> None:
     """One write of the guest, anywhere on its disk."""
     kind, where, blocks, byte = wanted
-    size = int(vm.disk(disk_id).attributes["SIZE"]) * MIB
+    now = site.content(vm, disk_id)
+    size = len(now)
     offset = int(where * size) // BLOCK * BLOCK
     length = min(blocks * BLOCK, size - offset)
     if kind == "discard":
@@ -50,7 +51,7 @@ def write(site: Site, vm: VirtualMachine, disk_id: int, wanted: tuple[str, float
         return
     data = {
         "text": bytes([byte]) * length,
-        "same": site.content(vm, disk_id)[offset : offset + length],
+        "same": now[offset : offset + length],
         "zeroes": bytes(length),
     }
     site.write(vm, disk_id, data[kind], offset)

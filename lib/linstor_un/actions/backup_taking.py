@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple, Optional
 
 from linstor_un import log
@@ -156,13 +157,14 @@ def _make_increment(wanted: Backup, undo: Undo, part: _Part) -> None:
             f"disk {part.disk.disk_id} of VM {wanted.place.vm_id} has no snapshot of increment "
             f"{wanted.configuration.last_increment_id} beside the new one: this increment has all of the disk"
         )
-        backup_files.changes(wanted.host, target, wanted.manner, [(0, target.size_bytes)])
+        backup_files.changes(wanted.host, target, wanted.manner, lambda device_bytes: [(0, device_bytes)])
         return
+    # Nobody knows any more by how much its device was longer: what is behind that is in each increment.
     earlier_bytes, cluster_bytes = part.base.says.size_mib * MIB, backup_files.LARGEST_CLUSTER_BYTES
     try:
         pool = _pool(wanted, holder)
         cluster_bytes = changes.least_bytes(pool.provider)
-        found = changes.within(_told(wanted, part, part.base, holder, pool), earlier_bytes, target.size_bytes)
+        found = partial(changes.within, _told(wanted, part, part.base, holder, pool), earlier_bytes)
         backup_files.changes(wanted.host, target, wanted.manner, found, cluster_bytes)
     except ChangesUnknown as error:
         if not wanted.action.settings.backup_compare:

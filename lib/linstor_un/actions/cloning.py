@@ -172,14 +172,15 @@ def copy(gateway: Gateway, undo: Undo, wanted: Clone, near: str = "") -> Cloned:
     """Make the clone by copying its source, which nobody may write to."""
     there = replicas.of(gateway, wanted.source)
     holders = image_reader.holders(there, wanted.source, " to clone")
+    # In another kind of pool a volume of the same SIZE may have a shorter device.
+    devices_kib = (replica.usable_size_kib for replica in there if replica.holds_data)
+    size_kib = max(wanted.size_mib * KIB_PER_MIB, *devices_kib)
     placement = wanted.placement
     if near and gateway.settings.prefer_node:
-        placement = pools.near(gateway, placement, near, wanted.size_mib * KIB_PER_MIB)
-    made = new_volume.make(
-        gateway, undo, wanted.target, wanted.size_mib, placement, wanted.owner, preferred_writers=holders
-    )
-    source = new_volume.device_among(there, wanted.source)
-    step = copies.copy(made.writer, source, made.device, wanted.source_size_mib * MIB, made.reads_zero)
+        placement = pools.near(gateway, placement, near, size_kib)
+    made = new_volume.make(gateway, undo, wanted.target, size_kib, placement, wanted.owner, preferred_writers=holders)
+    source, source_bytes = new_volume.device_among(there, wanted.source), wanted.source_size_mib * MIB
+    step = copies.copy(made.writer, source, source_bytes, made.device, made.size_bytes, made.reads_zero)
     with image_reader.offered(gateway, wanted.source, made.writer.name, holders):
         made.writer.run(f"Copying {wanted.source} to {made.resource}", step)
     new_volume.leave_writer(gateway, made)

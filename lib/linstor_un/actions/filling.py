@@ -61,12 +61,15 @@ def _send(source: ImageSource, feed: Feed, limit_mib: int = 0) -> int:
     return sent
 
 
-def check_fits(source: ImageSource, size_mib: int) -> None:
-    """Check that the disk in the image fits into `size_mib` as far as its format says; raises UnusableImage."""
+def check_fits(source: ImageSource, size_mib: int, device_bytes: int = 0) -> None:
+    """Check that the disk in the image fits into `size_mib` as far as its format says; raises UnusableImage.
+
+    `device_bytes` is how long the device is, where that is known: what was taken from a device may need that.
+    """
     known = source.format.virtual_bytes
     if known is None and source.format.is_raw and not source.is_compressed:
         known = source.size_bytes
-    if known is not None and known > size_mib * MIB:
+    if known is not None and known > max(size_mib * MIB, device_bytes):
         raise does_not_fit(source.name, known, size_mib)
 
 

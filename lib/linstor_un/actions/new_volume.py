@@ -19,7 +19,7 @@ from linstor_un.hosts.runner import Host, Step
 from linstor_un.naming import Names, drbd_device
 from linstor_un.settings import Settings
 from linstor_un.undo import Undo
-from linstor_un.units import MIB
+from linstor_un.units import BYTES_PER_KIB
 
 _Made = TypeVar("_Made")
 
@@ -50,7 +50,7 @@ def make(
     gateway: Gateway,
     undo: Undo,
     resource: str,
-    size_mib: int,
+    size_kib: int,
     placement: Placement,
     owner: Mapping[str, str],
     writer: str = "",
@@ -68,7 +68,7 @@ def make(
     properties = {**owner, names.incomplete: token, names.run: token}
 
     def create(name: str) -> Home:
-        return volumes.create(gateway, name, size_mib, placement, properties)
+        return volumes.create(gateway, name, size_kib, placement, properties)
 
     resource, home = claim(gateway, undo, resource, owner, token, create)
     if not home.nodes:
@@ -82,7 +82,7 @@ def make(
     is_encrypted = "LUKS" in (placement.layers or _deployed_layers(gateway, resource))
     return NewVolume(
         resource=resource,
-        size_bytes=size_mib * MIB,
+        size_bytes=size_kib * BYTES_PER_KIB,
         # What LUKS makes of blocks that nobody has written is neither zero nor anybody's old data.
         reads_zero=is_zeroed and not is_encrypted,
         shows_old_data=not is_zeroed and not is_encrypted,

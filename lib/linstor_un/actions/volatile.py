@@ -20,7 +20,7 @@ def make(action: Transfer, place: Place, size_mib: int, kind: str) -> None:
     with action.lock_to_make(resource), Undo() as undo:
         if action.settings.prefer_node:
             placement = pools.near(gateway, placement, place.host, size_mib * KIB_PER_MIB)
-        volume = new_volume.make(gateway, undo, resource, size_mib, placement, owner, writer=place.host)
+        volume = new_volume.make(gateway, undo, resource, size_mib * KIB_PER_MIB, placement, owner, writer=place.host)
         link = transfer.link(action, place, volume.device, size_mib)
         undo.push(f"link {place.path}", lambda: transfer.unlink(action, place, volume.device))
         volume.writer.run(f"Preparing {volume.resource}", *new_volume.blank(volume, kind), link)

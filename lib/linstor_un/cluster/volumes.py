@@ -100,8 +100,8 @@ def from_json(data: Mapping[str, Any]) -> Volume:
     )
 
 
-def create(gateway: Gateway, resource: str, size_mib: int, placement: Placement, properties: Mapping[str, str]) -> Home:
-    """Make a volume of `size_mib` by this placement, with all its properties, in one request where LINSTOR can.
+def create(gateway: Gateway, resource: str, size_kib: int, placement: Placement, properties: Mapping[str, str]) -> Home:
+    """Make a volume of `size_kib` by this placement, with all its properties, in one request where LINSTOR can.
 
     Raises AlreadyExists where the name is taken, NoRoom with what the pools have, NotFound for a resource group that
     the operator named and LINSTOR does not have.
@@ -109,20 +109,20 @@ def create(gateway: Gateway, resource: str, size_mib: int, placement: Placement,
     wanted = {**placements.properties(gateway, placement), **properties}
     make = _spawn if gateway.spawns_with_properties else _make_by_steps
     try:
-        home = gateway.once_connected(lambda: make(gateway, resource, size_mib, placement, wanted))
+        home = gateway.once_connected(lambda: make(gateway, resource, size_kib, placement, wanted))
     except NoRoom as error:
         if placement.otherwise is not None:
             log.info(f"{error}; placing it anywhere")
-            return create(gateway, resource, size_mib, placement.otherwise, properties)
-        raise _no_room(gateway, resource, size_mib, placement) from error
-    log.info(f"made {resource} of {size_mib} MiB")
+            return create(gateway, resource, size_kib, placement.otherwise, properties)
+        raise _no_room(gateway, resource, size_kib, placement) from error
+    log.info(f"made {resource} of {size_kib / KIB_PER_MIB:g} MiB")
     return home
 
 
-def _spawn(gateway: Gateway, resource: str, size_mib: int, placement: Placement, properties: Mapping[str, str]) -> Home:
+def _spawn(gateway: Gateway, resource: str, size_kib: int, placement: Placement, properties: Mapping[str, str]) -> Home:
     body: dict[str, Any] = {
         "resource_definition_name": resource,
-        "volume_sizes": [size_mib * KIB_PER_MIB],
+        "volume_sizes": [size_kib],
         "resource_definition_props": dict(properties),
     }
     if placement.select_filter:
@@ -131,7 +131,7 @@ def _spawn(gateway: Gateway, resource: str, size_mib: int, placement: Placement,
 
 
 def _make_by_steps(
-    gateway: Gateway, resource: str, size_mib: int, placement: Placement, properties: Mapping[str, str]
+    gateway: Gateway, resource: str, size_kib: int, placement: Placement, properties: Mapping[str, str]
 ) -> Home:
     """Do as `_spawn` what takes several requests before REST 1.22; what cannot be placed is deleted again."""
     placements.in_group(
@@ -140,7 +140,7 @@ def _make_by_steps(
         lambda: gateway.create_resource_definition(resource, placement.group, properties, placement.layers),
     )
     try:
-        gateway.create_volume_definition(resource, size_mib * KIB_PER_MIB)
+        gateway.create_volume_definition(resource, size_kib)
         gateway.autoplace(resource, placement.select_filter, placement.layers)
         return _looked_up(gateway, resource)
     except DriverError:
@@ -176,7 +176,7 @@ def _home(entries: Iterable[Entry]) -> Home:
     return Home(tuple(dict.fromkeys(nodes)), frozenset(providers))
 
 
-def _no_room(gateway: Gateway, resource: str, size_mib: int, placement: Placement) -> NoRoom:
+def _no_room(gateway: Gateway, resource: str, size_kib: int, placement: Placement) -> NoRoom:
     names = placement.select_filter.get("storage_pool_list") or ()
     candidates = pools.of(gateway, names)
     answering = {pool.node.lower() for pool in candidates}
@@ -193,7 +193,7 @@ def _no_room(gateway: Gateway, resource: str, size_mib: int, placement: Placemen
     more = f" and {len(candidates) - 6} more" if len(candidates) > 6 else ""
     wanted = f"{count} replica{'s' if count != 1 else ''} of" if count else ""
     return NoRoom(
-        f"LINSTOR finds no place for {wanted} {resource} ({size_mib / 1024:g} GiB) in resource group "
+        f"LINSTOR finds no place for {wanted} {resource} ({size_kib / KIB_PER_GIB:g} GiB) in resource group "
         f"{placement.group}: {found + more if found else 'no pool ' + ' '.join(names) + ' answers'}; free space, bring "
         "nodes back, or change STORAGE_POOL, REPLICA_COUNT or the other placement attributes"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from linstor_un.hosts.devices import MAKE_DIRECTORY, WAIT_FOR_DEVICE
 from linstor_un.hosts.pipes import Pace
@@ -58,8 +58,6 @@ wait_for_device "$device" "$bytes" "$seconds"
 [ "$7" = 0 ] || ! qemu-img convert --help 2>/dev/null | grep -q -i -e '-r[ ,].*rate' || rate="-r $7"
 rm -f "$file"
 qemu-img convert -U -f raw -O qcow2 -W -m 8 $rate "$device" "$file"
-# A device is larger than its disk: it is cut to what OpenNebula knows.
-qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
 """
 )
 
@@ -71,9 +69,10 @@ _CHANGES = (
 device=$1 bytes=$2 seconds=$3 file=$4
 slowly "$5" "$6"
 wait_for_device "$device" "$bytes" "$seconds"
+echo "$size"
 rm -f "$file"
 # What is less than a cluster takes all of one.
-qemu-img create -q -f qcow2 -o "cluster_size=$7" -b "$device" -F raw "$file" "$bytes"
+qemu-img create -q -f qcow2 -o "cluster_size=$7" -b "$device" -F raw "$file" "$size"
 # The connection is watched as soon as all has come, while the last of it is still read. That all has come is told too:
 # qemu-io takes a list that breaks off for a short one.
 said=$({ { receive; echo all-has-come >&4; exec 4>&-; watch; } | qemu-io -C -f qcow2 "$file" >&4 2>&1; } 4>&1) || {
@@ -95,14 +94,15 @@ _COMPARISON = (
     + """
 device=$1 bytes=$2 seconds=$3 file=$4 cluster=$7 earlier=$8 earlier_bytes=$9
 slowly "$5" "$6"
-wait_for_device "$device" "$bytes" "$seconds"
 wait_for_device "$earlier" "$earlier_bytes" "$seconds"
+earlier_size=$size
+wait_for_device "$device" "$bytes" "$seconds"
 rm -f "$file" "$file.earlier"
 trap 'rm -f "$file.earlier"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
-# Behind its end the earlier disk had zeroes, whatever its device has there.
-qemu-img create -q -f qcow2 -b "$earlier" -F raw "$file.earlier" "$earlier_bytes"
-qemu-img create -q -f qcow2 -o "cluster_size=$cluster" -b "$device" -F raw "$file" "$bytes"
+# Behind its end the earlier disk had zeroes.
+qemu-img create -q -f qcow2 -b "$earlier" -F raw "$file.earlier" "$earlier_size"
+qemu-img create -q -f qcow2 -o "cluster_size=$cluster" -b "$device" -F raw "$file" "$size"
 qemu-img rebase -f qcow2 -b "$file.earlier" -F qcow2 "$file"
 qemu-img rebase -u -b '' "$file"
 """
@@ -126,7 +126,7 @@ class Manner(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A disk's file on the host, and the device of `size_bytes` at least that it is made from."""
+    """A disk's file on the host, and the device that it is made of whole; that is there with `size_bytes` at least."""
 
     device: str
     size_bytes: int
@@ -155,17 +155,21 @@ def changes(
     host: Host,
     target: Target,
     manner: Manner,
-    ranges: Iterable[tuple[int, int]],
+    ranges: Callable[[int], Iterable[tuple[int, int]]],
     cluster_bytes: int = LARGEST_CLUSTER_BYTES,
 ) -> None:
-    """Make a file of these ranges of a disk, each an offset and a length in bytes.
+    """Make a file of ranges of a disk, each an offset and a length in bytes.
 
-    It grows by `cluster_bytes` at a time, a power of two.
+    Arguments: `ranges` returns them for a device that has so many bytes. The file grows by `cluster_bytes` at a time, a
+    power of two.
     """
     values = (*_common(host, target, manner), cluster_bytes)
     pace = Pace(manner.bytes_per_second)
     with host.feed(f"Writing {target.file}", Step(_CHANGES, values)) as feed:
-        for reads in _together(_reads(ranges)):
+        told = feed.line()
+        if not told:
+            feed.finish()
+        for reads in _together(_reads(ranges(int(told)))):
             feed.send("".join(f"read -q {start} {length}\n" for start, length in reads).encode())
             feed.stdin.flush()
             pace.keep(sum(length for _, length in reads))

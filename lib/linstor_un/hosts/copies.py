@@ -51,7 +51,7 @@ while read -r hole && [ "$hole" != end ]; do
     }
     written=$((written + $(printf '%s\\n' "$report" | sed -n 's/^\\([0-9]*\\) bytes\\{0,1\\}.*/\\1/p')))
 done
-[ "${hole:-}" = end ] || kill -s TERM -- "-$$"
+[ "${hole:-}" = end ] || give_up
 echo "$written"
 read -r verdict
 watch
@@ -143,25 +143,42 @@ convert "$image" "$device" "$virtual" "$zeroed"
 """
 )
 
+# A device is longer than what was asked for, by what its pool rounds up, and whoever has it as a disk uses all of it.
+_HAS_DATA = """
+has_data() {
+    ! cmp -s -i "$2:0" -n $(($3 - $2)) "$1" /dev/zero
+}
+"""
+
 _COPY = (
     WAIT_FOR_DEVICE
     + _ZERO_RANGE
+    + _HAS_DATA
     + """
-source=$1 device=$2 bytes=$3 seconds=$4 zeroed=$5
-wait_for_device "$source" "$bytes" "$seconds"
+source=$1 source_bytes=$2 device=$3 bytes=$4 seconds=$5 zeroed=$6
+wait_for_device "$source" "$source_bytes" "$seconds"
+length=$size
 wait_for_device "$device" "$bytes" "$seconds"
+if [ "$length" -gt "$size" ]; then
+    if has_data "$source" "$size" "$length"; then
+        echo "$source has data up to $length bytes and $device has $size bytes: give the copy a larger SIZE" >&2
+        exit 1
+    fi
+    length=$size
+fi
 # A thin pool's chunk is the unit in which zeroes are skipped; a thick one likes long writes.
 block=4M sparse=
 [ "$zeroed" = no ] || block=64k sparse=,sparse
-dd if="$source" of="$device" bs=$block iflag=fullblock,count_bytes count="$bytes" \\
+dd if="$source" of="$device" bs=$block iflag=fullblock,count_bytes count="$length" \\
     conv=notrunc,nocreat,fsync$sparse status=none
-[ "$zeroed" = yes ] || zero_rest "$device" "$bytes"
+[ "$zeroed" = yes ] || zero_rest "$device" "$length"
 """
 )
 
 _EXPORT = (
     WAIT_FOR_DEVICE
     + _STAGING
+    + _HAS_DATA
     + """
 directory=$1 device=$2 bytes=$3 seconds=$4
 # One word on stdin lets the file stay; where stdin ends without it nobody knows of the file.
@@ -178,10 +195,14 @@ trap '[ $? -eq 0 ] || rm -f "$file"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 (umask 077 && set -C && : >"$file")
 qemu-img convert -U -f raw -O qcow2 -W -m 8 "$device" "$file"
-# A device is larger than its image: it is cut to what OpenNebula knows.
-qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
-sum=$(md5sum "$file")
-echo "$file ${sum%% *}"
+# Cut to what OpenNebula knows where there is nothing behind it, so that an image does not grow by being handed on.
+if has_data "$device" "$bytes" "$size"; then
+    bytes=$size
+else
+    qemu-img resize -q --shrink -f qcow2 "$file" "$bytes"
+fi
+sum=$(md5sum <"$file")
+printf '%s\\n' "$file" "${sum%% *}" "$bytes"
 wait "$told"
 """
 )
@@ -221,17 +242,25 @@ def write_staged(host: Host, device: str, size_bytes: int, target_is_zero: bool,
     return host.feed(f"Converting the image to {device}", Step(_WRITE_STAGED, values))
 
 
-def copy(host: Host, source: str, device: str, size_bytes: int, target_is_zero: bool) -> Step:
-    """Copy `size_bytes` from one device to another on the same host."""
-    values = (source, device, size_bytes, host.settings.device_timeout_seconds, _yes_no(target_is_zero))
+def copy(host: Host, source: str, source_bytes: int, device: str, size_bytes: int, target_is_zero: bool) -> Step:
+    """Copy all of a device to another on the same host; each is there when it has as many bytes as are named.
+
+    The step fails where the other is shorter and what does not fit is not all zero.
+    """
+    seconds = host.settings.device_timeout_seconds
+    values = (source, source_bytes, device, size_bytes, seconds, _yes_no(target_is_zero))
     return Step(_COPY, values, is_long=True)
 
 
 class ExportedFile(NamedTuple):
-    """A file on a host, and its checksum; it goes with the process that made it, until it is said to be kept."""
+    """A file on a host, its checksum, and the size of the disk in it.
+
+    It goes with the process that made it, until it is said to be kept.
+    """
 
     path: str
     md5: str
+    size_bytes: int
     feed: Feed
 
     def keep(self) -> None:
@@ -246,18 +275,17 @@ class ExportedFile(NamedTuple):
 
 
 def export(host: Host, device: str, size_bytes: int) -> ExportedFile:
-    """Make a qcow2 file, in the host's staging directory, of the first `size_bytes` of the device.
+    """Make a qcow2 file, in the host's staging directory, of `size_bytes` of the device, and of all where it has more.
 
     Raises as Host.run. The file is gone whenever this process ends without having kept it, however it ends.
     """
     settings = host.settings
     values = (settings.staging_directory, device, size_bytes, settings.device_timeout_seconds)
     with host.feed(f"Exporting {device}", Step(_EXPORT, values)) as feed:
-        line = feed.line()
-        if not line:
+        path = feed.line()
+        if not path:
             feed.finish()
-        path, md5 = line.split()[-2:]
-        return ExportedFile(path, md5, feed)
+        return ExportedFile(path, feed.line(), int(feed.line()), feed)
 
 
 def zero(host: Host, device: str, size_bytes: int) -> Step:

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from types import TracebackType
 from typing import IO, NamedTuple, Optional
 
@@ -19,6 +20,7 @@ from linstor_un import log
 from linstor_un.errors import CommandFailed, HostUnreachable, MissingDependency
 from linstor_un.hosts.pipes import widen
 from linstor_un.settings import Settings
+from linstor_un.undo import undisturbed
 
 # Remote shells that are not login shells often lack the system administrator's directories.
 #
@@ -32,6 +34,10 @@ exec 3<&0
 watch() {
     (cat <&3 >/dev/null 2>&1; kill -s TERM -- "-$$") >/dev/null 2>&1 &
 }
+give_up() {
+    kill -s TERM -- "-$$"
+    exit 1
+}
 receive() {
     while read -r length; do
         case $length in
@@ -40,7 +46,7 @@ receive() {
         *) dd bs=128k count="$length" iflag=fullblock,count_bytes status=none ;;
         esac
     done
-    kill -s TERM -- "-$$"
+    give_up
 }
 """
 _WATCHED = "watch\nexec </dev/null\n"
@@ -107,13 +113,16 @@ class Host(NamedTuple):
         return Feed(self, what, process, leaves_out_holes)
 
     def start(self, step: Step) -> subprocess.Popen[bytes]:
-        """Start the step with all its streams open; its script travels as a quoted argument."""
+        """Start the step with all its streams open; its script travels as a quoted argument.
+
+        What this process ignores, to go on undisturbed, a script of the front-end must not: it ends by signals.
+        """
         shell = f"setsid -w sh -c {shlex.quote(_PREAMBLE + step.script)} sh"
         command = " ".join([shell, *(shlex.quote(str(value)) for value in step.values)])
+        words, stream = self._command(command), subprocess.PIPE
         try:
-            return subprocess.Popen(
-                self._command(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
+            with undisturbed() if self.is_frontend else nullcontext():
+                return subprocess.Popen(words, stdin=stream, stdout=stream, stderr=stream)
         except OSError as failure:
             raise MissingDependency(f"ssh cannot be run on the front-end ({failure}): install it") from None
 

@@ -56,7 +56,7 @@ def test_a_signal_at_any_line_leaves_no_attachment(
     attributes = {"LS_CONTROLLERS": sandbox.uri, "STORAGE_POOL": "data", "NODE_LIST": "n1", "AUTO_PLACE": "1"}
     settings = for_datastore({"LOCK_DIR": str(tmp_path / "locks")}, attributes, "it")
     gateway = Gateway(settings)
-    volumes.create(gateway, "vol", 8, placement.of(settings, "it"), {})
+    volumes.create(gateway, "vol", 8 << 10, placement.of(settings, "it"), {})
 
     def stop(number: int, _: Optional[FrameType]) -> None:
         raise Stopped(str(number))

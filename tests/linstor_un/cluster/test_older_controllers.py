@@ -51,33 +51,33 @@ def props(sandbox: Sandbox) -> dict[str, str]:
 @pytest.mark.parametrize("version", ["1.13.0", "1.20.0", "1.21.0", "1.22.0"])
 def test_a_volume_is_made_with_its_properties_where_the_answer_says_or_a_look(tmp_path: Path, version: str) -> None:
     with cluster(tmp_path, version) as (sandbox, gateway, wanted):
-        home = volumes.create(gateway, "vol", 8, wanted, {"Aux/one/VM_ID": "7"})
+        home = volumes.create(gateway, "vol", 8 << 10, wanted, {"Aux/one/VM_ID": "7"})
         assert len(home.nodes) == 2 and home.providers == {"LVM_THIN"}
         assert set(home.nodes) == {node for node, found in flags(sandbox).items() if "DISKLESS" not in found}
         assert props(sandbox)["Aux/one/VM_ID"] == "7"
         with pytest.raises(AlreadyExists):
-            volumes.create(gateway, "vol", 8, wanted, {})
+            volumes.create(gateway, "vol", 8 << 10, wanted, {})
         assert volumes.find(gateway, "vol") is not None
 
 
 def test_a_volume_that_finds_no_place_leaves_nothing_behind(tmp_path: Path) -> None:
     with cluster(tmp_path, "1.13.0") as (sandbox, gateway, wanted):
         with pytest.raises(NoRoom, match="LINSTOR finds no place for 2 replicas of vol"):
-            volumes.create(gateway, "vol", 1 << 20, wanted, {})
+            volumes.create(gateway, "vol", 1 << 30, wanted, {})
         assert sandbox.snapshot_of_state()["resource_definitions"] == {}
 
 
 @pytest.mark.parametrize("version", ["1.20.0", "1.21.0"])
 def test_the_property_against_balancing_goes_to_those_that_balance(tmp_path: Path, version: str) -> None:
     with cluster(tmp_path, version) as (sandbox, gateway, wanted):
-        volumes.create(gateway, "vol", 8, wanted.with_one_replica().on(["n1"]), {})
+        volumes.create(gateway, "vol", 8 << 10, wanted.with_one_replica().on(["n1"]), {})
         assert ("BalanceResourcesEnabled" in props(sandbox)) is (version == "1.21.0")
 
 
 @pytest.mark.parametrize("version", ["1.18.0", "1.19.0"])
 def test_what_is_attached_is_no_tie_breaker_any_more(tmp_path: Path, version: str) -> None:
     with cluster(tmp_path, version) as (sandbox, gateway, wanted):
-        volumes.create(gateway, "vol", 8, wanted.on(["n1", "n2"]), {})
+        volumes.create(gateway, "vol", 8 << 10, wanted.on(["n1", "n2"]), {})
         node = tie_breaker(sandbox)
         replicas.attach(gateway, "vol", node)
         assert flags(sandbox)[node] == {"DISKLESS", "DRBD_DISKLESS"}
@@ -89,7 +89,7 @@ def test_what_is_attached_is_no_tie_breaker_any_more(tmp_path: Path, version: st
 @pytest.mark.parametrize("version", ["1.21.0", "1.22.0"])
 def test_a_volume_is_attached_beside_a_node_that_is_offline(tmp_path: Path, version: str) -> None:
     with cluster(tmp_path, version) as (sandbox, gateway, wanted):
-        volumes.create(gateway, "vol", 8, wanted.on(["n1", "n2"]), {})
+        volumes.create(gateway, "vol", 8 << 10, wanted.on(["n1", "n2"]), {})
         sandbox.set_node("n2", online=False)
         assert replicas.attach(gateway, "vol", "n4")
         assert "n4" in flags(sandbox)
@@ -99,7 +99,7 @@ def test_a_volume_is_attached_beside_a_node_that_is_offline(tmp_path: Path, vers
 def test_a_tie_breaker_outlives_a_deletion_that_comes_too_late(tmp_path: Path, version: str) -> None:
     """What was attached when somebody looked has become the tie-breaker before the deletion."""
     with cluster(tmp_path, version) as (sandbox, gateway, wanted):
-        volumes.create(gateway, "vol", 8, wanted.on(["n1", "n2"]), {})
+        volumes.create(gateway, "vol", 8 << 10, wanted.on(["n1", "n2"]), {})
         gateway.delete_resource("vol", tie_breaker(sandbox))
         assert tie_breaker(sandbox)
         assert AUTO not in props(sandbox)
@@ -110,7 +110,7 @@ def test_a_tie_breaker_outlives_a_deletion_that_comes_too_late(tmp_path: Path, v
 def test_snapshots_are_taken_of_all_or_of_none(tmp_path: Path, version: str) -> None:
     with cluster(tmp_path, version) as (sandbox, gateway, wanted):
         for name in ("vol", "other"):
-            volumes.create(gateway, name, 8, wanted, {})
+            volumes.create(gateway, name, 8 << 10, wanted, {})
         assert snapshots.take_together(gateway, {"vol": "snap", "other": "snap"})
         assert not snapshots.take_together(gateway, {"vol": "snap", "other": "snap"}), "they are there"
         assert [len(snapshots.of(gateway, name)) for name in ("vol", "other")] == [1, 1]

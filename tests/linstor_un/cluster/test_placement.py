@@ -285,7 +285,7 @@ def test_the_nodes_that_one_volume_wishes_are_no_others_fate(tmp_path: Path) -> 
         attributes = {"STORAGE_POOL": "data", "REPLICA_COUNT": "2", "LS_CONTROLLERS": sandbox.uri}
         settings = for_datastore({}, attributes, ORIGIN)
         gateway, wanted = Gateway(settings), placement.of(settings, ORIGIN)
-        assert volumes.create(gateway, "vol", 8, wanted.on(["n3", "n4"]), {}).nodes == ("n3", "n4")
+        assert volumes.create(gateway, "vol", 8 << 10, wanted.on(["n3", "n4"]), {}).nodes == ("n3", "n4")
         gateway.close()
         state = sandbox.snapshot_of_state()
         group = state["resource_groups"][wanted.group]["select_filter"]

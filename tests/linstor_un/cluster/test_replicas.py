@@ -33,7 +33,7 @@ def made(sandbox: Sandbox, **attributes: str) -> Gateway:
     """A gateway whose datastore has these attributes, and a volume `vol` of it on n1."""
     settings = for_datastore({}, {"LS_CONTROLLERS": sandbox.uri, "STORAGE_POOL": "data", **attributes}, "it")
     gateway = Gateway(settings)
-    volumes.create(gateway, "vol", 8, placement.of(settings, "it"), {})
+    volumes.create(gateway, "vol", 8 << 10, placement.of(settings, "it"), {})
     return gateway
 
 

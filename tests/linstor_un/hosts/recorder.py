@@ -39,7 +39,7 @@ esac""",
     "thin_delta": """echo '<superblock data_block_size="128">'; echo '<different begin="0" length="1"/>'""",
     "zstream": "cat >/dev/null",
     "qemu-io": "cat >/dev/null",
-    **dict.fromkeys(("dmsetup", "ionice", "renice", "zfs"), "exit 0"),
+    **dict.fromkeys(("cmp", "dmsetup", "ionice", "renice", "zfs"), "exit 0"),
     **dict.fromkeys(("blkdiscard", "mkfs.ext4", "mkfs.xfs", "mkswap", CANARY), "exit 0"),
 }
 

@@ -57,7 +57,7 @@ def content(target: Target) -> bytes:
 
 @pytest.mark.parametrize("limit", [0, 4 * MIB])
 def test_what_has_changed_is_in_the_file_and_nothing_else(target: Target, clock: Clock, limit: int) -> None:
-    backup_files.changes(HERE, target, Manner(bytes_per_second=limit), RANGES)
+    backup_files.changes(HERE, target, Manner(bytes_per_second=limit), lambda _: RANGES)
     expected = bytearray(SIZE)
     for offset, length in RANGES:
         # qcow2 has clusters of 64 KiB.
@@ -69,7 +69,7 @@ def test_what_has_changed_is_in_the_file_and_nothing_else(target: Target, clock:
 
 def test_many_small_reads_are_told_together(target: Target, clock: Clock) -> None:
     ranges = [(number * 2 * 65536, 65536) for number in range(400)]
-    backup_files.changes(HERE, target, Manner(bytes_per_second=MIB), ranges)
+    backup_files.changes(HERE, target, Manner(bytes_per_second=MIB), lambda _: ranges)
     assert content(target).count(b"data") == 400 * 65536 // 4
     assert clock.seconds == 25
 

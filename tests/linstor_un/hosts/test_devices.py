@@ -33,7 +33,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
         way = Gateway(Settings(controllers=(made.uri,)))
         wanted = placement.of(for_datastore({}, ATTRIBUTES, "x"), "x")
         for name in ("one-image-1", "one-image-2"):
-            volumes.create(way, name, 4, wanted, {})
+            volumes.create(way, name, 4 << 10, wanted, {})
         way.close()
         yield made
         assert made.exceptions == []

@@ -21,6 +21,7 @@ from linstor_sandbox import Pool, Sandbox
 from linstor_un.errors import CommandFailed, HostUnreachable, MissingDependency
 from linstor_un.hosts.runner import Host, Step, host, is_frontend, joined
 from linstor_un.settings import Settings
+from linstor_un.undo import STOPPING_SIGNALS
 from linstor_un.units import MIB
 
 HERE = Host("onefe", Settings(in_use_timeout_seconds=5), is_frontend=True)
@@ -292,6 +293,17 @@ def test_a_host_on_which_something_hangs_is_not_waited_for_for_ever(
     assert gone(int(wait_for(tmp_path / "pid")))
     assert runner.run("Working", Step("sleep 1.5; echo done", (), is_long=True)) == "done\n"
     assert joined([Step("true", ()), Step("true", (), is_long=True)]).is_long
+
+
+def test_a_script_of_the_front_end_ends_however_little_its_action_can_be_stopped() -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOPPING_SIGNALS}
+    try:
+        feed = HERE.feed("Storing", Step("receive; sleep 60", ()))
+        feed.stop()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert feed._process.returncode == 128 + signal.SIGTERM
 
 
 def test_a_script_that_takes_nothing_any_more_can_be_stopped() -> None:

@@ -130,7 +130,7 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "wait": lambda s: devices.wait(s.host, s.device, 1),
     "write": lambda s: fill(copies.write(s.host, s.device, 1, False), "right"),
     "write_staged": lambda s: fill(copies.write_staged(staged(s), s.device, 1, True, s.words[3])),
-    "copy": lambda s: s.host.run("", copies.copy(s.host, s.device, s.device, 1, False)),
+    "copy": lambda s: s.host.run("", copies.copy(s.host, s.device, 1, s.device, 1, False)),
     "zero": lambda s: s.host.run("", copies.zero(s.host, s.device, 1)),
     "export": lambda s: copies.export(staged(s), s.device, 1).keep(),
     "make ext4": lambda s: s.host.run("", filesystems.make(s.host, s.device, 1, "ext4")),
@@ -153,7 +153,7 @@ MAKINGS: dict[str, Callable[[Stage], object]] = {
     "backup prepare": lambda s: backup_files.prepare(s.host, f"{s.directory}/backup", b"<VM/>"),
     "backup remove": lambda s: backup_files.remove(s.host, f"{s.directory}/backup"),
     "backup full": lambda s: s.host.run("", backup_files.full(s.host, target(s), MANNER)),
-    "backup changes": lambda s: backup_files.changes(s.host, target(s), MANNER, [(0, 1)]),
+    "backup changes": lambda s: backup_files.changes(s.host, target(s), MANNER, lambda _: [(0, 1)]),
     "backup comparison": lambda s: s.host.run("", backup_files.comparison(s.host, target(s), MANNER, (s.device, 1))),
     # The names are of LINSTOR's volumes and snapshots, which have letters, digits, dashes and underscores alone.
     "changes of LVM": lambda s: refused(

@@ -10,6 +10,7 @@ from linstor_un.cluster import placement as placements
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
 from linstor_un.undo import Undo
+from linstor_un.units import BYTES_PER_KIB, KIB_PER_MIB
 
 
 def run(call: Call) -> None:
@@ -22,13 +23,15 @@ def run(call: Call) -> None:
         raise InvalidInput("<IMAGE/SIZE> is missing or 0: give the image a SIZE in MiB")
     resource = action.names.image(image.image_id)
     with closing(datastore_action.open_source(action, image)) as source:
-        # A backup may need what the volume will be longer: whether that is enough is seen when it is filled.
-        if source.format.is_raw or not source.is_of_backup:
-            filling.check_fits(source, image.size_mib)
+        size_kib = image.size_mib * KIB_PER_MIB
+        if source.is_of_backup:
+            # It has all of a device, which was longer than the SIZE that OpenNebula has for what is made of it.
+            size_kib = max(size_kib, -(-(source.format.virtual_bytes or 0) // BYTES_PER_KIB))
+        filling.check_fits(source, image.size_mib, size_kib * BYTES_PER_KIB)
         gateway = action.gateway()
         with action.lock(resource), Undo() as undo:
             owner = datastore_action.owner(action, image)
-            volume = new_volume.make(gateway, undo, resource, image.size_mib, placement, owner)
+            volume = new_volume.make(gateway, undo, resource, size_kib, placement, owner)
             target = Target(volume.writer, volume.device, volume.size_bytes, volume.reads_zero)
             filling.fill(target, source, image.size_mib)
             new_volume.leave_writer(gateway, volume)

@@ -38,17 +38,17 @@ def run(call: Call) -> None:
         with _still(action, image, resource) as reader:
             file = copies.export(reader.host, reader.device, image.size_mib * MIB)
             undo.push(f"{file.path} on {reader.host.name}", file.remove)
-        call.answer(_import_info(reader.host.name, file, image.size_mib))
+        call.answer(_import_info(reader.host.name, file))
         file.keep()
 
 
-def _import_info(host: str, file: ExportedFile, size_mib: int) -> str:
+def _import_info(host: str, file: ExportedFile) -> str:
     command = f"ssh {shlex.quote(host)} rm -f {shlex.quote(file.path)}"
     return (
         "<IMPORT_INFO>\n"
         f"  <IMPORT_SOURCE><![CDATA[ssh://{host}:{file.path}]]></IMPORT_SOURCE>\n"
         f"  <MD5><![CDATA[{file.md5}]]></MD5>\n"
-        f"  <SIZE><![CDATA[{size_mib}]]></SIZE>\n"
+        f"  <SIZE><![CDATA[{-(-file.size_bytes // MIB)}]]></SIZE>\n"
         "  <FORMAT><![CDATA[qcow2]]></FORMAT>\n"
         "  <DISPOSE>YES</DISPOSE>\n"
         f"  <DISPOSE_CMD><![CDATA[{command}]]></DISPOSE_CMD>\n"

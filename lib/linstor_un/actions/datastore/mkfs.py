@@ -10,6 +10,7 @@ from linstor_un.errors import InvalidInput
 from linstor_un.hosts import filesystems
 from linstor_un.naming import drbd_device
 from linstor_un.undo import Undo
+from linstor_un.units import KIB_PER_MIB
 
 
 def run(call: Call) -> None:
@@ -29,7 +30,7 @@ def run(call: Call) -> None:
     gateway = action.gateway()
     with action.lock(resource), Undo() as undo:
         owner = datastore_action.owner(action, image)
-        volume = new_volume.make(gateway, undo, resource, image.size_mib, placement, owner)
+        volume = new_volume.make(gateway, undo, resource, image.size_mib * KIB_PER_MIB, placement, owner)
         steps = blank(volume, image.file_system)
         if steps:
             volume.writer.run(f"Preparing {resource}", *steps)

@@ -143,7 +143,7 @@ def _sized(clone: Clone, snapshot: Snapshot) -> Clone:
 
     The image has the disk's size, whichever snapshot is saved; what is larger keeps all its bytes.
     """
-    size_mib = -(-snapshot.size_kib // KIB_PER_MIB)
+    size_mib = snapshot.size_kib // KIB_PER_MIB
     if size_mib > clone.size_mib:
         log.warning(
             f"snapshot {snapshot.name} of {clone.source} has {size_mib} MiB and OpenNebula gives the new image "

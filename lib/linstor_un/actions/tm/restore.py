@@ -25,7 +25,7 @@ from linstor_un.opennebula import arguments, backups
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
 from linstor_un.undo import Undo, go_on_undisturbed
-from linstor_un.units import MIB
+from linstor_un.units import BYTES_PER_KIB, MIB
 
 
 class _Restore(NamedTuple):
@@ -61,12 +61,11 @@ def run(call: Call) -> None:
             locks.enter_context(action.lock(resource))
         for disk in left:
             _settle(wanted, disk, there)
-        for disk in wanted.disks:
-            _keep(wanted, undo, disk, there)
+        lengths = [_keep(wanted, undo, disk, there) for disk in wanted.disks]
         if there.is_written:
             restoring.begin(wanted.host, wanted.place.directory)
-        for disk in wanted.disks:
-            _write(wanted, disk)
+        for disk, device_bytes in zip(wanted.disks, lengths):
+            _write(wanted, disk, device_bytes)
         _link(wanted, undo)
         # From here on they have it all, and nothing may take it back.
         undo.forget()
@@ -123,13 +122,14 @@ def _settle(wanted: _Restore, disk: Disk, there: Links) -> None:
         _go_back(wanted, disk)
 
 
-def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> None:
-    """Keep what the disk has by a snapshot, and take its link.
+def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> int:
+    """Keep what the disk has by a snapshot, take its link, and return how long its device is, in bytes.
 
     A disk that is not whole was left so by a run that was killed: what it had before that is in that run's snapshot.
     """
     action, resource = wanted.action, wanted.action.resource(disk)
-    open_on = [replica.node for replica in replicas.of(action.gateway, resource) if replica.in_use]
+    placed = replicas.of(action.gateway, resource)
+    open_on = [replica.node for replica in placed if replica.in_use]
     if open_on:
         raise InUse(f"{resource} is open on {', '.join(open_on)}: stop what uses it there and retry")
     if disk.is_image:
@@ -141,15 +141,16 @@ def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> None:
     with snapshots.needed("restore the backup as new images (`oneimage restore`)"):
         snapshots.take(action.gateway, resource, name)
     transfer.unlink(action, place, action.device(disk))
+    return min((item.usable_size_kib for item in placed if item.holds_data), default=0) * BYTES_PER_KIB
 
 
-def _write(wanted: _Restore, disk: Disk) -> None:
+def _write(wanted: _Restore, disk: Disk, device_bytes: int) -> None:
     action, host = wanted.action, wanted.host
     seconds = action.settings.source_timeout_seconds
     url, downloader = wanted.urls[disk.disk_id], f"{remotes()}/datastore/downloader.sh"
     source = sources.from_url(url, downloader, {}, {}, decompress=False, silence_seconds=seconds)
     with closing(source):
-        filling.check_fits(source, disk.size_mib)
+        filling.check_fits(source, disk.size_mib, device_bytes)
         replicas.attach(action.gateway, action.resource(disk), host.name)
         filling.fill(Target(host, action.device(disk), disk.size_mib * MIB, False), source, disk.size_mib)
     log.info(f"restored disk {disk.disk_id} of VM {action.vm_id}")

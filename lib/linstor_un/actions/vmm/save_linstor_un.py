@@ -19,6 +19,7 @@ from linstor_un.errors import DriverError, NotReady
 from linstor_un.hosts import virsh
 from linstor_un.opennebula import arguments
 from linstor_un.undo import Undo, go_on_undisturbed
+from linstor_un.units import KIB_PER_MIB
 
 # Beyond the guest's RAM: the domain's XML, video RAM, the state of devices, headers of pages.
 _OVERHEAD_MIB = 512
@@ -47,9 +48,8 @@ def _save(wanted: Checkpoint) -> None:
             replicas.detach(gateway, existing.resource, wanted.host.name)
             gateway.modify_resource_definition(existing.resource, {}, [names.incomplete])
             return
-        volume = new_volume.make(
-            gateway, undo, wanted.resource, _size_mib(wanted), placement, owner, writer=wanted.host.name
-        )
+        size_kib = _size_mib(wanted) * KIB_PER_MIB
+        volume = new_volume.make(gateway, undo, wanted.resource, size_kib, placement, owner, writer=wanted.host.name)
         _write(wanted, volume, undo)
         try:
             new_volume.leave_writer(gateway, volume)

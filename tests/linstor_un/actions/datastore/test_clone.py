@@ -26,6 +26,7 @@ from tests.linstor_un.actions.datastore.material import (
     source,
     succeeded,
 )
+from tests.linstor_un.scenes import write_behind
 
 MakeWorld = Callable[..., World]
 POOLS = (Pool("data", "LVM_THIN", 20480), Pool("fast", "ZFS_THIN", 20480), Pool("thick", "LVM", 20480))
@@ -72,8 +73,10 @@ def test_a_clone_has_the_bytes_and_is_its_own(mode: str, original: World) -> Non
 @pytest.mark.parametrize(("pool", "count"), [("fast", 1), ("fast", 3), ("thick", 2)])
 def test_a_clone_is_placed_as_its_own_datastore_says(mode: str, pool: str, count: int, original: World) -> None:
     datastore = target(original, mode, f'STORAGE_POOL="{pool}" REPLICA_COUNT="{count}"')
+    # Behind SIZE as well.
+    content = write_behind(original, "one-image-7")
     succeeded(clone(original, source(7), 6, 8, datastore), f"{source(8)}\n")
-    holds(original, "one-image-8", CONTENT)
+    holds(original, "one-image-8", content)
     assert list(replicas(original, "one-image-8").values()) == [pool] * count
 
 

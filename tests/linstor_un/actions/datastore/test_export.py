@@ -13,7 +13,7 @@ from linstor_sandbox.opennebula import ActionFailed
 from linstor_sandbox.opennebula.images import Image
 from tests.conftest import CHECKOUT, World
 from tests.linstor_un.living import BLOCK, snapshots, start, write
-from tests.linstor_un.scenes import add_image, content, last, replicas, volume, volumes
+from tests.linstor_un.scenes import MIB, add_image, content, last, replicas, volume, volumes, write_behind
 
 
 def exported(world: World, image: Image) -> tuple[etree._Element, bytes]:
@@ -53,6 +53,14 @@ def test_a_persistent_image_that_a_vm_writes_to_is_as_it_was_at_one_moment(world
     assert volumes(world) == known
     assert snapshots(world, volume(image)) == set()
     write(world, vm, 1, "it runs")
+
+
+def test_what_is_behind_size_is_exported_where_there_is_something(world: World) -> None:
+    image = add_image(world)
+    expected = write_behind(world, volume(image))
+    answer, data = exported(world, image)
+    assert data == expected
+    assert answer.findtext("SIZE") == str(-(-len(expected) // MIB))
 
 
 def test_a_cdrom_in_use(world: World) -> None:

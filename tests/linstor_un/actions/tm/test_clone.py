@@ -33,6 +33,7 @@ from tests.linstor_un.scenes import (
     state,
     volume,
     volumes,
+    write_behind,
 )
 
 SNAPSHOTS = r"POST /v1/resource-definitions/[^/]+/snapshots$"
@@ -237,6 +238,21 @@ def test_another_pool_in_the_system_datastore_is_copied_into_that_pool(make_worl
     resources = definition(world, own(vm))["resources"]
     assert {item["pool"] for item in resources.values() if not item["flags"]} == {"fast"}
     assert world.sandbox.read(own(vm), 0, 4 * MIB) == content(1)
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "copy"])
+@pytest.mark.parametrize("pool", ["data", "fast", "thick"])
+def test_what_is_behind_size_is_the_disks_too(make_world: Callable[..., World], mode: str, pool: str) -> None:
+    # A device of ZFS has hardly more than it was asked for.
+    pools = (Pool("data", "LVM_THIN", 2048), Pool("fast", "ZFS", 2048), Pool("thick", "LVM", 2048))
+    world = make_world(pools=pools)
+    image = add_image(world)
+    expected = write_behind(world, volume(image))
+    vm = clone(world, image, datastore=system(world, "x", STORAGE_POOL=pool, CLONE_MODE=mode))
+    made = world.sandbox.read(own(vm))
+    assert made == expected + bytes(len(made) - len(expected))
+    again = clone(world, image, datastore=system(world, "y", STORAGE_POOL=pool, CLONE_MODE=mode))
+    assert len(made) == world.sandbox.device_size(own(again)), "no copy is longer than its like"
 
 
 @pytest.mark.parametrize("mode", ["snapshot", "copy"])

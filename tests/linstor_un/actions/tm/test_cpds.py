@@ -35,6 +35,7 @@ from tests.linstor_un.scenes import (
     sentence,
     volume,
     volumes,
+    write_behind,
 )
 
 PLAIN = "DISK=[IMAGE_ID=0]"
@@ -215,6 +216,23 @@ def test_into_a_datastore_with_other_pools(make_world: Callable[..., World]) -> 
     pools = {found["pool"] for found in definition(world, volume(image))["resources"].values()}
     assert "fat" in pools and "data" not in pools
     assert text(world, volume(image)) == "fat"
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize("pool", ["data", "fast"])
+def test_what_is_behind_size_is_saved_too(make_world: Callable[..., World], pool: str, is_running: bool) -> None:
+    world = make_world(pools=(Pool("data", "LVM_THIN", 8192), Pool("fast", "ZFS", 8192)))
+    vm = start(world, PLAIN)
+    other = IMAGE_TEMPLATE.replace("linstor-images", "other").replace('STORAGE_POOL="data"', f'STORAGE_POOL="{pool}"')
+    original = world.cloud.images[0]
+    datastore = world.cloud.create_datastore(other)
+    original.datastore_id, original.datastore = datastore.identifier, datastore.name
+    expected = write_behind(world, own(vm))
+    if not is_running:
+        world.cloud.poweroff(vm)
+    for image in [world.cloud.disk_saveas(vm, vm.disk(0), name) for name in ("one", "two")]:
+        made = world.sandbox.read(volume(image))
+        assert image.size == 4 and made == expected + bytes(len(made) - len(expected))
 
 
 def test_nothing_but_a_new_image_is_written_to(world: World) -> None:

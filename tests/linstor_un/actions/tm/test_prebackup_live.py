@@ -261,7 +261,8 @@ def test_increments_have_what_has_changed_and_zeroes_too(make_world: MakeWorld, 
         assert is_qcow2(site.stored(vm, image, 0))
         if number:
             assert site.stored(vm, image, 0).stat().st_size < 16 * KIB64
-            assert site.stored(vm, image, 1).stat().st_size < 4 * KIB64
+            # Nothing but what says what is zero behind SIZE.
+            assert site.stored(vm, image, 1).stat().st_size <= 5 * KIB64
     assert [increment.type for increment in image.increments] == ["FULL"] + ["INCREMENT"] * 3
     for number, moment in enumerate(moments):
         assert [site.brought_back(image, disk_id, number) for disk_id in (0, 1)] == moment, number
