@@ -103,14 +103,16 @@ receive >&4
 watch
 """
 
+# convert DEVICE BYTES ZEROED IMAGE: the image, which has so many bytes, may have options of its own before it.
 _CONVERT = """
 convert() {
-    zero=
-    if [ "$4" = yes ] && qemu-img convert --help 2>/dev/null | grep -q target-is-zero; then
+    to=$1 length=$2 zeroed=$3 zero=
+    shift 3
+    if [ "$zeroed" = yes ] && qemu-img convert --help 2>/dev/null | grep -q target-is-zero; then
         zero=--target-is-zero
     fi
-    qemu-img convert -n -W -m 8 -t writeback $zero -O raw "$1" "$2"
-    [ "$4" = yes ] || zero_rest "$2" "$3"
+    qemu-img convert -n -W -m 8 -t writeback $zero -O raw "$@" "$to"
+    [ "$zeroed" = yes ] || zero_rest "$to" "$length"
 }
 """
 
@@ -139,7 +141,7 @@ fi
 virtual=$(printf '%s\\n' "$told" | sed -n 's/^    "virtual-size": \\([0-9]*\\).*/\\1/p')
 [ -n "$virtual" ] || exit 1
 wait_for_device "$device" "$bytes" "$seconds"
-convert "$image" "$device" "$virtual" "$zeroed"
+convert "$device" "$virtual" "$zeroed" "$image"
 """
 )
 
@@ -153,25 +155,33 @@ has_data() {
 _COPY = (
     WAIT_FOR_DEVICE
     + _ZERO_RANGE
+    + _CONVERT
     + _HAS_DATA
     + """
 source=$1 source_bytes=$2 device=$3 bytes=$4 seconds=$5 zeroed=$6
 wait_for_device "$source" "$source_bytes" "$seconds"
 length=$size
 wait_for_device "$device" "$bytes" "$seconds"
+by=qemu-img
 if [ "$length" -gt "$size" ]; then
     if has_data "$source" "$size" "$length"; then
         echo "$source has data up to $length bytes and $device has $size bytes: give the copy a larger SIZE" >&2
         exit 1
     fi
-    length=$size
+    # Which knows no end before that of its source.
+    length=$size by=
 fi
-# A thin pool's chunk is the unit in which zeroes are skipped; a thick one likes long writes.
-block=4M sparse=
-[ "$zeroed" = no ] || block=64k sparse=,sparse
-dd if="$source" of="$device" bs=$block iflag=fullblock,count_bytes count="$length" \\
-    conv=notrunc,nocreat,fsync$sparse status=none
-[ "$zeroed" = yes ] || zero_rest "$device" "$length"
+# It reads while it writes, which dd does not; a node that has nothing but replicas may lack it.
+if [ "$by" ] && command -v "$by" >/dev/null; then
+    convert "$device" "$length" "$zeroed" -U -f raw "$source"
+else
+    # A thin pool's chunk is the unit in which zeroes are skipped; a thick one likes long writes.
+    block=4M sparse=
+    [ "$zeroed" = no ] || block=64k sparse=,sparse
+    dd if="$source" of="$device" bs=$block iflag=fullblock,count_bytes count="$length" \\
+        conv=notrunc,nocreat,fsync$sparse status=none
+    [ "$zeroed" = yes ] || zero_rest "$device" "$length"
+fi
 """
 )
 

@@ -5,6 +5,7 @@ anything into, and without opening other files.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import time
@@ -31,6 +32,7 @@ def device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return made
 
 
+HERE = Host("onefe", Settings(), True)
 LARGE = 12 * MIB
 # What the device had before is seen where nothing was written.
 BEFORE = b"o" * LARGE
@@ -47,7 +49,7 @@ def test_long_holes_are_left_out_wherever_they_are(
     device.write_bytes(bytes(LARGE) if reads_zero else BEFORE)
     say_size(monkeypatch, device.parent / "programs", LARGE)
     monkeypatch.setattr(runner, "_LONG_HOLE_BYTES", 2 * MIB)
-    with copies.write(Host("onefe", Settings(), True), str(device), LARGE, reads_zero) as feed:
+    with copies.write(HERE, str(device), LARGE, reads_zero) as feed:
         for start in range(0, len(data), 3 * MIB):
             feed.send(data[start : start + 3 * MIB])
         feed.end()
@@ -61,13 +63,59 @@ def test_an_image_that_breaks_off_behind_a_long_hole_is_not_whole(
     device: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "_LONG_HOLE_BYTES", MIB // 2)
-    with copies.write(Host("onefe", Settings(), True), str(device), MIB, True) as feed:
+    with copies.write(HERE, str(device), MIB, True) as feed:
         for block in (b"x" * 512, bytes(MIB), b"y" * 512):
             feed.send(block)
         feed.say("0")
         feed.stdin.close()
         assert feed.line() == ""
         assert feed._process.wait() != 0
+
+
+@pytest.fixture(params=["qemu-img", "dd"])
+def own_sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A lsblk that takes any file for a device, and, for dd, nothing else that could copy."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "lsblk").write_text('#!/bin/sh\nexec stat -c %s "$3"\n')
+    (programs / "lsblk").chmod(0o755)
+    if request.param == "dd":
+        for name in ("sh", "setsid", "stat", "date", "head", "tr", "dd", "cat", "cmp", "blkdiscard"):
+            (programs / name).symlink_to(shutil.which(name) or "")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}" if request.param == "qemu-img" else str(programs))
+
+
+def copied(source: Path, device: Path, reads_zero: bool) -> bytes:
+    """What a device has to which another was copied."""
+    step = copies.copy(HERE, str(source), MIB, str(device), MIB, reads_zero)
+    HERE.run("Copying", step)
+    return device.read_bytes()
+
+
+@pytest.mark.usefixtures("own_sizes")
+@pytest.mark.parametrize("reads_zero", [True, False])
+def test_a_copy_has_all_of_its_source_and_zeroes_behind(tmp_path: Path, reads_zero: bool) -> None:
+    source, device = tmp_path / "source", tmp_path / "device"
+    # What looks like an image is a disk's own bytes all the same.
+    content = b"QFI\xfb".ljust(700_000, b"x") + bytes(2 * MIB) + os.urandom(5120)
+    source.write_bytes(content)
+    device.write_bytes(bytes(4 * MIB) if reads_zero else b"o" * 4 * MIB)
+    assert copied(source, device, reads_zero) == content + bytes(4 * MIB - len(content))
+
+
+@pytest.mark.usefixtures("own_sizes")
+@pytest.mark.parametrize("reads_zero", [True, False])
+def test_a_copy_to_a_shorter_device_leaves_out_zeroes_alone(tmp_path: Path, reads_zero: bool) -> None:
+    source, device = tmp_path / "source", tmp_path / "device"
+    before = bytes(2 * MIB) if reads_zero else b"o" * 2 * MIB
+    content = os.urandom(2 * MIB)
+    device.write_bytes(before)
+    source.write_bytes(content + bytes(MIB - 1) + b"\n")
+    with pytest.raises(CommandFailed, match=f"has data up to {3 * MIB} bytes and .* has {2 * MIB}.* a larger SIZE"):
+        copied(source, device, reads_zero)
+    assert device.read_bytes() == before
+    source.write_bytes(content + bytes(MIB))
+    assert copied(source, device, reads_zero) == content
 
 
 def export(device: Path, directory: Path) -> copies.ExportedFile:
