@@ -58,6 +58,12 @@ class Site:
         return top / f"var/lib/one/datastores/{self.world.system.identifier}/{vm.identifier}/backup"
 
 
+def has_all_of(device: bytes, content: bytes) -> None:
+    """Check that a device, which may be longer with other layers below it, has this and nothing but zeroes behind it."""
+    assert device[: len(content)] == content
+    assert not device[len(content) :].strip(b"\0")
+
+
 def is_qcow2(path: Path) -> bool:
     """Whether a file is a sound qcow2 image that needs no other."""
     checked = subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", str(path)], check=False)
