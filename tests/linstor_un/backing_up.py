@@ -59,7 +59,7 @@ class Site:
 
 
 def has_all_of(device: bytes, content: bytes) -> None:
-    """Check that a device, which may be longer with other layers below it, has this and nothing but zeroes behind it."""
+    """Check that a device, which may be longer in other layers, has this and nothing but zeroes behind it."""
     assert device[: len(content)] == content
     assert not device[len(content) :].strip(b"\0")
 

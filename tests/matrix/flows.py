@@ -466,8 +466,8 @@ def backup(stage: Stage) -> None:
     expected = {number: stage.content(vm, number) for number in (0, 1)}
     for image in images:
         # Restored to images of the article's datastore, whatever the row's is.
-        for number, content in expected.items():
-            has_all_of(site.brought_back(image, number), content)
+        for number, bytes_then in expected.items():
+            has_all_of(site.brought_back(image, number), bytes_then)
     _forget_backups(stage, vm)
 
 

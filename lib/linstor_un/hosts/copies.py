@@ -148,7 +148,11 @@ convert "$device" "$virtual" "$zeroed" "$image"
 # A device is longer than what was asked for, by what its pool rounds up, and whoever has it as a disk uses all of it.
 _HAS_DATA = """
 has_data() {
-    ! cmp -s -i "$2:0" -n $(($3 - $2)) "$1" /dev/zero
+    status=0
+    said=$(cmp -i "$2:0" -n $(($3 - $2)) "$1" /dev/zero) || status=$?
+    # It says where they differ; one that only fails says nothing.
+    [ "$status" -eq 0 ] || [ "$said" ] || exit "$status"
+    [ "$status" -ne 0 ]
 }
 """
 
