@@ -315,6 +315,8 @@ class ResourceView:
     def _drbd_volume(self, volume: VolumeDefinition) -> JsonObject:
         sizes = self._sizes(volume)
         diskless = self.resource.diskless
+        # Before 1.21 LINSTOR says of DRBD's device what was asked for, not what the pool has made of it.
+        usable = sizes.usable if self.cluster.at_least("1.17.0") and not diskless else volume.size
         below = f"/dev/mapper/Linstor-Crypt-{self.resource.name}_{volume.number:05d}"
         if "LUKS" not in self.resource.layers and not diskless:
             below = self.satellites.devices.backing_path(self.resource, volume.number)
@@ -323,7 +325,7 @@ class ResourceView:
             device_path=self._device(f"/dev/drbd{volume.minor}"),
             backing_device=None if diskless else self._device(below),
             allocated_size_kib=-1 if diskless or not self.reported else sizes.drbd_gross,
-            usable_size_kib=-1 if not self.reported else volume.size if diskless else sizes.usable,
+            usable_size_kib=usable if self.reported else -1,
         )
 
     def _layer_volume(self, layer: str, volume: VolumeDefinition) -> JsonObject:

@@ -56,9 +56,12 @@ def add_image(world: World, seed: int = 1, persistent: bool = False, type: str =
     if "images" not in world.sandbox.snapshot_of_state()["resource_groups"]:
         placement = {"place_count": 2, "storage_pool_list": ["data"], "layer_stack": ["DRBD", "STORAGE"]}
         post(world, "/v1/resource-groups", {"name": "images", "select_filter": placement})
+        # Older controllers spawn nothing without.
+        post(world, "/v1/resource-groups/images/volume-groups", {})
     properties = {"Aux/one/IMAGE_ID": str(image.identifier), "Aux/one/REGTIME": str(image.registered)}
     body = {"resource_definition_name": volume(image), "volume_sizes": [mib * 1024]}
-    post(world, "/v1/resource-groups/images/spawn", {**body, "resource_definition_props": properties})
+    post(world, "/v1/resource-groups/images/spawn", body)
+    post(world, f"/v1/resource-definitions/{volume(image)}", {"override_props": properties}, "PUT")
     world.images.images.append(image.identifier)
     # As the driver leaves it: nothing of what a thick pool had before shows behind it.
     rest = world.sandbox.device_size(volume(image)) - mib * MIB

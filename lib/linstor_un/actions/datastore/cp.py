@@ -23,11 +23,11 @@ def run(call: Call) -> None:
         raise InvalidInput("<IMAGE/SIZE> is missing or 0: give the image a SIZE in MiB")
     resource = action.names.image(image.image_id)
     with closing(datastore_action.open_source(action, image)) as source:
+        filling.check_fits(source, image.size_mib)
         size_kib = image.size_mib * KIB_PER_MIB
         if source.is_of_backup:
             # It has all of a device, which was longer than the SIZE that OpenNebula has for what is made of it.
             size_kib = max(size_kib, -(-(source.format.virtual_bytes or 0) // BYTES_PER_KIB))
-        filling.check_fits(source, image.size_mib, size_kib * BYTES_PER_KIB)
         gateway = action.gateway()
         with action.lock(resource), Undo() as undo:
             owner = datastore_action.owner(action, image)

@@ -25,7 +25,7 @@ from linstor_un.opennebula import arguments, backups
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
 from linstor_un.undo import Undo, go_on_undisturbed
-from linstor_un.units import BYTES_PER_KIB, MIB
+from linstor_un.units import MIB
 
 
 class _Restore(NamedTuple):
@@ -64,8 +64,8 @@ def run(call: Call) -> None:
         lengths = [_keep(wanted, undo, disk, there) for disk in wanted.disks]
         if there.is_written:
             restoring.begin(wanted.host, wanted.place.directory)
-        for disk, device_bytes in zip(wanted.disks, lengths):
-            _write(wanted, disk, device_bytes)
+        for disk, device_kib in zip(wanted.disks, lengths):
+            _write(wanted, disk, device_kib)
         _link(wanted, undo)
         # From here on they have it all, and nothing may take it back.
         undo.forget()
@@ -123,7 +123,7 @@ def _settle(wanted: _Restore, disk: Disk, there: Links) -> None:
 
 
 def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> int:
-    """Keep what the disk has by a snapshot, take its link, and return how long its device is, in bytes.
+    """Keep what the disk has by a snapshot, take its link, and return how long LINSTOR says that its device is, in KiB.
 
     A disk that is not whole was left so by a run that was killed: what it had before that is in that run's snapshot.
     """
@@ -141,16 +141,16 @@ def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> int:
     with snapshots.needed("restore the backup as new images (`oneimage restore`)"):
         snapshots.take(action.gateway, resource, name)
     transfer.unlink(action, place, action.device(disk))
-    return min((item.usable_size_kib for item in placed if item.holds_data), default=0) * BYTES_PER_KIB
+    return min((item.usable_size_kib for item in placed if item.holds_data), default=0)
 
 
-def _write(wanted: _Restore, disk: Disk, device_bytes: int) -> None:
+def _write(wanted: _Restore, disk: Disk, device_kib: int) -> None:
     action, host = wanted.action, wanted.host
     seconds = action.settings.source_timeout_seconds
     url, downloader = wanted.urls[disk.disk_id], f"{remotes()}/datastore/downloader.sh"
     source = sources.from_url(url, downloader, {}, {}, decompress=False, silence_seconds=seconds)
     with closing(source):
-        filling.check_fits(source, disk.size_mib, device_bytes)
+        filling.check_fits(source, disk.size_mib, device_kib)
         replicas.attach(action.gateway, action.resource(disk), host.name)
         filling.fill(Target(host, action.device(disk), disk.size_mib * MIB, False), source, disk.size_mib)
     log.info(f"restored disk {disk.disk_id} of VM {action.vm_id}")

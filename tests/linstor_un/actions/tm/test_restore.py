@@ -119,10 +119,28 @@ def test_a_disk_that_has_grown_gets_zeroes_behind_and_one_that_is_smaller_is_ref
     now = contents(site, vm)
     assert len(now[0]) >= 12 * MIB
     assert now == [moment[0] + bytes(len(now[0]) - len(moment[0])), moment[1]]
-    subprocess.run(["qemu-img", "resize", "-q", str(site.stored(vm, image, 1)), "9M"], check=True)
+    stored = str(site.stored(vm, image, 1))
+    subprocess.run(["qemu-img", "resize", "-q", stored, "9M"], check=True)
+    # From a pool that rounds up to more, and nothing is where this one has no room.
+    site.cloud.restore_in_place(vm, image)
+    assert contents(site, vm) == now
+    subprocess.run(["qemu-io", "-c", "write -P 7 8M 64k", stored], check=True, stdout=subprocess.DEVNULL)
+    with pytest.raises(ActionFailed, match="has data up to"):
+        site.cloud.restore_in_place(vm, image)
+    assert contents(site, vm) == now
+    subprocess.run(["qemu-img", "resize", "-q", stored, "1G"], check=True)
     with pytest.raises(ActionFailed, match="does not fit into 4 MiB"):
         site.cloud.restore_in_place(vm, image)
     assert contents(site, vm) == now
+
+
+def test_older_controllers_do_not_tell_how_long_a_device_is(make_world: MakeWorld) -> None:
+    site = Site(make_world(rest_version="1.13.0"))
+    vm, image, moments = backed_up(site, 2)
+    for number, moment in enumerate(moments):
+        site.cloud.restore_in_place(vm, image, number)
+        assert contents(site, vm) == moment
+        assert [site.brought_back(image, disk_id, number) for disk_id in (0, 1)] == moment
 
 
 @pytest.mark.parametrize("broken", ["download", "second disk", "ls"])
