@@ -104,6 +104,21 @@ trap 'exit 1' HUP INT TERM PIPE
 qemu-img create -q -f qcow2 -b "$earlier" -F raw "$file.earlier" "$earlier_size"
 qemu-img create -q -f qcow2 -o "cluster_size=$cluster" -b "$device" -F raw "$file" "$size"
 qemu-img rebase -f qcow2 -b "$file.earlier" -F qcow2 "$file"
+# What is behind its SIZE the backups before may lack, equal or not: all of that is kept, as of changes that are told.
+qemu-img rebase -u -b "$device" -F raw "$file"
+said=$(
+    from=$earlier_bytes
+    while [ "$from" -lt "$size" ]; do
+        length=$((size - from))
+        [ "$length" -le "${10}" ] || length=${10}
+        echo "read -q $from $length"
+        from=$((from + length))
+    done | qemu-io -C -f qcow2 "$file" 2>&1
+) || {
+    status=$?
+    printf '%s\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
+    exit "$status"
+}
 qemu-img rebase -u -b '' "$file"
 """
 )
@@ -204,7 +219,8 @@ def comparison(
 
     It grows by `cluster_bytes` at a time, a power of two.
     """
-    return Step(_COMPARISON, (*_common(host, target, manner), cluster_bytes, *earlier), is_long=True)
+    values = (*_common(host, target, manner), cluster_bytes, *earlier, _LONGEST_READ_BYTES)
+    return Step(_COMPARISON, values, is_long=True)
 
 
 def _common(host: Host, target: Target, manner: Manner) -> tuple[object, ...]:

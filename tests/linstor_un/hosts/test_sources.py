@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -121,6 +122,17 @@ def test_a_backup_of_a_whole_device_comes_back_into_a_volume_whose_device_is_as_
         installation.offer("whole", in_form(Path(world.file("disk", content)), "qcow2").read_bytes())
         succeeded(cp(world, "rsync://100//0:abc/whole", 4, identifier), f"{source(identifier)} raw\n")
         holds(world, f"one-image-{identifier}", content)
+
+
+def test_no_backup_makes_a_volume_that_is_longer_than_rounding_explains(
+    installation: Installation, tmp_path: Path
+) -> None:
+    # Whoever has a backup could have a volume of any length for a small SIZE, which is all that quotas count.
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "long"), "1G"], check=True)
+    installation.offer("long", (tmp_path / "long").read_bytes())
+    before = installation.world.sandbox.snapshot_of_state()
+    refused(cp(installation.world, "rsync://100//0:abc/long", 4), "does not fit into 4 MiB")
+    assert installation.world.sandbox.snapshot_of_state() == before
 
 
 @pytest.mark.parametrize("manner", ["whole", "moved", "chunked"])

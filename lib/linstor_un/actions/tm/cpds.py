@@ -145,7 +145,8 @@ def _sized(clone: Clone, snapshot: Snapshot) -> Clone:
     """
     size_mib = snapshot.size_kib // KIB_PER_MIB
     if size_mib > clone.size_mib:
-        log.warning(
+        # By a few MiB that of every disk which was copied is.
+        log.info(
             f"snapshot {snapshot.name} of {clone.source} has {size_mib} MiB and OpenNebula gives the new image "
             f"{clone.size_mib} MiB: its volume is larger than its SIZE"
         )

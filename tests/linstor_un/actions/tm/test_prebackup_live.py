@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -512,6 +513,23 @@ def test_a_right_to_zfs_send_with_any_arguments_is_one(make_world: MakeWorld) ->
         replace_tool(site.world.sandbox, node, "sudo", f'[ "$*" != "-n -l zfs send" ] || exit 1\nexec {own_tool} "$@"')
     site.write(vm, 0, b"second")
     image = site.cloud.backup(vm, site.datastore)
+    assert site.brought_back(image, 0) == site.content(vm, 0)
+
+
+@pytest.mark.parametrize("attributes", ["", 'ENCRYPTION="yes" BACKUP_COMPARE="yes"'])
+def test_an_increment_has_what_is_behind_size_also_where_the_full_one_has_not(site: Site, attributes: str) -> None:
+    # This driver's earlier full backups end at SIZE, as those of others do.
+    post(site.world, "/v1/encryption/passphrase", {"new_passphrase": "word"})
+    template = SYSTEM_TEMPLATE.replace("linstor-system", "another")
+    datastore = site.cloud.create_datastore(f"{template} {attributes}")
+    add_image(site.world)
+    vm = site.cloud.instantiate("DISK=[IMAGE_ID=0]", "node1", datastore)
+    site.write(vm, 0, b"behind", len(site.content(vm, 0)) - 512)
+    image = site.cloud.backup(vm, site.datastore, "INCREMENT")
+    full = str(site.stored(vm, image, 0))
+    subprocess.run(["qemu-img", "resize", "-q", "--shrink", full, "4M"], check=True)
+    image = site.cloud.backup(vm, site.datastore)
+    assert image.increments[-1].type == "INCREMENT"
     assert site.brought_back(image, 0) == site.content(vm, 0)
 
 
