@@ -8,11 +8,9 @@ from linstor_un.errors import UnusableImage
 from linstor_un.hosts import copies
 from linstor_un.hosts.runner import Feed, Host
 from linstor_un.hosts.sources import ImageSource
-from linstor_un.units import BYTES_PER_KIB, MIB
+from linstor_un.units import MIB
 
 
-# What a pool may add to a volume by rounding its size up; more than that was never this disk's.
-_MOST_ROUNDED_MIB = 256
 
 
 class Target(NamedTuple):
@@ -65,19 +63,17 @@ def _send(source: ImageSource, feed: Feed, limit_mib: int = 0) -> int:
     return sent
 
 
-def check_fits(source: ImageSource, size_mib: int, device_kib: int = 0) -> None:
+def check_fits(source: ImageSource, size_mib: int) -> None:
     """Check that the disk in the image fits into `size_mib` as far as its format says; raises UnusableImage.
 
-    What comes from a backup has all of a device, which may be longer, by what its pool has rounded up; `device_kib` is
-    how long the device is that it comes to, as far as that is known.
+    What comes from a backup has all of a device, and may have more: it is compared with the device that it comes to.
     """
     known = source.format.virtual_bytes
-    limit_bytes = size_mib * MIB
     if known is not None and source.is_of_backup:
-        limit_bytes = max(limit_bytes + _MOST_ROUNDED_MIB * MIB, device_kib * BYTES_PER_KIB)
+        return
     if known is None and source.format.is_raw and not source.is_compressed:
         known = source.size_bytes
-    if known is not None and known > limit_bytes:
+    if known is not None and known > size_mib * MIB:
         raise does_not_fit(source.name, known, size_mib)
 
 

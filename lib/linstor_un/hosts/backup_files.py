@@ -61,18 +61,34 @@ qemu-img convert -U -f raw -O qcow2 -W -m 8 $rate "$device" "$file"
 """
 )
 
+# The scripts of backup datastores merge a smaller disk into the larger one that it was, and leave that as long as it is:
+# what was there then is hidden by zeroes that are said, behind the end too.
+_HIDE_REST = """
+hide_rest() {
+    from=$2
+    while [ "$from" -lt "$3" ]; do
+        count=$(($3 - from))
+        [ "$count" -le 1073741824 ] || count=1073741824
+        qemu-io -f qcow2 -c "write -q -z $from $count" "$1" >&2
+        from=$((from + count))
+    done
+}
+"""
+
 # What is read through it an overlay keeps: of zeroes that they are zeroes, which hides what earlier increments have.
 _CHANGES = (
     WAIT_FOR_DEVICE
     + _SLOWLY
+    + _HIDE_REST
     + """
-device=$1 bytes=$2 seconds=$3 file=$4
+device=$1 bytes=$2 seconds=$3 file=$4 whole=$8
 slowly "$5" "$6"
 wait_for_device "$device" "$bytes" "$seconds"
 echo "$size"
+[ "$whole" -ge "$size" ] || whole=$size
 rm -f "$file"
 # What is less than a cluster takes all of one.
-qemu-img create -q -f qcow2 -o "cluster_size=$7" -b "$device" -F raw "$file" "$size"
+qemu-img create -q -f qcow2 -o "cluster_size=$7" -b "$device" -F raw "$file" "$whole"
 # The connection is watched as soon as all has come, while the last of it is still read. That all has come is told too:
 # qemu-io takes a list that breaks off for a short one.
 said=$({ { receive; echo all-has-come >&4; exec 4>&-; watch; } | qemu-io -C -f qcow2 "$file" >&4 2>&1; } 4>&1) || {
@@ -84,6 +100,7 @@ case $said in
 *all-has-come*) ;;
 *) echo "the list of what has changed has not come to its end" >&2; exit 1 ;;
 esac
+hide_rest "$file" "$size" "$whole"
 qemu-img rebase -u -b '' "$file"
 """
 )
@@ -91,18 +108,20 @@ qemu-img rebase -u -b '' "$file"
 _COMPARISON = (
     WAIT_FOR_DEVICE
     + _SLOWLY
+    + _HIDE_REST
     + """
-device=$1 bytes=$2 seconds=$3 file=$4 cluster=$7 earlier=$8 earlier_bytes=$9
+device=$1 bytes=$2 seconds=$3 file=$4 cluster=$7 whole=$8 earlier=$9 earlier_bytes=${10}
 slowly "$5" "$6"
 wait_for_device "$earlier" "$earlier_bytes" "$seconds"
 earlier_size=$size
 wait_for_device "$device" "$bytes" "$seconds"
+[ "$whole" -ge "$size" ] || whole=$size
 rm -f "$file" "$file.earlier"
 trap 'rm -f "$file.earlier"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 # Behind its end the earlier disk had zeroes.
 qemu-img create -q -f qcow2 -b "$earlier" -F raw "$file.earlier" "$earlier_size"
-qemu-img create -q -f qcow2 -o "cluster_size=$cluster" -b "$device" -F raw "$file" "$size"
+qemu-img create -q -f qcow2 -o "cluster_size=$cluster" -b "$device" -F raw "$file" "$whole"
 qemu-img rebase -f qcow2 -b "$file.earlier" -F qcow2 "$file"
 # What is behind its SIZE the backups before may lack, equal or not: all of that is kept, as of changes that are told.
 qemu-img rebase -u -b "$device" -F raw "$file"
@@ -110,7 +129,7 @@ said=$(
     from=$earlier_bytes
     while [ "$from" -lt "$size" ]; do
         length=$((size - from))
-        [ "$length" -le "${10}" ] || length=${10}
+        [ "$length" -le "${11}" ] || length=${11}
         echo "read -q $from $length"
         from=$((from + length))
     done | qemu-io -C -f qcow2 "$file" 2>&1
@@ -119,6 +138,7 @@ said=$(
     printf '%s\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
     exit "$status"
 }
+hide_rest "$file" "$size" "$whole"
 qemu-img rebase -u -b '' "$file"
 """
 )
@@ -141,11 +161,15 @@ class Manner(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A disk's file on the host, and the device that it is made of whole; that is there with `size_bytes` at least."""
+    """A disk's file on the host, and the device that it is made of whole; that is there with `size_bytes` at least.
+
+    `earlier_bytes` is how long it may have been at the increment before, where that was longer.
+    """
 
     device: str
     size_bytes: int
     file: str
+    earlier_bytes: int = 0
 
 
 def prepare(host: Host, directory: str, document: bytes) -> None:
@@ -178,7 +202,7 @@ def changes(
     Arguments: `ranges` returns them for a device that has so many bytes. The file grows by `cluster_bytes` at a time, a
     power of two.
     """
-    values = (*_common(host, target, manner), cluster_bytes)
+    values = (*_common(host, target, manner), cluster_bytes, target.earlier_bytes)
     pace = Pace(manner.bytes_per_second)
     with host.feed(f"Writing {target.file}", Step(_CHANGES, values)) as feed:
         told = feed.line()
@@ -219,7 +243,7 @@ def comparison(
 
     It grows by `cluster_bytes` at a time, a power of two.
     """
-    values = (*_common(host, target, manner), cluster_bytes, *earlier, _LONGEST_READ_BYTES)
+    values = (*_common(host, target, manner), cluster_bytes, target.earlier_bytes, *earlier, _LONGEST_READ_BYTES)
     return Step(_COMPARISON, values, is_long=True)
 
 

@@ -128,11 +128,16 @@ def test_no_backup_makes_a_volume_that_is_longer_than_rounding_explains(
     installation: Installation, tmp_path: Path
 ) -> None:
     # Whoever has a backup could have a volume of any length for a small SIZE, which is all that quotas count.
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "long"), "1G"], check=True)
-    installation.offer("long", (tmp_path / "long").read_bytes())
-    before = installation.world.sandbox.snapshot_of_state()
-    refused(cp(installation.world, "rsync://100//0:abc/long", 4), "does not fit into 4 MiB")
-    assert installation.world.sandbox.snapshot_of_state() == before
+    world, long = installation.world, str(tmp_path / "long")
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", long, "1G"], check=True)
+    installation.offer("long", Path(long).read_bytes())
+    succeeded(cp(world, "rsync://100//0:abc/long", 4), f"{source(7)} raw\n")
+    assert world.sandbox.device_size("one-image-7") < 300 * MIB
+    subprocess.run(["qemu-io", "-c", "write -P 7 900M 64k", long], check=True, stdout=subprocess.DEVNULL)
+    installation.offer("long", Path(long).read_bytes())
+    before = world.sandbox.snapshot_of_state()
+    refused(cp(world, "rsync://100//0:abc/long", 4, 8), "has data up to")
+    assert world.sandbox.snapshot_of_state() == before
 
 
 @pytest.mark.parametrize("manner", ["whole", "moved", "chunked"])

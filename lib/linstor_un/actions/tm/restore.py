@@ -61,11 +61,12 @@ def run(call: Call) -> None:
             locks.enter_context(action.lock(resource))
         for disk in left:
             _settle(wanted, disk, there)
-        lengths = [_keep(wanted, undo, disk, there) for disk in wanted.disks]
+        for disk in wanted.disks:
+            _keep(wanted, undo, disk, there)
         if there.is_written:
             restoring.begin(wanted.host, wanted.place.directory)
-        for disk, device_kib in zip(wanted.disks, lengths):
-            _write(wanted, disk, device_kib)
+        for disk in wanted.disks:
+            _write(wanted, disk)
         _link(wanted, undo)
         # From here on they have it all, and nothing may take it back.
         undo.forget()
@@ -122,14 +123,13 @@ def _settle(wanted: _Restore, disk: Disk, there: Links) -> None:
         _go_back(wanted, disk)
 
 
-def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> int:
-    """Keep what the disk has by a snapshot, take its link, and return how long LINSTOR says that its device is, in KiB.
+def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> None:
+    """Keep what the disk has by a snapshot, and take its link.
 
     A disk that is not whole was left so by a run that was killed: what it had before that is in that run's snapshot.
     """
     action, resource = wanted.action, wanted.action.resource(disk)
-    placed = replicas.of(action.gateway, resource)
-    open_on = [replica.node for replica in placed if replica.in_use]
+    open_on = [replica.node for replica in replicas.of(action.gateway, resource) if replica.in_use]
     if open_on:
         raise InUse(f"{resource} is open on {', '.join(open_on)}: stop what uses it there and retry")
     if disk.is_image:
@@ -141,16 +141,15 @@ def _keep(wanted: _Restore, undo: Undo, disk: Disk, there: Links) -> int:
     with snapshots.needed("restore the backup as new images (`oneimage restore`)"):
         snapshots.take(action.gateway, resource, name)
     transfer.unlink(action, place, action.device(disk))
-    return min((item.usable_size_kib for item in placed if item.holds_data), default=0)
 
 
-def _write(wanted: _Restore, disk: Disk, device_kib: int) -> None:
+def _write(wanted: _Restore, disk: Disk) -> None:
     action, host = wanted.action, wanted.host
     seconds = action.settings.source_timeout_seconds
     url, downloader = wanted.urls[disk.disk_id], f"{remotes()}/datastore/downloader.sh"
     source = sources.from_url(url, downloader, {}, {}, decompress=False, silence_seconds=seconds)
     with closing(source):
-        filling.check_fits(source, disk.size_mib, device_kib)
+        filling.check_fits(source, disk.size_mib)
         replicas.attach(action.gateway, action.resource(disk), host.name)
         filling.fill(Target(host, action.device(disk), disk.size_mib * MIB, False), source, disk.size_mib)
     log.info(f"restored disk {disk.disk_id} of VM {action.vm_id}")
