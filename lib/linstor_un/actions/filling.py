@@ -12,7 +12,6 @@ from linstor_un.units import MIB
 
 
 
-
 class Target(NamedTuple):
     """A device on a host, which is there when it has `size_bytes`."""
 

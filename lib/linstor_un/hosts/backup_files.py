@@ -61,8 +61,8 @@ qemu-img convert -U -f raw -O qcow2 -W -m 8 $rate "$device" "$file"
 """
 )
 
-# The scripts of backup datastores merge a smaller disk into the larger one that it was, and leave that as long as it is:
-# what was there then is hidden by zeroes that are said, behind the end too.
+# The scripts of backup datastores merge a smaller disk into the larger one that it was, and leave that as long as it
+# is: what was there then is hidden by zeroes that are said, behind the end too.
 _HIDE_REST = """
 hide_rest() {
     from=$2
