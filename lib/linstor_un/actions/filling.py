@@ -11,7 +11,6 @@ from linstor_un.hosts.sources import ImageSource
 from linstor_un.units import MIB
 
 
-
 class Target(NamedTuple):
     """A device on a host, which is there when it has `size_bytes`."""
 
