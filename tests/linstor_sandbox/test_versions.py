@@ -306,3 +306,14 @@ def test_two_primaries_by_themselves_from_1_29(tmp_path: Path) -> None:
         assert "props" not in rest.ok("GET", f"{RD}/resource-connections/n1/n4")
         rest.ok("POST", f"{RD}/resources/n4/unmake-available")
         assert set(rest.flags("vol")) == {"n1", "n2", "n3"}
+
+
+@pytest.mark.parametrize(("version", "usable"), [("1.16.0", 65536), ("1.17.0", 69580), ("1.27.0", 69580)])
+def test_how_long_a_device_of_drbd_is_is_told_from_1_17(tmp_path: Path, version: str, usable: int) -> None:
+    """LINSTOR 1.21: before it what was asked for is told, whatever the pool has made of it."""
+    with cluster(tmp_path, version) as (sandbox, rest):
+        rest.spawn("vol")
+        found = rest.ok("GET", f"{RD}/resources/n1")["layer_object"]
+        assert found["drbd"]["drbd_volumes"][0]["usable_size_kib"] == usable
+        assert found["children"][0]["storage"]["storage_volumes"][0]["usable_size_kib"] == 69632
+        assert sandbox.device_size("vol") == 71249920
