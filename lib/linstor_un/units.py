@@ -7,5 +7,5 @@ KIB_PER_MIB = 1024
 KIB_PER_GIB = 1024 * KIB_PER_MIB
 MIB = 1 << 20
 
-# What a pool may add to a volume, and so to its device, by rounding its size up.
-MOST_ROUNDED_MIB = 256
+# What pools add to a volume, and so to its device, by rounding its size up to their extents.
+ROUNDED_MIB = 32

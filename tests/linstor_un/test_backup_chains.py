@@ -131,7 +131,9 @@ def check(provider: str, is_compared: bool, sizes: Sequence[int], steps: Sequenc
                 site.cloud.resume(vm)
         assert [increment.type for increment in image.increments] == ["FULL"] + ["INCREMENT"] * INCREMENTS
         for disk_id in disks:
-            assert points(site, vm, image, disk_id, Path(name)) == moments[disk_id]
+            for point, moment in zip(points(site, vm, image, disk_id, Path(name)), moments[disk_id]):
+                # One that has become smaller has zeroes behind its end, which hide what was there.
+                assert point == moment + bytes(len(point) - len(moment))
         # And as a user restores it.
         assert site.brought_back(image, 0) == moments[0][-1]
 

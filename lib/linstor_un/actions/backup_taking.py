@@ -29,7 +29,7 @@ from linstor_un.naming import BackupSnapshot
 from linstor_un.opennebula import backups
 from linstor_un.opennebula.model import Disk
 from linstor_un.undo import Undo
-from linstor_un.units import BYTES_PER_KIB, KIB_PER_MIB, MIB, MOST_ROUNDED_MIB
+from linstor_un.units import BYTES_PER_KIB, KIB_PER_MIB, MIB, ROUNDED_MIB
 
 _PLAIN_LAYERS = (("DRBD", "STORAGE"), ("STORAGE",))
 
@@ -160,7 +160,7 @@ def _make_increment(wanted: Backup, undo: Undo, part: _Part) -> None:
         backup_files.changes(wanted.host, target, wanted.manner, lambda device_bytes: [(0, device_bytes)])
         return
     if part.base.snapshot.size_kib > part.snapshot.size_kib:
-        rounded_kib = part.base.snapshot.size_kib + MOST_ROUNDED_MIB * KIB_PER_MIB
+        rounded_kib = part.base.snapshot.size_kib + ROUNDED_MIB * KIB_PER_MIB
         target = target._replace(earlier_bytes=rounded_kib * BYTES_PER_KIB)
     # Nobody knows any more by how much its device was longer: what is behind that is in each increment.
     earlier_bytes, cluster_bytes = part.base.says.size_mib * MIB, backup_files.LARGEST_CLUSTER_BYTES

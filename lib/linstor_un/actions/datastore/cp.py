@@ -10,7 +10,10 @@ from linstor_un.cluster import placement as placements
 from linstor_un.driver import Call
 from linstor_un.errors import InvalidInput
 from linstor_un.undo import Undo
-from linstor_un.units import BYTES_PER_KIB, KIB_PER_MIB, MOST_ROUNDED_MIB
+from linstor_un.units import BYTES_PER_KIB, KIB_PER_MIB
+
+# Quotas count SIZE alone: a backup makes a volume no longer than larger extents than this would.
+_MOST_LONGER_MIB = 256
 
 
 def run(call: Call) -> None:
@@ -29,7 +32,7 @@ def run(call: Call) -> None:
             # It has all of a device, which was longer than the SIZE that OpenNebula has for what is made of it. But not
             # by any length: quotas count SIZE.
             taken_kib = -(-(source.format.virtual_bytes or 0) // BYTES_PER_KIB)
-            size_kib = max(size_kib, min(taken_kib, size_kib + MOST_ROUNDED_MIB * KIB_PER_MIB))
+            size_kib = max(size_kib, min(taken_kib, size_kib + _MOST_LONGER_MIB * KIB_PER_MIB))
         gateway = action.gateway()
         with action.lock(resource), Undo() as undo:
             owner = datastore_action.owner(action, image)

@@ -23,7 +23,7 @@ from linstor_un.opennebula import arguments, lifecycle
 from linstor_un.opennebula.arguments import Place
 from linstor_un.opennebula.model import Disk
 from linstor_un.undo import Undo
-from linstor_un.units import KIB_PER_MIB
+from linstor_un.units import KIB_PER_MIB, ROUNDED_MIB
 
 _CURRENT = "-1"
 
@@ -144,9 +144,9 @@ def _sized(clone: Clone, snapshot: Snapshot) -> Clone:
     The image has the disk's size, whichever snapshot is saved; what is larger keeps all its bytes.
     """
     size_mib = snapshot.size_kib // KIB_PER_MIB
-    if size_mib > clone.size_mib:
-        # By a few MiB that of every disk which was copied is.
-        log.info(
+    # By a few MiB that of every disk which was copied is.
+    if size_mib > clone.size_mib + ROUNDED_MIB:
+        log.warning(
             f"snapshot {snapshot.name} of {clone.source} has {size_mib} MiB and OpenNebula gives the new image "
             f"{clone.size_mib} MiB: its volume is larger than its SIZE"
         )

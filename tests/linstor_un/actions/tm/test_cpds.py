@@ -252,12 +252,12 @@ def test_a_snapshot_that_is_larger_than_the_disk_keeps_all_its_bytes(
     world = make_world() if mode == "copy" else by_snapshot(make_world)
     vm = start(world, PLAIN)
     world.cloud.snapshot_create(vm, vm.disk(0))
-    world.cloud.resize_disk(vm, vm.disk(0), 16)
+    world.cloud.resize_disk(vm, vm.disk(0), 64)
     world.cloud.snapshot_create(vm, vm.disk(0))
     world.cloud.poweroff(vm)
     world.cloud.snapshot_revert(vm, vm.disk(0), vm.snapshots[0].get(0))
     image = world.cloud.disk_saveas(vm, vm.disk(0), "saved", 1)
-    assert image.size == 4 and world.sandbox.device_size(volume(image)) >= 16 * MIB
+    assert image.size == 4 and world.sandbox.device_size(volume(image)) >= 64 * MIB
     assert "its volume is larger than its SIZE" in last(world, "cpds").stderr
 
 
