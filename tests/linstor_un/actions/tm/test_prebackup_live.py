@@ -410,7 +410,9 @@ def test_a_vm_that_has_moved_grown_and_gone_back_is_backed_up_right(site: Site) 
     reverted = site.content(vm, 0)
     image = site.cloud.backup(vm, site.datastore)
     assert len(image.increments) == 4
-    assert site.brought_back(image, 0) == reverted and site.brought_back(image, 0, 2) == grown
+    back = site.brought_back(image, 0)
+    # What has become smaller has zeroes behind its end, which hide what was there.
+    assert back == reverted + bytes(len(back) - len(reverted)) and site.brought_back(image, 0, 2) == grown
 
 
 def test_without_rights_on_the_node_an_increment_is_refused_or_compared(make_world: MakeWorld) -> None:
