@@ -223,6 +223,11 @@ def grow(gateway: Gateway, resource: str, size_mib: int) -> bool:
     return True
 
 
+def device_kib(gateway: Gateway, resource: str) -> int:
+    """Return how long the volume's device is, as far as LINSTOR knows; raises NotFound where there is none."""
+    return _devices(gateway, resource)[0]
+
+
 def _devices(gateway: Gateway, resource: str) -> tuple[int, Sequence[replicas.Replica]]:
     """Return the size of the smallest device in KiB, and the replicas; raises NotFound where there is none."""
     holders = [replica for replica in replicas.of(gateway, resource) if replica.holds_data]

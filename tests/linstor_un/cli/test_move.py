@@ -27,7 +27,7 @@ from linstor_un.cli.output import DRY_RUN
 from tests.conftest import CHECKOUT, IMAGE_TEMPLATE, World, build_world, commit
 from tests.linstor_un.cli.test_verbs import lines_to_type
 from tests.linstor_un.cli.trees import SCRIPT
-from tests.linstor_un.scenes import add_image, content, volume
+from tests.linstor_un.scenes import add_image, content, volume, write_behind
 from tests.linstor_un.test_driver import until
 
 MIB = 1 << 20
@@ -198,6 +198,22 @@ def test_an_image_of_this_driver_is_cloned_to_another_pool(stage: Stage) -> None
     assert (new.datastore_id, new.persistent, stage.bytes_of(new)) == (other.identifier, True, content(5))
     assert new.attributes["MOVED_FROM"] == str(old.identifier)
     assert {"one.image.clone"} < {asked.method for asked in stage.cloud.rpc.requests}
+
+
+def test_what_a_guest_has_behind_size_is_compared_too(stage: Stage) -> None:
+    fast = IMAGE_TEMPLATE.replace("linstor-images", "fast").replace('"data"', '"fast"')
+    stage.images = stage.cloud.create_datastore(fast)
+    old = add_image(stage.world, 5, persistent=True)
+    expected = write_behind(stage.world, volume(old))
+    wrong = add_image(stage.world, 5)
+    wrong.name = f"linstor_un-move-{old.identifier}"
+    wrong.datastore_id, wrong.datastore = stage.images.identifier, stage.images.name
+    done = stage.run(old.identifier, "--to", "fast", "--yes", "--delete")
+    assert done.returncode == 3
+    assert f"has other bytes than image {old.identifier}" in done.stderr
+    stage.cloud.delete_image(wrong)
+    new = stage.move(old.identifier)["new_image"]
+    assert stage.sandbox.read(f"one-image-{new}").startswith(expected)
 
 
 def test_a_file_on_a_host_is_read_there(stage: Stage) -> None:

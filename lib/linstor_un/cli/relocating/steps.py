@@ -15,6 +15,7 @@ from linstor_un.cli.relocating import origin as origins_of_images
 from linstor_un.cli.relocating.notes import Note
 from linstor_un.cli.relocating.plan import MOVED_FROM, MOVED_TO, Move
 from linstor_un.cli.relocating.served import Offer
+from linstor_un.cluster import volumes
 from linstor_un.cluster.gateway import Gateway
 from linstor_un.errors import DriverError, InUse, NotFound, NotReady, OnedRefused, UnusableImage
 from linstor_un.hosts import origins
@@ -23,7 +24,7 @@ from linstor_un.opennebula import catalogue, changes
 from linstor_un.opennebula.catalogue import Entry, Vm
 from linstor_un.opennebula.model import Datastore
 from linstor_un.settings import Settings, lock_directory
-from linstor_un.units import MIB
+from linstor_un.units import BYTES_PER_KIB
 
 _POLL_SECONDS = 0.5
 _LONGEST_NAME = 128
@@ -273,7 +274,9 @@ def _entry(number: int) -> Entry:
 def _compare(site: Site, now: Move, new: Entry, digest: str) -> None:
     """Check that the new image's volume has the old one's bytes, and that nobody could change these meanwhile."""
     if now.is_cloned:
-        size_bytes = now.old.image.size_mib * MIB
+        # All that a guest may have written to: the device is longer than SIZE.
+        resource = resource_of_source(now.old.image.source)
+        size_bytes = volumes.device_kib(site.gateway(now.source), resource) * BYTES_PER_KIB
         with _read(site, now.old, size_bytes) as show:
             digest = _digest_of_volume(site, now.source, now.old, size_bytes, show)
     else:
