@@ -135,7 +135,7 @@ said=$(
     done | qemu-io -C -f qcow2 "$file" 2>&1
 ) || {
     status=$?
-    printf '%s\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
+    printf '%s\\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
     exit "$status"
 }
 hide_rest "$file" "$size" "$whole"
