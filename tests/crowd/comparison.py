@@ -20,6 +20,7 @@ from tests.linstor_un.scenes import attached, links, own, replicas, volume
 Things = Mapping[str, str]
 _PARKED = (VmState.STOPPED, VmState.UNDEPLOYED)
 _REPLICAS = 2
+_EXTENT_KIB = 4096
 _FORMATTED = "a file system or swap"
 
 
@@ -103,7 +104,8 @@ def _of_volume(world: World, name: str, item: Mapping[str, Any]) -> Iterator[tup
     is_checkpoint = Names().first_name(name).endswith("-checkpoint")
     yield "bytes", _FORMATTED if is_checkpoint else _read(world, name)
     if not is_checkpoint:
-        yield "size", f"{next(iter(item['volumes'].values())) / 1024:g} MiB"
+        # All sizes are whole extents here; what was copied is as long as the device that it was copied from.
+        yield "size", f"{next(iter(item['volumes'].values())) // _EXTENT_KIB * _EXTENT_KIB // 1024} MiB"
         yield "replicas", str(len(replicas(world, name)))
     if "Aux/one/INCOMPLETE" in item["props"] or item["flags"]:
         yield "incomplete or flagged", f"{item['flags']}"
