@@ -75,11 +75,20 @@ hide_rest() {
 }
 """
 
+# What qemu-io has said last, without what it asks for, is what went wrong.
+_COMPLAIN = """
+complain() {
+    printf '%s\\n' "$2" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
+    exit "$1"
+}
+"""
+
 # What is read through it an overlay keeps: of zeroes that they are zeroes, which hides what earlier increments have.
 _CHANGES = (
     WAIT_FOR_DEVICE
     + _SLOWLY
     + _HIDE_REST
+    + _COMPLAIN
     + """
 device=$1 bytes=$2 seconds=$3 file=$4 whole=$8
 slowly "$5" "$6"
@@ -91,11 +100,8 @@ rm -f "$file"
 qemu-img create -q -f qcow2 -o "cluster_size=$7" -b "$device" -F raw "$file" "$whole"
 # The connection is watched as soon as all has come, while the last of it is still read. That all has come is told too:
 # qemu-io takes a list that breaks off for a short one.
-said=$({ { receive; echo all-has-come >&4; exec 4>&-; watch; } | qemu-io -C -f qcow2 "$file" >&4 2>&1; } 4>&1) || {
-    status=$?
-    printf '%s\\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
-    exit "$status"
-}
+said=$({ { receive; echo all-has-come >&4; exec 4>&-; watch; } | qemu-io -C -f qcow2 "$file" >&4 2>&1; } 4>&1) ||
+    complain "$?" "$said"
 case $said in
 *all-has-come*) ;;
 *) echo "the list of what has changed has not come to its end" >&2; exit 1 ;;
@@ -109,6 +115,7 @@ _COMPARISON = (
     WAIT_FOR_DEVICE
     + _SLOWLY
     + _HIDE_REST
+    + _COMPLAIN
     + """
 device=$1 bytes=$2 seconds=$3 file=$4 cluster=$7 whole=$8 earlier=$9 earlier_bytes=${10}
 slowly "$5" "$6"
@@ -133,11 +140,7 @@ said=$(
         echo "read -q $from $length"
         from=$((from + length))
     done | qemu-io -C -f qcow2 "$file" 2>&1
-) || {
-    status=$?
-    printf '%s\\n' "$said" | sed 's/qemu-io> //g' | grep . | tail -n 1 >&2
-    exit "$status"
-}
+) || complain "$?" "$said"
 hide_rest "$file" "$size" "$whole"
 qemu-img rebase -u -b '' "$file"
 """

@@ -100,7 +100,7 @@ class ImageSource:
 
     @property
     def is_of_backup(self) -> bool:
-        """Tell whether it comes from a backup: another driver's has the whole device, which is longer than its SIZE."""
+        """Tell whether it comes from a backup, which has a whole device: that is longer than the disk's SIZE."""
         return _is_of_backup(self.name)
 
     def _look(self, decompress: bool) -> formats.ImageFormat:

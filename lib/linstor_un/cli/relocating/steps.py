@@ -24,7 +24,7 @@ from linstor_un.opennebula import catalogue, changes
 from linstor_un.opennebula.catalogue import Entry, Vm
 from linstor_un.opennebula.model import Datastore
 from linstor_un.settings import Settings, lock_directory
-from linstor_un.units import BYTES_PER_KIB
+from linstor_un.units import BYTES_PER_KIB, MIB
 
 _POLL_SECONDS = 0.5
 _LONGEST_NAME = 128
@@ -276,7 +276,9 @@ def _compare(site: Site, now: Move, new: Entry, digest: str) -> None:
     if now.is_cloned:
         # All that a guest may have written to: the device is longer than SIZE.
         resource = resource_of_source(now.old.image.source)
-        size_bytes = volumes.device_kib(site.gateway(now.source), resource) * BYTES_PER_KIB
+        device_bytes = volumes.device_kib(site.gateway(now.source), resource) * BYTES_PER_KIB
+        # LINSTOR does not know it as long as a satellite has not reported.
+        size_bytes = max(now.old.image.size_mib * MIB, device_bytes)
         with _read(site, now.old, size_bytes) as show:
             digest = _digest_of_volume(site, now.source, now.old, size_bytes, show)
     else:
